@@ -1,0 +1,63 @@
+//! EndpointSlices, reduced to what decides forwarding.
+
+use std::{fmt, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Protocol, ServiceName};
+
+/// The identity of an EndpointSlice.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+pub struct SliceName {
+    /// Namespace, which is also the Service's.
+    pub namespace: String,
+    /// Name within the namespace.
+    pub name: String,
+}
+
+impl fmt::Display for SliceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A part of a Service's endpoints; a Service may have several slices.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct EndpointSlice {
+    /// Identity.
+    pub name: SliceName,
+    /// The Service that the label `kubernetes.io/service-name` names.
+    pub service: ServiceName,
+    /// Ports that every endpoint of the slice serves.
+    pub ports: Vec<EndpointPort>,
+    /// The endpoints.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// A port of a slice. It belongs to the Service port of the same name and protocol.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct EndpointPort {
+    /// Name; empty when the Service's port is unnamed.
+    pub name: String,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Port the endpoint listens on, host order.
+    pub port: u16,
+}
+
+/// One endpoint of a slice.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Endpoint {
+    /// The first address of `addresses`; the others are the same endpoint (KEP-752).
+    pub addr: IpAddr,
+    /// Condition `ready`; unset counts as true.
+    pub ready: bool,
+    /// Condition `serving`; unset counts as `ready`.
+    pub serving: bool,
+    /// Condition `terminating`; unset counts as false.
+    pub terminating: bool,
+    /// Node that runs the endpoint.
+    pub node: Option<String>,
+    /// Topology zone of that node.
+    pub zone: Option<String>,
+}

@@ -1,0 +1,112 @@
+//! The IPVS schedulers.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// An in-tree IPVS scheduler. The module of scheduler `x` is `ip_vs_x`.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheduler {
+    /// Round robin.
+    #[default]
+    Rr,
+    /// Weighted round robin.
+    Wrr,
+    /// Least connections.
+    Lc,
+    /// Weighted least connections.
+    Wlc,
+    /// Locality-based least connections.
+    Lblc,
+    /// Locality-based least connections with replication.
+    Lblcr,
+    /// Source hashing.
+    Sh,
+    /// Destination hashing.
+    Dh,
+    /// Shortest expected delay.
+    Sed,
+    /// Never queue.
+    Nq,
+    /// Maglev hashing.
+    Mh,
+    /// Weighted failover.
+    Fo,
+    /// Weighted overflow.
+    Ovf,
+    /// Power of two choices.
+    Twos,
+}
+
+/// A name that is no in-tree scheduler.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("unknown scheduler {name:?}: use one of {}", Scheduler::NAMES.join(", "))]
+pub struct ParseSchedulerError {
+    name: String,
+}
+
+impl Scheduler {
+    const ALL: [Self; 14] = [
+        Self::Rr,
+        Self::Wrr,
+        Self::Lc,
+        Self::Wlc,
+        Self::Lblc,
+        Self::Lblcr,
+        Self::Sh,
+        Self::Dh,
+        Self::Sed,
+        Self::Nq,
+        Self::Mh,
+        Self::Fo,
+        Self::Ovf,
+        Self::Twos,
+    ];
+    /// The names, in the order of the variants.
+    pub const NAMES: [&'static str; 14] = [
+        "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "dh", "sed", "nq", "mh", "fo", "ovf",
+        "twos",
+    ];
+
+    /// Returns the kernel's name.
+    pub fn name(self) -> &'static str {
+        Self::ALL
+            .iter()
+            .zip(Self::NAMES)
+            .find_map(|(scheduler, name)| (*scheduler == self).then_some(name))
+            .unwrap_or("rr")
+    }
+}
+
+impl fmt::Display for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Scheduler {
+    type Err = ParseSchedulerError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|scheduler| scheduler.name() == name)
+            .ok_or_else(|| ParseSchedulerError { name: name.to_owned() })
+    }
+}
+
+/// The flags of a virtual server that belong to its scheduler: `IP_VS_SVC_F_SCHED1..3` of
+/// `linux/ip_vs.h` (0x08, 0x10, 0x20). For `sh`: SCHED1 is `sh-fallback`, SCHED2 `sh-port`; for
+/// `mh`: `mh-fallback`, `mh-port`.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize,
+)]
+pub struct SchedulerFlags(pub u32);
+
+impl SchedulerFlags {
+    /// All bits a virtual server may carry here.
+    pub const MASK: u32 = 0x38;
+}

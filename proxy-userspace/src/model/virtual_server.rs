@@ -1,0 +1,80 @@
+//! Virtual servers and destinations: the objects IPVS holds.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Protocol, Scheduler, SchedulerFlags};
+
+/// What clients dial: the key of an IPVS virtual server and of a frontend in the BPF maps.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+pub struct Frontend {
+    /// Address clients dial.
+    pub addr: IpAddr,
+    /// Port clients dial, host order.
+    pub port: u16,
+    /// Transport protocol.
+    pub protocol: Protocol,
+}
+
+impl fmt::Display for Frontend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", SocketAddr::new(self.addr, self.port), self.protocol)
+    }
+}
+
+/// An IPVS virtual server without its destinations.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct VirtualServer {
+    /// Its key.
+    pub frontend: Frontend,
+    /// Picks the destination of a new connection.
+    pub scheduler: Scheduler,
+    /// Scheduler flags such as `mh-port`.
+    pub flags: SchedulerFlags,
+    /// Session affinity timeout in seconds; 0 means none.
+    pub persistent_secs: u32,
+}
+
+/// The key of a destination within its virtual server.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+pub struct DestinationKey {
+    /// Backend address.
+    pub addr: IpAddr,
+    /// Backend port, host order.
+    pub port: u16,
+}
+
+impl fmt::Display for DestinationKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        SocketAddr::new(self.addr, self.port).fmt(f)
+    }
+}
+
+/// How IPVS hands a packet to the destination.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+pub enum Forwarding {
+    /// NAT, `Masq` in ipvsadm's words.
+    #[default]
+    Masq,
+    /// The destination is on this host, `Local`. The kernel decides this itself.
+    Local,
+    /// IP-in-IP, `Tunnel`.
+    Tunnel,
+    /// Direct routing, `Route`.
+    Route,
+}
+
+/// An IPVS destination.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Destination {
+    /// Its key.
+    pub key: DestinationKey,
+    /// 0 drains: no new connections, existing ones go on.
+    pub weight: u32,
+    /// How packets reach it.
+    pub forwarding: Forwarding,
+}
