@@ -16,7 +16,7 @@ use proxy_common::{
     packet::checksum,
     reason::Reason,
 };
-use proxy_userspace::kernel::bpf::{Datapath, LoadOptions, jiffy};
+use proxy_userspace::kernel::bpf::{Datapath, LoadOptions};
 
 use crate::packets::{L4, Plain};
 
@@ -93,13 +93,12 @@ impl Drop for Stage {
     }
 }
 
-/// Returns the low word of jiffies as the kernel counts them: they start 300 s before zero.
+/// Returns the low word of the kernel's jiffies. They are no multiple of any clock that user space
+/// can read, so the kernel is asked.
 pub fn jiffies_now() -> u32 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
-    let tick = jiffy().map_or(1, |tick| tick.as_nanos()) as i128;
-    let since_boot = (i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec)) / tick;
-    let start = -(300 * 1_000_000_000 / tick);
-    (since_boot + start) as u32
+    let list = std::fs::read_to_string("/proc/timer_list").expect("root reads the timer list");
+    let jiffies = list.lines().find_map(|line| line.strip_prefix("jiffies: ")?.parse::<u64>().ok());
+    jiffies.expect("the timer list says jiffies") as u32
 }
 
 pub fn key(packet: &Plain) -> FlowKey4 {
