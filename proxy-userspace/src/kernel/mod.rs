@@ -1,1 +1,2 @@
 //! All I/O on the node: IPVS, nft, links, routes, sysctls, modules, BPF. Nothing here decides.
+
