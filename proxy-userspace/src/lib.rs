@@ -11,3 +11,5 @@
 
 pub mod kernel;
 pub mod model;
+pub mod plan;
+pub mod source;
