@@ -1,2 +1,10 @@
 //! All I/O on the node: IPVS, nft, links, routes, sysctls, modules, BPF. Nothing here decides.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`ipvs`] | virtual servers and destinations, by generic netlink |
+//!
+//! Everything may import `model`; nothing here imports `plan`, `apply`, `source` or the command
+//! line. Writes are idempotent: putting what exists edits it, removing the absent succeeds.
 
+pub mod ipvs;
