@@ -18,6 +18,7 @@ mod diff;
 mod display;
 mod endpoints;
 mod ids;
+pub mod interfaces;
 pub mod observed;
 pub mod order;
 #[cfg(test)]
