@@ -3,8 +3,10 @@
 //! | module | owns |
 //! |---|---|
 //! | [`ipvs`] | virtual servers and destinations, by generic netlink |
+//! | [`nft`] | the table `inet passlane`, by the `nft` command |
 //!
 //! Everything may import `model`; nothing here imports `plan`, `apply`, `source` or the command
 //! line. Writes are idempotent: putting what exists edits it, removing the absent succeeds.
 
 pub mod ipvs;
+pub mod nft;
