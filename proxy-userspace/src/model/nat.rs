@@ -15,7 +15,7 @@ pub struct NatElements {
     pub node_addrs: BTreeSet<Ipv4Addr>,
     /// Ports that are NodePorts, host order: set `nodeports`.
     pub node_ports: BTreeSet<(Protocol, u16)>,
-    /// Backend addresses, which a hairpin connects to themselves: set `backends4`.
+    /// Backend addresses, which a hairpin connects to themselves: pairs in set `hairpin4`.
     pub backends: BTreeSet<Ipv4Addr>,
 }
 
