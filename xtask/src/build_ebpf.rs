@@ -12,7 +12,6 @@ use anyhow::{Context as _, Result};
 use crate::command::{self, Consent, progress};
 use crate::{packages, workspace};
 
-/// Builds the BPF object and prints what is in it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Install what is missing without asking

@@ -35,8 +35,7 @@ pub(crate) fn shown(command: &Command) -> String {
 /// Runs to the end with stdout sent to stderr: our stdout is for data.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     command.stdin(Stdio::null()).stdout(io::stderr());
-    let status =
-        command.status().with_context(|| format!("cannot start `{}`", shown(command)))?;
+    let status = command.status().with_context(|| format!("cannot start `{}`", shown(command)))?;
     ensure!(status.success(), "`{}` failed: {status}", shown(command));
     Ok(())
 }
@@ -44,8 +43,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// Runs and returns stdout; on failure the error carries what the program wrote to stderr.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     command.stdin(Stdio::null());
-    let output =
-        command.output().with_context(|| format!("cannot start `{}`", shown(command)))?;
+    let output = command.output().with_context(|| format!("cannot start `{}`", shown(command)))?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         bail!("`{}` failed: {}: {}", shown(command), output.status, stderr.trim());

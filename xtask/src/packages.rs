@@ -86,7 +86,5 @@ fn absent(need: &Need) -> bool {
 
 fn apt_get(arguments: &[&str]) -> Result<()> {
     // Recovery of a half-configured package must not stop to ask either.
-    command::run(
-        Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive"),
-    )
+    command::run(Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
 }

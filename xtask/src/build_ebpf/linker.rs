@@ -34,14 +34,16 @@ pub(super) fn find_or_obtain(consent: Consent) -> Result<PathBuf> {
 }
 
 fn install(root: &Path) -> Result<()> {
+    let objects = workspace::target().join("bpf-linker-build");
     command::run(
         workspace::cargo()
             .args(["install", "--locked", "--quiet", "bpf-linker", "--version", VERSION, "--root"])
             .arg(root)
-            // Its objects go with the partial directory, not into a shared target.
-            .env("CARGO_TARGET_DIR", workspace::target().join("bpf-linker-build"))
+            .env("CARGO_TARGET_DIR", &objects)
             .env_remove("RUSTFLAGS"),
-    )
+    )?;
+    // Built once a machine: its half gigabyte of objects serves nobody.
+    workspace::remove(&objects)
 }
 
 fn version_of(path: &Path) -> Option<String> {

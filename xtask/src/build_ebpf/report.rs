@@ -16,8 +16,7 @@ pub(super) fn describe(bytes: &[u8]) -> Result<String> {
         let instructions = own.map_or(0, |function| function.instructions.len());
         writeln!(text, "program {name} {:?} {instructions} instructions", program.section)?;
     }
-    let mut maps: Vec<_> =
-        object.maps.iter().filter(|(name, _)| !name.starts_with('.')).collect();
+    let mut maps: Vec<_> = object.maps.iter().filter(|(name, _)| !name.starts_with('.')).collect();
     maps.sort_by_key(|(name, _)| name.as_str());
     for (name, map) in maps {
         describe_map(&mut text, name, map)?;

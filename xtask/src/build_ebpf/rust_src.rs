@@ -31,7 +31,7 @@ pub(super) fn find_or_obtain(consent: Consent) -> Result<Library> {
         progress(&format!("rust-src: cached, {}", dir.display()));
         return Ok(Library { dir: library_in(&dir, &version), in_sysroot: false });
     }
-    if let Some(found) = from_rustup()? {
+    if let Some(found) = from_rustup(consent)? {
         progress("rust-src: added to the toolchain by rustup");
         return Ok(found);
     }
@@ -70,10 +70,13 @@ fn rustc() -> Command {
     rustc
 }
 
-fn from_rustup() -> Result<Option<Library>> {
-    if command::find("rustup").is_none() {
+fn from_rustup(consent: Consent) -> Result<Option<Library>> {
+    // The machine's owner may have said that rustup installs nothing by itself.
+    let forbidden = std::env::var_os("RUSTUP_AUTO_INSTALL").is_some_and(|value| value == "0");
+    if forbidden || command::find("rustup").is_none() {
         return Ok(None);
     }
+    consent.ask("adding rust-src to the toolchain", "rustup component add rust-src")?;
     // Without a network this fails within seconds; Debian's package is next.
     let mut rustup = Command::new("timeout");
     rustup.args(["60", "rustup", "component", "add", "rust-src"]).current_dir(workspace::root());
