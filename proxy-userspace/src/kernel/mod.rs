@@ -9,4 +9,7 @@
 //! line. Writes are idempotent: putting what exists edits it, removing the absent succeeds.
 
 pub mod ipvs;
+mod netlink;
 pub mod nft;
+
+pub use netlink::Failure as NetlinkFailure;
