@@ -2,6 +2,7 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | [`bpf`] | programs, pinned maps and links, by aya |
 //! | [`ipvs`] | virtual servers and destinations, by generic netlink |
 //! | [`nft`] | the table `inet passlane`, by the `nft` command |
 //! | [`link`] | interfaces, the dummy device, a watch for changes |
@@ -13,6 +14,7 @@
 //! Everything may import `model`; nothing here imports `plan`, `apply`, `source` or the command
 //! line. Writes are idempotent: putting what exists edits it, removing the absent succeeds.
 
+pub mod bpf;
 pub mod ipvs;
 pub mod link;
 pub mod module;
