@@ -1,17 +1,9 @@
 //! The client of the IPVS family.
 
-use std::time::Duration;
-
 use bytes::BytesMut;
-use futures::StreamExt;
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_MULTIPART, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::NetlinkMessage;
 use netlink_packet_generic::GenlMessage;
-use netlink_proto::{
-    ConnectionHandle,
-    sys::{AsyncSocket, SocketAddr, protocols::NETLINK_GENERIC},
-};
+use netlink_proto::{ConnectionHandle, sys::protocols::NETLINK_GENERIC};
 use rustix::io::Errno;
 
 use super::{
@@ -23,14 +15,10 @@ use super::{
     message::{self, Reply, Request},
     virtual_server::VirtualServerState,
 };
-use crate::model::{Destination, DestinationKey, Frontend, VirtualServer};
-
-/// Requests in one send(). Their answers wait together in the socket's receive buffer of 208 KiB:
-/// an error answer with the request it quotes takes at most about 1.2 KiB there.
-const REQUESTS_PER_SEND: usize = 96;
-/// The kernel answers at once, but may first wait for another network namespace's change: IPVS has
-/// one lock for all of them before Linux 7.1.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+use crate::{
+    kernel::netlink::{self, REQUESTS_PER_SEND},
+    model::{Destination, DestinationKey, Frontend, VirtualServer},
+};
 
 /// A connection to IPVS of one network namespace: that of the thread that opened it.
 ///
@@ -41,22 +29,6 @@ pub struct Client {
     handle: ConnectionHandle<GenlMessage<Raw>>,
 }
 
-/// Why a request was not answered.
-#[derive(Clone, Copy)]
-enum Failure {
-    ConnectionLost,
-    NoReply,
-}
-
-impl Failure {
-    fn of(self, operation: Operation) -> Error {
-        match self {
-            Self::ConnectionLost => Error::Connection { operation },
-            Self::NoReply => Error::NoReply { operation, after: REPLY_TIMEOUT },
-        }
-    }
-}
-
 impl Client {
     /// Connects. Loads module `ip_vs` when the kernel can.
     ///
@@ -65,14 +37,7 @@ impl Client {
     /// no netlink socket.
     pub async fn open() -> Result<Self, Error> {
         let family = family::resolve().await?;
-        let (mut connection, handle, _) =
-            netlink_proto::new_connection::<GenlMessage<Raw>>(NETLINK_GENERIC)
-                .map_err(Error::Open)?;
-        connection.set_forward_ack(true);
-        connection.set_forward_done(true);
-        // Error answers need not quote the request.
-        connection.socket_mut().socket_mut().set_cap_ack(true).map_err(Error::Open)?;
-        tokio::spawn(connection);
+        let handle = netlink::open(NETLINK_GENERIC).map_err(Error::Open)?;
         Ok(Self { family, handle })
     }
 
@@ -173,12 +138,14 @@ impl Client {
 
     async fn send_chunk(&self, commands: &[Command]) -> Vec<Result<(), Error>> {
         let requests: Vec<Vec<Request>> = commands.iter().map(Command::requests).collect();
-        let flat: Vec<Request> = requests.iter().flatten().copied().collect();
-        let answers = match self.exchange(&flat).await {
-            Ok((answers, _)) => answers,
-            Err(failure) => {
-                let failed = |command: &Command| Err(failure.of(Operation::Command(*command)));
-                return commands.iter().map(failed).collect();
+        let messages = requests.iter().flatten().map(|request| self.message(request)).collect();
+        let answers = match netlink::exchange(&self.handle, messages).await {
+            Ok(replies) => replies.answers,
+            Err(cause) => {
+                let operations = commands.iter().copied().map(Operation::Command);
+                return operations
+                    .map(|operation| Err(Error::Netlink { operation, cause }))
+                    .collect();
             }
         };
         let mut answers = answers.as_slice();
@@ -198,66 +165,21 @@ impl Client {
     }
 
     async fn read(&self, operation: Operation, request: Request) -> Result<Vec<BytesMut>, Error> {
-        let (answers, messages) =
-            self.exchange(&[request]).await.map_err(|failure| failure.of(operation))?;
-        for answer in answers {
-            answer.map_err(|errno| Error::refused(operation, errno))?;
-        }
-        Ok(messages)
-    }
-
-    /// Sends the requests at once and waits for all answers. Returns the answers in the order of
-    /// the requests, and the messages that came with them.
-    async fn exchange(
-        &self,
-        requests: &[Request],
-    ) -> Result<(Vec<Result<(), Errno>>, Vec<BytesMut>), Failure> {
-        let messages: Vec<_> = requests.iter().map(|request| self.message(request)).collect();
-        let replies = self
-            .handle
-            .request_batch(messages, SocketAddr::new(0, 0))
-            .map_err(|_| Failure::ConnectionLost)?;
-        let replies: Vec<_> = tokio::time::timeout(REPLY_TIMEOUT, replies.collect())
+        let messages = netlink::ask(&self.handle, self.message(&request))
             .await
-            .map_err(|_| Failure::NoReply)?;
-        let (mut answers, mut payloads) = (Vec::with_capacity(requests.len()), Vec::new());
-        for reply in replies {
-            let answer = match reply.payload {
-                NetlinkPayload::InnerMessage(message) => {
-                    payloads.push(message.payload.attributes);
-                    // The only message of a request that is not acknowledged is its answer.
-                    match reply.header.flags & NLM_F_MULTIPART {
-                        0 => Ok(()),
-                        _ => continue,
-                    }
-                }
-                NetlinkPayload::Error(error) if error.raw_code() != 0 => {
-                    Err(family::errno(error.raw_code()))
-                }
-                // A dump that fails midway says so in its last message.
-                NetlinkPayload::Done(done) if done.code < 0 => Err(family::errno(done.code)),
-                _ => Ok(()),
-            };
-            answers.push((reply.header.sequence_number, answer));
-        }
-        if answers.len() != requests.len() {
-            return Err(Failure::ConnectionLost);
-        }
-        answers.sort_by_key(|(sequence, _)| *sequence);
-        Ok((answers.into_iter().map(|(_, answer)| answer).collect(), payloads))
+            .map_err(|cause| Error::Netlink { operation, cause })?
+            .map_err(|errno| Error::refused(operation, errno))?;
+        Ok(messages.into_iter().map(|message| message.payload.attributes).collect())
     }
 
     fn message(&self, request: &Request) -> NetlinkMessage<GenlMessage<Raw>> {
         let raw = Raw { command: request.command(), attributes: request.encode() };
         let mut message = GenlMessage::from_payload(raw);
         message.set_resolved_family_id(self.family);
-        let mut message = NetlinkMessage::from(message);
-        message.header.flags = NLM_F_REQUEST
-            | match request.reply() {
-                Reply::Acknowledgement => NLM_F_ACK,
-                Reply::One => 0,
-                Reply::Dump => NLM_F_DUMP,
-            };
-        message
+        match request.reply() {
+            Reply::Acknowledgement => netlink::write(message, 0),
+            Reply::One => netlink::read(message),
+            Reply::Dump => netlink::dump(message),
+        }
     }
 }

@@ -1,11 +1,14 @@
 //! What goes wrong with IPVS.
 
-use std::{fmt, io, time::Duration};
+use std::{fmt, io};
 
 use rustix::io::Errno;
 
 use super::{attribute::DecodeError, command::Command};
-use crate::model::{Frontend, Scheduler};
+use crate::{
+    kernel::netlink::Failure,
+    model::{Frontend, Scheduler},
+};
 
 /// A failure of [`super::Client`].
 #[derive(Debug, thiserror::Error)]
@@ -44,19 +47,14 @@ pub enum Error {
         /// What was asked.
         operation: Operation,
     },
-    /// No answer in time: answers were lost because the socket's buffer overran.
-    #[error("{operation}: no reply within {} s", after.as_secs())]
-    NoReply {
+    /// No answer.
+    #[error("{operation}")]
+    Netlink {
         /// What was asked.
         operation: Operation,
-        /// How long was waited.
-        after: Duration,
-    },
-    /// The netlink connection ended.
-    #[error("{operation}: netlink connection lost")]
-    Connection {
-        /// What was asked.
-        operation: Operation,
+        /// Why there was none.
+        #[source]
+        cause: Failure,
     },
 }
 

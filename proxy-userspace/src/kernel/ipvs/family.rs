@@ -1,18 +1,16 @@
 //! The generic netlink side of IPVS: the family's number, and messages as raw attributes.
 
 use bytes::BytesMut;
-use futures::StreamExt;
-use netlink_packet_core::{
-    DecodeError, Emitable, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, ParseableParametrized,
-};
+use netlink_packet_core::{DecodeError, Emitable, ParseableParametrized};
 use netlink_packet_generic::{
     GenlFamily, GenlHeader, GenlMessage,
     ctrl::{GenlCtrl, GenlCtrlCmd, nlas::GenlCtrlAttrs},
 };
-use netlink_proto::sys::{SocketAddr, protocols::NETLINK_GENERIC};
+use netlink_proto::sys::protocols::NETLINK_GENERIC;
 use rustix::io::Errno;
 
 use super::error::{Error, Operation};
+use crate::kernel::netlink;
 
 /// `IPVS_GENL_NAME`.
 const NAME: &str = "IPVS";
@@ -64,41 +62,25 @@ impl ParseableParametrized<[u8], GenlHeader> for Raw {
 /// Returns the number of the family. The kernel loads module `ip_vs` for the question when it can
 /// (`ctrl_getfamily`).
 pub(super) async fn resolve() -> Result<u16, Error> {
-    let (connection, handle, _) =
-        netlink_proto::new_connection::<GenlMessage<GenlCtrl>>(NETLINK_GENERIC)
-            .map_err(Error::Open)?;
-    tokio::spawn(connection);
-    let mut message = NetlinkMessage::from(GenlMessage::from_payload(GenlCtrl {
+    let operation = Operation::ResolveFamily;
+    let handle = netlink::open(NETLINK_GENERIC).map_err(Error::Open)?;
+    let request = GenlMessage::from_payload(GenlCtrl {
         cmd: GenlCtrlCmd::GetFamily,
         nlas: vec![GenlCtrlAttrs::FamilyName(NAME.to_owned())],
-    }));
-    message.header.flags = NLM_F_REQUEST;
-    let operation = Operation::ResolveFamily;
-    let mut replies = handle
-        .request(message, SocketAddr::new(0, 0))
-        .map_err(|_| Error::Connection { operation })?;
-    while let Some(reply) = replies.next().await {
-        match reply.payload {
-            NetlinkPayload::InnerMessage(family) => {
-                let number = family.payload.nlas.iter().find_map(|attribute| match attribute {
-                    GenlCtrlAttrs::FamilyId(number) => Some(*number),
-                    _ => None,
-                });
-                return number.ok_or(Error::Empty { operation });
-            }
-            NetlinkPayload::Error(error) => {
-                return Err(match errno(error.raw_code()) {
-                    Errno::NOENT => Error::IpvsMissing,
-                    errno => Error::refused(operation, errno),
-                });
-            }
-            _ => {}
-        }
-    }
-    Err(Error::Empty { operation })
-}
-
-/// Turns a netlink error code, which is a negative error number, into the error number.
-pub(super) fn errno(code: i32) -> Errno {
-    Errno::from_raw_os_error(code.wrapping_neg())
+    });
+    let families = netlink::ask(&handle, netlink::read(request))
+        .await
+        .map_err(|cause| Error::Netlink { operation, cause })?
+        .map_err(|errno| match errno {
+            Errno::NOENT => Error::IpvsMissing,
+            errno => Error::refused(operation, errno),
+        })?;
+    let attributes = families.iter().flat_map(|family| &family.payload.nlas);
+    attributes
+        .filter_map(|attribute| match attribute {
+            GenlCtrlAttrs::FamilyId(number) => Some(*number),
+            _ => None,
+        })
+        .next()
+        .ok_or(Error::Empty { operation })
 }
