@@ -14,6 +14,8 @@ mod document;
 pub mod file;
 mod manifest;
 pub mod problem;
+#[cfg(test)]
+mod tests;
 pub mod watch;
 
 pub use file::load;

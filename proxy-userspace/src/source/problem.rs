@@ -259,5 +259,6 @@ fn syntax(error: &serde_saphyr::Error) -> String {
     use serde_saphyr::{DefaultMessageFormatter, MessageFormatter};
 
     let message = DefaultMessageFormatter.format_message(error.without_snippet());
-    format!("not YAML or JSON: {}; correct the text there", message.escape_debug())
+    let message = message.replace(char::is_control, " ");
+    format!("not YAML or JSON: {message}; correct the text there")
 }

@@ -62,10 +62,11 @@ impl Kind {
         }
     }
 
-    fn api_version(self) -> &'static str {
+    /// Returns the supported `apiVersion`, and what to do when there is none.
+    fn api_version(self) -> (&'static str, &'static str) {
         match self {
-            Self::Service => "v1",
-            Self::EndpointSlice => "discovery.k8s.io/v1",
+            Self::Service => ("v1", "write apiVersion: v1"),
+            Self::EndpointSlice => ("discovery.k8s.io/v1", "write apiVersion: discovery.k8s.io/v1"),
         }
     }
 }
@@ -79,27 +80,23 @@ pub(super) fn convert(
     let at = manifest.referenced;
     let mut scope = Scope::new(file, String::new(), problems);
     let Some(fields) = scope.object(Some(manifest), "") else { return Vec::new() };
+    scope.name(|| nameless("object", fields));
     let Some(kind) = scope.required_text(&fields.kind, at, "kind", "write kind: Service") else {
         return Vec::new();
     };
-    let version = scope.required_text(
-        &fields.api_version,
-        at,
-        "apiVersion",
-        "write apiVersion: v1, or discovery.k8s.io/v1 for an EndpointSlice",
-    );
     match kind {
         "List" => {
-            check_version(&mut scope, version, "v1", fields);
+            scope.name(|| nameless(kind, fields));
+            check_version(&mut scope, at, fields, "v1", "write apiVersion: v1");
             let items = scope.array(&fields.items, "items");
             items.iter().flat_map(|item| convert(file, item, problems)).collect()
         }
-        "Service" => convert_one(file, Kind::Service, version, at, fields, problems),
-        "EndpointSlice" => convert_one(file, Kind::EndpointSlice, version, at, fields, problems),
+        "Service" => convert_one(file, Kind::Service, at, fields, problems),
+        "EndpointSlice" => convert_one(file, Kind::EndpointSlice, at, fields, problems),
         other => {
             let at = fields.kind.as_ref().map_or(at, |kind| kind.referenced);
             let found = other.to_owned();
-            scope.name(|| unknown_object(other, fields));
+            scope.name(|| nameless(other, fields));
             scope.report(at, "kind", Fault::UnknownKind { found });
             Vec::new()
         }
@@ -108,23 +105,24 @@ pub(super) fn convert(
 
 fn check_version(
     scope: &mut Scope<'_>,
-    found: Option<&str>,
-    expected: &'static str,
+    at: Location,
     fields: &Manifest,
+    expected: &'static str,
+    cure: &'static str,
 ) {
-    if let (Some(found), Some(node)) = (found, &fields.api_version)
-        && found != expected
-    {
+    let Some(found) = scope.required_text(&fields.api_version, at, "apiVersion", cure) else {
+        return;
+    };
+    if found != expected {
+        let at = fields.api_version.as_ref().map_or(at, |node| node.referenced);
         let found = found.to_owned();
-        let fault = Fault::UnknownVersion { found, expected };
-        scope.report(node.referenced, "apiVersion", fault);
+        scope.report(at, "apiVersion", Fault::UnknownVersion { found, expected });
     }
 }
 
 fn convert_one(
     file: &Path,
     kind: Kind,
-    version: Option<&str>,
     at: Location,
     fields: &Manifest,
     problems: &mut Vec<Problem>,
@@ -135,7 +133,8 @@ fn convert_one(
         return Vec::new();
     };
     scope.name(|| identity.to_string());
-    check_version(&mut scope, version, kind.api_version(), fields);
+    let (version, cure) = kind.api_version();
+    check_version(&mut scope, at, fields, version, cure);
     let mut notices = Vec::new();
     let converted = match kind {
         Kind::Service => service::convert(&mut scope, &identity, at, fields, &mut notices)
@@ -170,8 +169,8 @@ fn identify(
     Some((identity, named_at))
 }
 
-/// Names an object of an unknown kind as well as its metadata allow.
-fn unknown_object(kind: &str, fields: &Manifest) -> String {
+/// Names an object that is none of ours as well as its metadata allow.
+fn nameless(kind: &str, fields: &Manifest) -> String {
     let kind = kind.to_lowercase();
     let text = |node: &Option<_>| scope::text_of(node).map(str::to_owned);
     let Some(metadata) = fields.metadata.as_ref().and_then(scope::object_of) else { return kind };
