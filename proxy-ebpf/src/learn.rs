@@ -1,7 +1,7 @@
 //! Egress: what did the kernel do to the packet that ingress stamped?
 
-use aya_log_ebpf::debug;
 use aya_ebpf::programs::TcContext;
+use aya_log_ebpf::debug;
 use network_types::eth::EthHdr;
 use proxy_common::{
     abi::{
@@ -114,8 +114,8 @@ fn explain(
     let ports = |key: &FlowKey4| {
         checksum::add(key.source_port.to_be().into(), key.destination_port.to_be().into())
     };
-    let same_ports = from.source_port == to.source_port
-        && from.destination_port == to.destination_port;
+    let same_ports =
+        from.source_port == to.source_port && from.destination_port == to.destination_port;
     let port_delta = if same_ports { 0 } else { checksum::add(!ports(from), ports(to)) };
     let window = skb.window::<{ at::IP }>().ok_or(Reason::Mismatch)?;
     let peer = interface.flags & InterfaceFlags::PEER != 0;

@@ -68,7 +68,9 @@ pub enum Record {
 
 /// An error of the ledger: without it nothing may be made.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation} ledger {path}: --state-dir must be a writable directory that outlives the agent")]
+#[error(
+    "{operation} ledger {path}: --state-dir must be a writable directory that outlives the agent"
+)]
 pub struct Error {
     operation: &'static str,
     path: PathBuf,
@@ -162,10 +164,8 @@ impl Owned {
             .clsacts
             .iter()
             .map(|interface| Record::Clsact { interface: interface.clone(), owned });
-        let pins = self
-            .pins
-            .iter()
-            .map(|directory| Record::Pins { directory: directory.clone(), owned });
+        let pins =
+            self.pins.iter().map(|directory| Record::Pins { directory: directory.clone(), owned });
         servers.chain(devices).chain(table).chain(sysctls).chain(clsacts).chain(pins).collect()
     }
 }
@@ -274,11 +274,7 @@ mod tests {
 
     fn server(port: u16, service: Option<&str>) -> Record {
         Record::VirtualServer {
-            frontend: Frontend {
-                addr: [10, 96, 0, 1].into(),
-                port,
-                protocol: Protocol::Tcp,
-            },
+            frontend: Frontend { addr: [10, 96, 0, 1].into(), port, protocol: Protocol::Tcp },
             service: service.map(str::to_owned),
         }
     }

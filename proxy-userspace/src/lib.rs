@@ -3,15 +3,21 @@
 //! ```text
 //! source ──events──▶ model::Snapshot ──▶ plan ──Vec<Action>──▶ apply ──▶ kernel
 //!                                         ▲                                │
-//!                                         └──────── observed state ◀───────┘
+//!                                         └── audit::observe ◀─────────────┘
 //! ```
 //!
 //! `model` and `plan` are pure: no clock, no kernel, no randomness. All I/O on the node is in
-//! `kernel`. `cargo xtask lint` checks who may import whom.
+//! `kernel`. `agent` runs the loop, `cli` has one file a verb. `cargo xtask lint` checks who may
+//! import whom.
 
+pub mod agent;
+pub mod apply;
+pub mod audit;
+pub mod cli;
+pub mod config;
 pub mod kernel;
+pub mod ledger;
 pub mod model;
 pub mod plan;
 pub mod source;
-pub mod config;
-pub mod ledger;
+pub mod status;

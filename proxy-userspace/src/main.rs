@@ -1,1 +1,7 @@
-fn main() {}
+//! `passlane`: exit codes and nothing else.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    proxy_userspace::cli::main()
+}

@@ -141,9 +141,8 @@ impl Lock {
 
     /// Says whether an agent holds the lock.
     pub fn is_taken(state_dir: &Path) -> bool {
-        File::open(lock_path(state_dir)).is_ok_and(|file| {
-            matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
-        })
+        File::open(lock_path(state_dir))
+            .is_ok_and(|file| matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
     }
 }
 

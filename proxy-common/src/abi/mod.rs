@@ -19,11 +19,11 @@ mod stats;
 pub use backend::{Backend, EDITS_INDEX, EPOCH_INDEX, FIRST_BACKEND_ID, GENERATIONS};
 #[cfg(feature = "user")]
 pub use describe::describe;
-#[cfg(feature = "user")]
-pub use layout::Field;
 pub use flow::{Flow4, FlowFlags, FlowKey4, FlowState, Transform4};
 pub use frontend::{Frontend, FrontendFlags, ServiceKey4};
 pub use interface::{Interface, InterfaceFlags};
+#[cfg(feature = "user")]
+pub use layout::Field;
 pub use lease::{Pending4, SLOTS_PER_CPU, WARMUP_SLOTS};
 pub use settings::{LEARN_AFTER, Setting};
 pub use stats::Counter;
@@ -83,13 +83,8 @@ pub const PENDING4: MapSpec = MapSpec {
     max_entries: 1 << 16,
 };
 /// Number of the next token, one a CPU.
-pub const SEQUENCE: MapSpec = MapSpec {
-    name: "sequence",
-    kind: PERCPU_ARRAY,
-    key_size: 4,
-    value_size: 4,
-    max_entries: 1,
-};
+pub const SEQUENCE: MapSpec =
+    MapSpec { name: "sequence", kind: PERCPU_ARRAY, key_size: 4, value_size: 4, max_entries: 1 };
 /// How often a flow was seen before it is worth an entry.
 pub const WARMUP4: MapSpec =
     MapSpec { name: "warmup4", kind: ARRAY, key_size: 4, value_size: 4, max_entries: WARMUP_SLOTS };

@@ -11,8 +11,8 @@ pub fn flow(key: &FlowKey4) -> u32 {
     let mut hash = u32::from_ne_bytes(key.source).wrapping_mul(GOLDEN);
     hash = (hash.rotate_left(13) ^ u32::from_ne_bytes(key.destination)).wrapping_mul(GOLDEN);
     hash = (hash.rotate_left(13) ^ ports).wrapping_mul(GOLDEN);
-    hash = (hash.rotate_left(13) ^ key.interface ^ u32::from(key.protocol) << 24)
-        .wrapping_mul(GOLDEN);
+    hash =
+        (hash.rotate_left(13) ^ key.interface ^ u32::from(key.protocol) << 24).wrapping_mul(GOLDEN);
     hash ^ hash >> 15
 }
 

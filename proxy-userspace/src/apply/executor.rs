@@ -55,6 +55,14 @@ pub struct Outcome {
     pub action: String,
     /// Why it failed.
     pub failure: Failure,
+    foundation: bool,
+}
+
+impl Outcome {
+    /// Says whether no VIP may go live without the action.
+    pub fn is_foundation(&self) -> bool {
+        self.foundation
+    }
 }
 
 /// Carries out plans on one node.
@@ -78,10 +86,12 @@ impl Executor<'_> {
                 match result {
                     Ok(()) => observed.apply(action),
                     Err(failure) => {
-                        if is_foundation(action) {
+                        let foundation = is_foundation(action);
+                        if foundation {
                             broken.get_or_insert_with(|| action.to_string());
                         }
-                        outcomes.push(Outcome { action: action.to_string(), failure });
+                        let action = action.to_string();
+                        outcomes.push(Outcome { action, failure, foundation });
                     }
                 }
             }
@@ -95,12 +105,11 @@ impl Executor<'_> {
         broken: Option<&str>,
     ) -> Vec<(&'b Action, Result<(), Failure>)> {
         match batch {
-            Batch::PutVips(_, actions) if broken.is_some() => actions
-                .iter()
-                .map(|action| (*action, Err(Failure::Skipped(broken.unwrap_or_default().into()))))
-                .collect(),
             Batch::PutVips(addrs, actions) => {
-                let result = self.change_vips(addrs, true).await;
+                let result = match broken {
+                    Some(action) => Err(Failure::Skipped(action.to_owned())),
+                    None => self.change_vips(addrs, true).await,
+                };
                 all_alike(actions, result)
             }
             Batch::RemoveVips(addrs, actions) => {
@@ -167,8 +176,8 @@ impl Executor<'_> {
         });
         let records: Vec<Record> = records.collect();
         if let Err(error) = self.ledger.record(records) {
-            let (first, _) = commands.first().map_or((None, ()), |first| (Some(first.0), ()));
-            return first.map(|action| (action, Err(error.into()))).into_iter().collect();
+            let first = commands.first().map(|(action, _)| (*action, Err(error.into())));
+            return first.into_iter().collect();
         }
         let results =
             self.node.ipvs.batch(commands.iter().map(|(_, command)| *command).collect()).await;
@@ -194,10 +203,7 @@ impl Executor<'_> {
 
 /// Without these no VIP may go live.
 fn is_foundation(action: &Action) -> bool {
-    matches!(
-        action,
-        Action::PutDevice | Action::InstallNat(_) | Action::ChangeNat { .. }
-    )
+    matches!(action, Action::PutDevice | Action::InstallNat(_) | Action::ChangeNat { .. })
 }
 
 /// Gives every action of a batch the outcome of the batch; an error is told once.
@@ -207,9 +213,7 @@ fn all_alike<'b>(
 ) -> Vec<(&'b Action, Result<(), Failure>)> {
     match result {
         Ok(()) => actions.iter().map(|action| (*action, Ok(()))).collect(),
-        Err(failure) => {
-            actions.first().map(|action| (*action, Err(failure))).into_iter().collect()
-        }
+        Err(failure) => actions.first().map(|action| (*action, Err(failure))).into_iter().collect(),
     }
 }
 

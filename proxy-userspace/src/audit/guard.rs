@@ -35,9 +35,9 @@ async fn on_interface(node: &Node, interface: &Interface, ours: &BTreeSet<u32>) 
     let programs = bpf::foreign_programs(&interface.name, ours);
     found.extend(programs.iter().map(|program| format!("foreign {program}")));
     match node.traffic.filters(interface.index).await {
-        Ok(filters) => found.extend(
-            filters.iter().filter(|filter| !is_ours(filter, ours)).map(describe),
-        ),
+        Ok(filters) => {
+            found.extend(filters.iter().filter(|filter| !is_ours(filter, ours)).map(describe))
+        }
         Err(error) => found.push(format!("filters cannot be read: {error}")),
     }
     found

@@ -64,10 +64,7 @@ pub async fn observe(node: &Node, owned: &Owned) -> Result<Observed, Error> {
     Ok(observed)
 }
 
-async fn servers(
-    node: &Node,
-    owned: &Owned,
-) -> Result<BTreeMap<Frontend, ObservedServer>, Error> {
+async fn servers(node: &Node, owned: &Owned) -> Result<BTreeMap<Frontend, ObservedServer>, Error> {
     let mut servers = BTreeMap::new();
     for state in node.ipvs.virtual_servers().await? {
         let virtual_server = state.virtual_server;

@@ -42,7 +42,7 @@ struct Flow {
 }
 
 /// Prints the flow entries.
-pub fn run(paths: &Paths, format: output::Format) -> Result<(), Failure> {
+pub(super) fn run(paths: &Paths, format: output::Format) -> Result<(), Failure> {
     let maps = Maps::open(&PinDirectory::at(&paths.bpffs))?;
     let names = frontend_names(&maps, &Owned::read(&paths.state_dir)?)?;
     let mut flows: Vec<Flow> =
@@ -57,8 +57,7 @@ fn frontend_names(maps: &Maps, owned: &Owned) -> Result<BTreeMap<u32, String>, F
     let mut names = BTreeMap::new();
     for (key, value) in maps.frontends()? {
         let Some(protocol) = Protocol::from_number(key.protocol) else { continue };
-        let frontend =
-            Frontend { addr: Ipv4Addr::from(key.addr).into(), port: key.port, protocol };
+        let frontend = Frontend { addr: Ipv4Addr::from(key.addr).into(), port: key.port, protocol };
         if let Some(service) = owned.virtual_servers.get(&frontend) {
             names.insert(value.id, service.clone());
         }
@@ -99,12 +98,29 @@ fn interface_name(index: u32) -> String {
 fn table(flows: &[Flow], wide: bool) -> comfy_table::Table {
     let mut table = if wide {
         output::table([
-            "PROTOCOL", "SOURCE", "DESTINATION", "STATE", "PACKETS", "BYTES", "SERVICE",
-            "DIRECTION", "IN", "OUT", "NEW-SOURCE", "NEW-DESTINATION", "BACKEND",
+            "PROTOCOL",
+            "SOURCE",
+            "DESTINATION",
+            "STATE",
+            "PACKETS",
+            "BYTES",
+            "SERVICE",
+            "DIRECTION",
+            "IN",
+            "OUT",
+            "NEW-SOURCE",
+            "NEW-DESTINATION",
+            "BACKEND",
         ])
     } else {
         output::table([
-            "PROTOCOL", "SOURCE", "DESTINATION", "NEW-DESTINATION", "STATE", "PACKETS", "BYTES",
+            "PROTOCOL",
+            "SOURCE",
+            "DESTINATION",
+            "NEW-DESTINATION",
+            "STATE",
+            "PACKETS",
+            "BYTES",
             "SERVICE",
         ])
     };

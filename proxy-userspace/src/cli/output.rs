@@ -67,7 +67,7 @@ pub fn value<T: Serialize>(
 /// Makes a table as kubectl prints them: capital headers, three spaces, no lines.
 pub fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
-    table.load_preset(NOTHING);
+    table.load_style(NOTHING);
     table.set_header(header);
     table
 }

@@ -41,7 +41,7 @@ struct Agent {
 }
 
 /// Prints the status. Fails when no agent runs or it is not ready: fit for a probe.
-pub fn run(paths: &Paths, format: output::Format) -> Result<(), Failure> {
+pub(super) fn run(paths: &Paths, format: output::Format) -> Result<(), Failure> {
     let status = gather(paths)?;
     match format {
         output::Format::Table | output::Format::Wide => output::text(&describe(&status))?,
@@ -102,10 +102,13 @@ fn share(counters: &BTreeMap<&'static str, u64>) -> Option<f64> {
 fn describe(status: &Status) -> String {
     let mut text = String::new();
     let mut line = |key: &str, value: String| text += &format!("{:16}{value}\n", format!("{key}:"));
-    line("Agent", match status.agent.pid {
-        Some(pid) => format!("running (pid {pid}, version {})", status.version),
-        None => "not running; forwarding goes on with what is in the kernel".into(),
-    });
+    line(
+        "Agent",
+        match status.agent.pid {
+            Some(pid) => format!("running (pid {pid}, version {})", status.version),
+            None => "not running; forwarding goes on with what is in the kernel".into(),
+        },
+    );
     line("Kernel", status.kernel.clone());
     line("Ready", if status.ready { "yes" } else { "no" }.into());
     line("Source", status.source.clone());

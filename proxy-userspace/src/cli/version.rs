@@ -17,7 +17,7 @@ pub fn kernel() -> String {
 }
 
 /// Prints the version of this build, of the map ABI, and of the kernel.
-pub fn run(format: output::Format) -> Result<(), Failure> {
+pub(super) fn run(format: output::Format) -> Result<(), Failure> {
     let version = Version {
         version: env!("CARGO_PKG_VERSION"),
         abi: proxy_common::abi::ABI_VERSION,

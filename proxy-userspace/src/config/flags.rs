@@ -79,7 +79,7 @@ pub struct RunFlags {
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     pub hard_lease: Duration,
     /// Time between full comparisons of what should be and what is
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub sync_period: Duration,
     /// Log what the datapath learns; for looking closely, not for production
     #[arg(long)]

@@ -20,6 +20,7 @@ pub mod link;
 pub mod module;
 mod netlink;
 pub mod nft;
+pub mod node;
 pub mod route;
 pub mod sysctl;
 pub mod tc;

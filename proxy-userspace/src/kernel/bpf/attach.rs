@@ -92,10 +92,13 @@ impl Datapath {
     pub fn detach(&self, name: &str, index: u32) -> Result<(), Error> {
         for hook in Hook::BOTH {
             let path = self.link_pin(index, hook);
-            ignore_missing(fs::remove_file(&path))
-                .map_err(|source| Error::Link { operation: "unpin", path, source })?;
+            ignore_missing(fs::remove_file(&path)).map_err(|source| Error::Link {
+                operation: "unpin",
+                path,
+                source,
+            })?;
         }
-        detach_clsact(name);
+        detach_filters(name);
         Ok(())
     }
 
@@ -105,16 +108,12 @@ impl Datapath {
     ///
     /// [`Error::Link`] when a pin cannot be removed.
     pub fn sweep_links(&self, indexes: &[u32]) -> Result<(), Error> {
-        let failed = |path: &Path, source| Error::Link {
-            operation: "unpin",
-            path: path.to_owned(),
-            source,
-        };
+        let failed =
+            |path: &Path, source| Error::Link { operation: "unpin", path: path.to_owned(), source };
         let directory = self.pins.links();
         for path in link_pins(&directory).map_err(|source| failed(&directory, source))? {
-            let index = path
-                .file_name()
-                .and_then(|name| name.to_str()?.split('-').next()?.parse().ok());
+            let index =
+                path.file_name().and_then(|name| name.to_str()?.split('-').next()?.parse().ok());
             if !index.is_some_and(|index| indexes.contains(&index)) {
                 ignore_missing(fs::remove_file(&path)).map_err(|source| failed(&path, source))?;
             }
@@ -157,9 +156,8 @@ impl Datapath {
             // The pin holds the link already; only our descriptor closes.
             return Ok(());
         }
-        let link: FdLink = link
-            .try_into()
-            .map_err(|_| failed("attach", ProgramError::NotAttached))?;
+        let link: FdLink =
+            link.try_into().map_err(|_| failed("attach", ProgramError::NotAttached))?;
         link.pin(&path).map(drop).map_err(|source| Error::Link {
             operation: "pin",
             path,
@@ -204,7 +202,7 @@ impl Datapath {
 }
 
 /// Detaches our clsact filters from an interface; what is not there is detached already.
-pub fn detach_clsact(name: &str) {
+pub fn detach_filters(name: &str) {
     for hook in Hook::BOTH {
         // Dropping the link detaches the filter.
         drop(SchedClassifierLink::attached(name, hook.attach_type(), PRIORITY, HANDLE, None));

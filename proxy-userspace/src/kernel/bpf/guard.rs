@@ -49,7 +49,7 @@ pub fn foreign_programs(interface: &str, our_maps: &BTreeSet<u32>) -> Vec<Foreig
 }
 
 /// Says whether the program with this id uses one of our maps. A program that is gone is nobody's.
-pub(crate) fn is_program_ours(id: u32, our_maps: &BTreeSet<u32>) -> bool {
+pub fn is_program_ours(id: u32, our_maps: &BTreeSet<u32>) -> bool {
     aya::programs::loaded_programs()
         .filter_map(Result::ok)
         .find(|program| program.id() == id)

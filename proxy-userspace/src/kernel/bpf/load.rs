@@ -8,8 +8,7 @@ use proxy_common::abi::{self, MAPS, MapSpec, Setting};
 use super::{Error, Hook, Maps, PinDirectory, jiffy};
 
 /// The object that `cargo xtask build-ebpf` made.
-static OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/passlane.bpf.o"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/passlane.bpf.o"));
 
 /// How to load the datapath.
 #[derive(Clone, Debug)]
@@ -64,7 +63,9 @@ impl Datapath {
                 source: Box::new(source),
             })?;
         }
-        if options.log && let Err(error) = aya_log::EbpfLogger::init(&mut programs) {
+        if options.log
+            && let Err(error) = aya_log::EbpfLogger::init(&mut programs)
+        {
             tracing::warn!(%error, "the datapath's log is not available");
         }
         let maps = Maps::open(&pins)?;

@@ -242,7 +242,10 @@ impl Generations {
     }
 }
 
-fn read_all<K: IntoBytes + FromBytes + Copy + 'static, V: IntoBytes + FromBytes + Copy + 'static>(
+fn read_all<
+    K: IntoBytes + FromBytes + Copy + 'static,
+    V: IntoBytes + FromBytes + Copy + 'static,
+>(
     map: &HashMap<MapData, Abi<K>, Abi<V>>,
     name: &'static str,
 ) -> Result<Vec<(K, V)>, Error> {

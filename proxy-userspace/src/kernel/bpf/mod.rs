@@ -7,12 +7,14 @@ mod guard;
 mod load;
 mod maps;
 mod pins;
+mod probe;
 mod run;
 
-pub use attach::Hook;
+pub use attach::{Hook, detach_filters};
 pub use error::Error;
-pub use guard::{ForeignProgram, foreign_programs};
+pub use guard::{ForeignProgram, foreign_programs, is_program_ours};
 pub use load::{Datapath, LoadOptions};
 pub use maps::{Generations, Maps, jiffy};
-pub use pins::{MapShape, PinDirectory, PinMismatch};
+pub use pins::{MapShape, PinDirectory, PinMismatch, on_bpffs};
+pub use probe::supports_tc;
 pub use run::RunOutput;

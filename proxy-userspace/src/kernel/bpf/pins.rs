@@ -159,7 +159,7 @@ pub(super) fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
 }
 
 /// Says whether the path, or the nearest directory above it that exists, is on a bpffs.
-fn on_bpffs(path: &Path) -> bool {
+pub fn on_bpffs(path: &Path) -> bool {
     path.ancestors()
         .find_map(|path| rustix::fs::statfs(path).ok())
         .is_some_and(|stat| stat.f_type as i64 == BPF_FS_MAGIC)

@@ -17,6 +17,15 @@ pub use watch::{Event, Watch};
 
 use super::netlink;
 
+/// Returns the name of the interface with this index, as the calling thread's network namespace
+/// knows it.
+pub fn name(index: u32) -> Option<String> {
+    let socket =
+        rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)
+            .ok()?;
+    rustix::net::netdevice::index_to_name(socket, index).ok()
+}
+
 /// A connection to the link layer of one network namespace: that of the thread that opened it.
 ///
 /// Clones share the connection.

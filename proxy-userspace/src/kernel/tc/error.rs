@@ -45,6 +45,8 @@ pub enum Operation {
     ListQdiscs(u32),
     /// A dump of the filters of the interface with this index.
     ListFilters(u32, Direction),
+    /// Removal of the clsact discipline of the interface with this index.
+    RemoveClsact(u32),
 }
 
 impl fmt::Display for Operation {
@@ -54,6 +56,7 @@ impl fmt::Display for Operation {
             Self::ListFilters(index, direction) => {
                 write!(f, "list {direction} filters of interface {index}")
             }
+            Self::RemoveClsact(index) => write!(f, "remove clsact of interface {index}"),
         }
     }
 }

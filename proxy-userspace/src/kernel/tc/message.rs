@@ -13,6 +13,10 @@ use netlink_packet_core::{
 /// `RTM_GETTFILTER`.
 const GET_FILTER: u16 = 46;
 /// `RTM_GETQDISC`.
+/// `RTM_DELQDISC`.
+const REMOVE_QDISC: u16 = 37;
+/// `TC_H_CLSACT`.
+const CLSACT: u32 = 0xffff_fff1;
 const GET_QDISC: u16 = 38;
 /// Size of `struct tcmsg`.
 const HEADER: usize = 20;
@@ -96,6 +100,10 @@ impl Raw {
 
     pub(super) fn list_filters(index: u32, direction: Direction) -> Self {
         Self::request(GET_FILTER, index, direction.parent())
+    }
+
+    pub(super) fn remove_clsact(index: u32) -> Self {
+        Self::request(REMOVE_QDISC, index, CLSACT)
     }
 
     fn request(message_type: u16, index: u32, parent: u32) -> Self {

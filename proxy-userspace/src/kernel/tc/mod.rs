@@ -1,10 +1,11 @@
-//! Filters and queueing disciplines on an interface, read only: the fast path stays off where
-//! somebody else's program already decides. Attaching our own is `kernel::bpf`'s.
+//! Filters and queueing disciplines on an interface: the fast path stays off where somebody
+//! else's program already decides. Attaching our own is `kernel::bpf`'s.
 
 mod error;
 mod message;
 
 use netlink_proto::{ConnectionHandle, sys::protocols::NETLINK_ROUTE};
+use rustix::io::Errno;
 
 pub use error::{Error, Operation};
 pub use message::{Direction, Filter, Qdisc};
@@ -62,6 +63,20 @@ impl TrafficControl {
             }
         }
         Ok(filters)
+    }
+
+    /// Removes the interface's clsact discipline with everything attached to it. Succeeds when
+    /// there is none, or no such interface.
+    pub async fn remove_clsact(&self, index: u32) -> Result<(), Error> {
+        let operation = Operation::RemoveClsact(index);
+        let request = netlink::write(Raw::remove_clsact(index), 0);
+        let answer = netlink::ask(&self.handle, request)
+            .await
+            .map_err(|cause| Error::Netlink { operation, cause })?;
+        match answer {
+            Ok(_) | Err(Errno::INVAL | Errno::NOENT | Errno::NODEV) => Ok(()),
+            Err(errno) => Err(Error::Refused { operation, errno }),
+        }
     }
 
     async fn dump(&self, operation: Operation, request: Raw) -> Result<Vec<Raw>, Error> {

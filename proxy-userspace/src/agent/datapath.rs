@@ -1,0 +1,92 @@
+//! Brings the fast path up, or says why it stays down. Never a reason not to start.
+
+use tracing::{info, warn};
+
+use super::sysctls;
+use crate::{
+    config::{FastPathMode, RunFlags},
+    kernel::{
+        bpf::{Datapath, Error, LoadOptions, PinDirectory},
+        node::Node,
+    },
+    ledger::{Ledger, Record},
+    status::FastPathReport,
+};
+
+/// Loads the datapath into the node as far as it can be.
+pub(super) fn load(flags: &RunFlags, node: &mut Node, ledger: &mut Ledger) -> FastPathReport {
+    let report = |mode: &str, reason: String| FastPathReport { mode: mode.into(), reason };
+    if flags.fast_path == FastPathMode::Off {
+        return report("off", "--fast-path off".into());
+    }
+    let mut observe = flags.fast_path == FastPathMode::Observe;
+    let mut reason = if observe { "--fast-path observe".to_owned() } else { String::new() };
+    if let Err(error) = sysctls::apply(ledger, sysctls::Need::FastPath) {
+        warn!(event = "fast_path_observe", %error, "the fast path only observes");
+        observe = true;
+        reason = error.to_string();
+    }
+    match open(flags, ledger, observe) {
+        Ok(datapath) => {
+            node.datapath = Some(datapath);
+            report(if observe { "observe" } else { "on" }, reason)
+        }
+        Err(error) => {
+            let text = chain(&error);
+            warn!(event = "fast_path_off", error = text, "the slow path does everything");
+            report("off", text)
+        }
+    }
+}
+
+fn open(flags: &RunFlags, ledger: &mut Ledger, observe: bool) -> Result<Datapath, Error> {
+    let options = LoadOptions {
+        bpffs: flags.paths.bpffs.clone(),
+        flow_entries: flags.flow_entries,
+        soft_lease: flags.soft_lease,
+        hard_lease: flags.hard_lease,
+        observe,
+        log: flags.log_datapath,
+    };
+    let directory = flags.paths.bpffs.clone();
+    let ours = ledger.owned().pins.contains(&directory);
+    let record = Record::Pins { directory: directory.clone(), owned: true };
+    if !ours && PinDirectory::at(&directory).versioned().exists() {
+        // Maps that fit may be kept all the same; they become ours with the record.
+        info!(event = "pins_found", path = %directory.display(), "pins without a record are there");
+    }
+    let loaded = match Datapath::load(&options) {
+        Err(Error::PinMismatch(mismatch)) if ours => {
+            // Ours, of other sizes: flow entries are a cache, the rest is written anew.
+            info!(event = "pins_replaced", %mismatch, "pinned maps are made anew");
+            remove_pins(&directory)?;
+            Datapath::load(&options)
+        }
+        result => result,
+    }?;
+    if let Err(error) = ledger.record([record]) {
+        warn!(event = "ledger_failed", %error, "cleanup will not know of the pins");
+    }
+    Ok(loaded)
+}
+
+fn remove_pins(directory: &std::path::Path) -> Result<(), Error> {
+    PinDirectory::at(directory)
+        .remove_pins()
+        .map_err(|source| Error::PinDirectory { path: directory.to_owned(), source })
+}
+
+/// Returns an error with its causes, on one line.
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        let line = next.lines().next().unwrap_or_default();
+        if !text.contains(line) {
+            text += &format!(": {line}");
+        }
+        cause = error.source();
+    }
+    text
+}

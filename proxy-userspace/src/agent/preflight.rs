@@ -1,0 +1,88 @@
+//! What must be there before the agent may start, each with its cure.
+
+use std::io;
+
+use crate::{
+    audit::observe,
+    config::RunFlags,
+    kernel::{
+        link, module,
+        node::{self, Node},
+        sysctl,
+    },
+    ledger::{self, Ledger, Record},
+    status,
+};
+
+/// Why the agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// Not root.
+    #[error("passlane run needs root (CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON): use sudo")]
+    NotRoot,
+    /// A flow table takes packets past IPVS.
+    #[error(
+        "nft flowtable {0} is present: it takes established packets past IPVS and breaks its \
+         connections; remove it (`nft delete flowtable {0}`) first"
+    )]
+    Flowtable(String),
+    /// A kernel module cannot be loaded.
+    #[error(transparent)]
+    Module(#[from] module::Error),
+    /// A subsystem is not there.
+    #[error(transparent)]
+    Node(#[from] node::Error),
+    /// The device that carries the VIPs cannot be used.
+    #[error(transparent)]
+    Link(#[from] link::Error),
+    /// The node cannot be read.
+    #[error(transparent)]
+    Observe(#[from] observe::Error),
+    /// A setting without which nothing works.
+    #[error(transparent)]
+    Sysctl(#[from] sysctl::Error),
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    Status(#[from] status::Error),
+    /// The ledger cannot be used.
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
+    /// The source cannot be watched.
+    #[error("watch the source with inotify")]
+    Watch(#[source] io::Error),
+    /// Signals cannot be caught.
+    #[error("catch signals")]
+    Signal(#[source] io::Error),
+}
+
+/// Checks for root.
+///
+/// # Errors
+///
+/// [`Fatal::NotRoot`].
+pub(super) fn root() -> Result<(), Fatal> {
+    if rustix::process::geteuid().is_root() { Ok(()) } else { Err(Fatal::NotRoot) }
+}
+
+/// Opens the node, and makes sure of what everything else stands on.
+///
+/// # Errors
+///
+/// The first thing that is missing.
+pub(super) async fn open(flags: &RunFlags, ledger: &mut Ledger) -> Result<Node, Fatal> {
+    for name in ["ip_vs", "nf_conntrack"] {
+        module::load(name)?;
+    }
+    let node = Node::open(&flags.dummy_device).await?;
+    if let Some(flowtable) =
+        node.nat.flowtables().await.map_err(node::Error::from)?.into_iter().next()
+    {
+        return Err(Fatal::Flowtable(flowtable));
+    }
+    // Before anything else is made: a device of another kind is found out here.
+    if node.links.index_of(&flags.dummy_device).await?.is_none() {
+        ledger.record([Record::Device { name: flags.dummy_device.clone(), owned: true }])?;
+    }
+    node.links.put_dummy(&flags.dummy_device).await?;
+    Ok(node)
+}

@@ -1,0 +1,222 @@
+//! `passlane cleanup`: removes what the ledger says is ours, and nothing else.
+
+use std::{collections::BTreeSet, fmt::Display};
+
+use clap::Args;
+
+use super::{Failure, output};
+use crate::{
+    agent,
+    config::Paths,
+    kernel::{
+        bpf::{self, PinDirectory},
+        ipvs::{Client, Command},
+        link::Links,
+        nft,
+        route::Routes,
+        sysctl::{self, Key},
+        tc::TrafficControl,
+    },
+    ledger::{Ledger, Owned, Record},
+    model::Frontend,
+    status::{Lock, Report},
+};
+
+/// The flags of `passlane cleanup`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Flags {
+    #[command(flatten)]
+    paths: Paths,
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What is being cleaned up.
+struct Cleanup {
+    ledger: Ledger,
+    links: Links,
+    left: usize,
+}
+
+/// Removes everything that is ours. The fast path goes first, so that flows fall to IPVS while it
+/// still serves them; then IPVS, then what it stood on.
+pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(agent::Fatal::NotRoot.into());
+    }
+    let owned = Owned::read(&flags.paths.state_dir)?;
+    if flags.dry_run {
+        return Ok(output::text(&list(&owned))?);
+    }
+    let Ok(lock) = Lock::take(&flags.paths.state_dir) else { return Err(Failure::Running) };
+    let left = super::block_on(async {
+        let ledger = Ledger::open(&flags.paths.state_dir)?;
+        let links = Links::open().map_err(crate::kernel::node::Error::from)?;
+        let mut cleanup = Cleanup { ledger, links, left: 0 };
+        cleanup.fast_path(&owned).await?;
+        cleanup.virtual_servers(&owned).await?;
+        cleanup.vips(&owned).await?;
+        cleanup.nat_table(&owned).await?;
+        cleanup.devices(&owned).await?;
+        cleanup.sysctls(&owned)?;
+        Ok(cleanup.left)
+    })?;
+    if left > 0 {
+        return Err(Failure::Leftover(left));
+    }
+    Report::remove(&flags.paths.state_dir)?;
+    drop(lock);
+    Ok(())
+}
+
+/// Returns the objects that are ours, a line each.
+fn list(owned: &Owned) -> String {
+    let mut lines = Vec::new();
+    lines.extend(owned.pins.iter().map(|path| format!("pins {}", path.display())));
+    lines.extend(owned.clsacts.iter().map(|name| format!("clsact qdisc of {name}")));
+    lines.extend(
+        owned
+            .virtual_servers
+            .iter()
+            .map(|(frontend, service)| format!("virtual server {frontend} of {service}")),
+    );
+    lines.extend(owned.nat_table.then(|| "nft table inet passlane".to_owned()));
+    lines.extend(owned.devices.iter().map(|name| format!("device {name}")));
+    lines.extend(
+        owned.sysctls.iter().map(|(key, previous)| format!("sysctl {key} (back to {previous})")),
+    );
+    lines.into_iter().map(|line| line + "\n").collect()
+}
+
+impl Cleanup {
+    /// Strikes an object out of the ledger when it is gone, and says so when it is not.
+    fn settle(
+        &mut self,
+        object: impl Display,
+        result: Result<(), impl std::error::Error + 'static>,
+        record: Record,
+    ) -> Result<(), Failure> {
+        match result {
+            Ok(()) => Ok(self.ledger.record([record])?),
+            Err(error) => {
+                eprintln!("passlane: {object} stays: {}", super::chain(&error));
+                self.left += 1;
+                Ok(())
+            }
+        }
+    }
+
+    async fn fast_path(&mut self, owned: &Owned) -> Result<(), Failure> {
+        for directory in &owned.pins {
+            let pins = PinDirectory::at(directory);
+            self.filters(&pins, owned).await?;
+            let record = Record::Pins { directory: directory.clone(), owned: false };
+            self.settle(format!("pins {}", directory.display()), pins.remove_pins(), record)?;
+        }
+        Ok(())
+    }
+
+    /// Takes our clsact filters off, and the clsact qdiscs that we made when nobody else uses
+    /// them.
+    async fn filters(&mut self, pins: &PinDirectory, owned: &Owned) -> Result<(), Failure> {
+        let ours =
+            bpf::Maps::open(pins).map_or_else(|_| BTreeSet::new(), |maps| maps.ids().clone());
+        let traffic = TrafficControl::open().map_err(crate::kernel::node::Error::from)?;
+        let present = self.links.interfaces().await.map_err(crate::kernel::node::Error::from)?;
+        for interface in &present {
+            let filters = traffic.filters(interface.index).await.unwrap_or_default();
+            let is_ours = |id: Option<u32>| id.is_some_and(|id| bpf::is_program_ours(id, &ours));
+            if filters.iter().any(|filter| is_ours(filter.bpf_id)) {
+                bpf::detach_filters(&interface.name);
+            }
+            if !owned.clsacts.contains(&interface.name) {
+                continue;
+            }
+            let record = Record::Clsact { interface: interface.name.clone(), owned: false };
+            let result = if filters.iter().all(|filter| is_ours(filter.bpf_id)) {
+                traffic.remove_clsact(interface.index).await
+            } else {
+                Ok(())
+            };
+            self.settle(format!("clsact qdisc of {}", interface.name), result, record)?;
+        }
+        let present: BTreeSet<&str> = present.iter().map(|each| each.name.as_str()).collect();
+        let gone = owned.clsacts.iter().filter(|name| !present.contains(name.as_str()));
+        let records = gone.map(|name| Record::Clsact { interface: name.clone(), owned: false });
+        Ok(self.ledger.record(records.collect::<Vec<_>>())?)
+    }
+
+    async fn virtual_servers(&mut self, owned: &Owned) -> Result<(), Failure> {
+        let frontends: Vec<Frontend> = owned.virtual_servers.keys().copied().collect();
+        if frontends.is_empty() {
+            return Ok(());
+        }
+        let client = Client::open().await?;
+        let commands = frontends.iter().map(|key| Command::RemoveVirtualServer(*key)).collect();
+        for (frontend, result) in frontends.iter().zip(client.batch(commands).await) {
+            let record = Record::VirtualServer { frontend: *frontend, service: None };
+            self.settle(format!("virtual server {frontend}"), result, record)?;
+        }
+        Ok(())
+    }
+
+    /// Removes our routes from devices that were there before us; those of ours go as a whole.
+    async fn vips(&mut self, owned: &Owned) -> Result<(), Failure> {
+        let routes = Routes::open().map_err(crate::kernel::node::Error::from)?;
+        for interface in self.links.interfaces().await.map_err(crate::kernel::node::Error::from)? {
+            if owned.devices.contains(&interface.name) {
+                continue;
+            }
+            let vips =
+                routes.vips(interface.index).await.map_err(crate::kernel::node::Error::from)?;
+            let vips: Vec<_> = vips.into_iter().collect();
+            if let Err(error) = routes.remove_vips(interface.index, &vips).await {
+                eprintln!("passlane: routes on {} stay: {error}", interface.name);
+                self.left += 1;
+            }
+        }
+        Ok(())
+    }
+
+    async fn nat_table(&mut self, owned: &Owned) -> Result<(), Failure> {
+        if !owned.nat_table {
+            return Ok(());
+        }
+        let result = match nft::Table::open().await {
+            Ok(table) => table.remove().await,
+            Err(error) => Err(error),
+        };
+        self.settle("nft table inet passlane", result, Record::NatTable { owned: false })
+    }
+
+    async fn devices(&mut self, owned: &Owned) -> Result<(), Failure> {
+        for name in &owned.devices {
+            let result = self.links.remove_dummy(name).await;
+            let record = Record::Device { name: name.clone(), owned: false };
+            self.settle(format!("device {name}"), result, record)?;
+        }
+        Ok(())
+    }
+
+    /// Restores settings, but not those that someone changed since: that is theirs now.
+    fn sysctls(&mut self, owned: &Owned) -> Result<(), Failure> {
+        for (name, previous) in &owned.sysctls {
+            let key = Key::dotted(name);
+            let ours = agent::settings().iter().find(|setting| setting.key == name);
+            let ours = ours.map(|setting| setting.at_least.to_string());
+            let result = match sysctl::read(&key) {
+                Ok(value) if Some(&value) == ours.as_ref() => sysctl::write(&key, previous),
+                Ok(value) => {
+                    eprintln!("passlane: sysctl {name} is {value} by now, not ours: it stays");
+                    Ok(())
+                }
+                Err(sysctl::Error::Absent { .. }) => Ok(()),
+                Err(error) => Err(error),
+            };
+            let record = Record::Sysctl { key: name.clone(), previous: None };
+            self.settle(format!("sysctl {name}"), result, record)?;
+        }
+        Ok(())
+    }
+}

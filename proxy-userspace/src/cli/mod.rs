@@ -1,0 +1,178 @@
+//! The command line: one file a verb, each parses, calls and prints.
+//!
+//! Exit codes: 0 done, 1 failed or degraded, 2 wrong usage, 3 a precondition is missing.
+
+mod cleanup;
+mod doctor;
+mod flows;
+mod logging;
+pub mod output;
+mod run;
+mod services;
+mod status;
+pub mod version;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    agent,
+    audit::observe,
+    config::{Paths, RunFlags},
+    kernel::{bpf, ipvs, node},
+    ledger,
+};
+
+pub use version::kernel;
+
+/// A Kubernetes Service proxy: the kernel's IPVS schedules, eBPF carries established flows
+#[derive(Debug, Parser)]
+#[command(name = "passlane", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Serve Services until stopped; forwarding goes on afterwards
+    Run {
+        #[command(flatten)]
+        flags: Box<RunFlags>,
+        #[command(flatten)]
+        logging: logging::Flags,
+    },
+    /// What the agent last did, and what the kernel says now
+    Status(ReadFlags),
+    /// Virtual servers and their destinations, from IPVS
+    Services(services::Flags),
+    /// Flows on the fast path, from the pinned maps
+    Flows(ReadFlags),
+    /// Check every precondition, with the cure for what is missing
+    Doctor(ReadFlags),
+    /// Remove everything that passlane made, and nothing else
+    Cleanup(cleanup::Flags),
+    /// Versions of this build, of the map ABI and of the kernel
+    Version(FormatFlag),
+}
+
+/// The flags of verbs that read and print.
+#[derive(clap::Args, Clone, Debug)]
+struct ReadFlags {
+    #[command(flatten)]
+    paths: Paths,
+    #[command(flatten)]
+    format: FormatFlag,
+}
+
+#[derive(clap::Args, Clone, Debug)]
+struct FormatFlag {
+    /// How to print
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
+    output: output::Format,
+}
+
+/// Why a verb ends with another exit code than 0.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Flags that are each right and together wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// Something that must be there first is not.
+    #[error(transparent)]
+    Fatal(#[from] agent::Fatal),
+    /// It works, but not as it should; what is wrong was printed.
+    #[error("")]
+    Degraded,
+    /// An agent holds the state that the verb would change.
+    #[error("an agent runs with this --state-dir: stop it first")]
+    Running,
+    /// IPVS.
+    #[error(transparent)]
+    Ipvs(#[from] ipvs::Error),
+    /// The node cannot be read.
+    #[error(transparent)]
+    Observe(#[from] observe::Error),
+    /// A subsystem is not there.
+    #[error(transparent)]
+    Node(#[from] node::Error),
+    /// BPF maps.
+    #[error(transparent)]
+    Bpf(#[from] bpf::Error),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
+    /// The status file.
+    #[error(transparent)]
+    Status(#[from] crate::status::Error),
+    /// stdout.
+    #[error(transparent)]
+    Output(#[from] output::Error),
+    /// Threads or timers are not to be had.
+    #[error("start the runtime")]
+    Runtime(#[source] std::io::Error),
+    /// Cleanup could not remove everything; what stays was said.
+    #[error("{0} objects could not be removed: see above, then run cleanup again")]
+    Leftover(usize),
+}
+
+impl Failure {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Usage(_) => ExitCode::from(2),
+            Self::Fatal(agent::Fatal::Watch(_) | agent::Fatal::Signal(_)) => ExitCode::FAILURE,
+            Self::Fatal(_) | Self::Node(_) => ExitCode::from(3),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    match dispatch(Arguments::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let text = chain(&failure);
+            if !text.is_empty() {
+                eprintln!("passlane: {text}");
+            }
+            failure.exit_code()
+        }
+    }
+}
+
+fn dispatch(verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Run { flags, logging } => run::run(*flags, &logging),
+        Verb::Status(flags) => status::run(&flags.paths, flags.format.output),
+        Verb::Services(flags) => services::run(&flags),
+        Verb::Flows(flags) => flows::run(&flags.paths, flags.format.output),
+        Verb::Doctor(flags) => doctor::run(&flags.paths, flags.format.output),
+        Verb::Cleanup(flags) => cleanup::run(&flags),
+        Verb::Version(format) => version::run(format.output),
+    }
+}
+
+/// Runs a verb that waits for the kernel.
+fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::Runtime)?
+        .block_on(future)
+}
+
+/// Returns an error with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text += &format!(": {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
