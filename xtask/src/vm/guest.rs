@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -16,7 +16,7 @@ use super::console::Console;
 use super::frame::{self, Kind, Start};
 use super::initramfs;
 use super::kernels::Kernel;
-use super::qemu::{self, Accelerator, Files, Owned};
+use super::qemu::{self, Accelerator, Files, Machine, Owned};
 use super::terminal::{self, Raw};
 use crate::command::{Consent, progress};
 use crate::workspace;
@@ -77,7 +77,8 @@ impl Guest {
         };
         let listener = UnixListener::bind(files.port())?;
         let _root = qemu::share_root(files)?;
-        let mut machine = qemu::boot(&self.kernel, files, &self.memory, self.cpus, accelerator)?;
+        let machine = Machine { memory: &self.memory, cpus: self.cpus, accelerator };
+        let mut machine = machine.boot(&self.kernel, files)?;
         let stream = accept(&listener, &mut machine, files)?;
         let _ = fs::remove_dir_all(&files.sockets);
         let session = Session {
@@ -287,9 +288,4 @@ fn pump(host: &Mutex<UnixStream>) {
         }
     }
     send(Kind::InputEnd, b"");
-}
-
-/// A path that the guest sees too: everything below the host's root.
-pub(crate) fn as_text(path: &Path) -> String {
-    path.display().to_string()
 }
