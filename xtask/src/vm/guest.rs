@@ -24,6 +24,8 @@ use crate::workspace;
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// The guest's init sends a sign of life every 5 s.
 const SILENCE_LIMIT: Duration = Duration::from_secs(90);
+/// Logs of failed runs that stay; older ones go.
+const KEPT_RUNS: usize = 20;
 const TICK: Duration = Duration::from_millis(100);
 
 /// What to run, and in what machine.
@@ -119,6 +121,15 @@ fn is_passed_on(name: &str) -> bool {
 fn log_directory() -> Result<PathBuf> {
     let dir = workspace::target().join("vm");
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let mut runs: Vec<_> = fs::read_dir(&dir)?
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("run-"))
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    runs.sort();
+    for (_, old) in runs.iter().rev().skip(KEPT_RUNS) {
+        workspace::remove(old)?;
+    }
     Ok(dir)
 }
 

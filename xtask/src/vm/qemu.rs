@@ -210,13 +210,13 @@ fn acceleration(accelerator: Accelerator) -> &'static [(&'static str, &'static s
 }
 
 /// Decides for KVM or TCG. A `/dev/kvm` that opens may still not run a stock kernel, so a boot is
-/// tried once for each kernel and boot of the host.
+/// tried, once for each boot of the host.
 pub(super) fn accelerator(kernel: &Kernel, archive: &[u8]) -> Result<Accelerator> {
     if fs::File::options().read(true).write(true).open("/dev/kvm").is_err() {
         return Ok(Accelerator::Tcg);
     }
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let answer = workspace::target().join("vm/kvm").join(&kernel.release);
+    let answer = workspace::target().join("vm/kvm-probe");
     let known = fs::read_to_string(&answer).unwrap_or_default();
     let works = match known.strip_prefix(boot_id.as_str()) {
         Some(word) if !boot_id.is_empty() => word == "works",
