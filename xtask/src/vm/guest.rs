@@ -34,6 +34,8 @@ pub(crate) struct Guest {
     pub(crate) command: Vec<String>,
     /// Set for the command beside what is always passed on.
     pub(crate) environment: BTreeMap<String, String>,
+    /// Where the command starts; the guest sees the host's files at the same paths.
+    pub(crate) directory: PathBuf,
     /// As qemu writes it: `2G`.
     pub(crate) memory: String,
     pub(crate) cpus: u8,
@@ -104,7 +106,7 @@ impl Guest {
         let start = Start {
             command: self.command.clone(),
             environment,
-            directory: std::env::current_dir()?.display().to_string(),
+            directory: self.directory.display().to_string(),
             modules: self.kernel.modules.display().to_string(),
             terminal,
         };
