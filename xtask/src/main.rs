@@ -1,9 +1,12 @@
 //! Project automation: one file a verb.
 
+mod artifacts;
 mod build_ebpf;
 mod command;
 mod debian;
+mod demo;
 mod packages;
+mod test;
 mod vm;
 mod workspace;
 
@@ -20,6 +23,10 @@ enum Verb {
     BuildEbpf(build_ebpf::Args),
     /// Run a command as root on a stock kernel, in a guest with this machine's files
     Vm(vm::Args),
+    /// Run the tests and sum them up
+    Test(test::Args),
+    /// Show Passlane at work, in a guest when this kernel has no IPVS
+    Demo(demo::Args),
     #[command(hide = true)]
     GuestInit,
 }
@@ -37,6 +44,8 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::BuildEbpf(args) => build_ebpf::main(&args)?,
         Verb::Vm(args) => return vm::main(args),
+        Verb::Test(args) => return test::main(args),
+        Verb::Demo(args) => return demo::main(&args),
         Verb::GuestInit => vm::guest_init::main()?,
     }
     Ok(ExitCode::SUCCESS)

@@ -22,10 +22,13 @@ pub(crate) use qemu::Accelerator;
 use crate::command::Consent;
 use crate::packages;
 
+/// The kernel that guests run when none is named.
+pub(crate) const DEFAULT_KERNEL: &str = "6.12";
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Kernel series, as tests/kernels.toml lists them
-    #[arg(long, default_value = "6.12")]
+    #[arg(long, default_value = DEFAULT_KERNEL)]
     kernel: String,
     /// Memory of the guest
     #[arg(long, default_value = "2G")]
@@ -61,6 +64,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
         kernel,
         command: args.command,
         environment: BTreeMap::new(),
+        directory: std::env::current_dir()?,
         memory: args.memory,
         cpus: args.cpus,
         accelerator: args.accel,

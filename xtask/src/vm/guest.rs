@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -16,7 +16,7 @@ use super::console::Console;
 use super::frame::{self, Kind, Start};
 use super::initramfs;
 use super::kernels::Kernel;
-use super::qemu::{self, Accelerator, Files, Owned};
+use super::qemu::{self, Accelerator, Files, Machine, Owned};
 use super::terminal::{self, Raw};
 use crate::command::{Consent, progress};
 use crate::workspace;
@@ -24,6 +24,8 @@ use crate::workspace;
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 /// The guest's init sends a sign of life every 5 s.
 const SILENCE_LIMIT: Duration = Duration::from_secs(90);
+/// Logs of failed runs that stay; older ones go.
+const KEPT_RUNS: usize = 20;
 const TICK: Duration = Duration::from_millis(100);
 
 /// What to run, and in what machine.
@@ -32,6 +34,8 @@ pub(crate) struct Guest {
     pub(crate) command: Vec<String>,
     /// Set for the command beside what is always passed on.
     pub(crate) environment: BTreeMap<String, String>,
+    /// Where the command starts; the guest sees the host's files at the same paths.
+    pub(crate) directory: PathBuf,
     /// As qemu writes it: `2G`.
     pub(crate) memory: String,
     pub(crate) cpus: u8,
@@ -77,7 +81,8 @@ impl Guest {
         };
         let listener = UnixListener::bind(files.port())?;
         let _root = qemu::share_root(files)?;
-        let mut machine = qemu::boot(&self.kernel, files, &self.memory, self.cpus, accelerator)?;
+        let machine = Machine { memory: &self.memory, cpus: self.cpus, accelerator };
+        let mut machine = machine.boot(&self.kernel, files)?;
         let stream = accept(&listener, &mut machine, files)?;
         let _ = fs::remove_dir_all(&files.sockets);
         let session = Session {
@@ -101,7 +106,7 @@ impl Guest {
         let start = Start {
             command: self.command.clone(),
             environment,
-            directory: std::env::current_dir()?.display().to_string(),
+            directory: self.directory.display().to_string(),
             modules: self.kernel.modules.display().to_string(),
             terminal,
         };
@@ -118,6 +123,15 @@ fn is_passed_on(name: &str) -> bool {
 fn log_directory() -> Result<PathBuf> {
     let dir = workspace::target().join("vm");
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let mut runs: Vec<_> = fs::read_dir(&dir)?
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("run-"))
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    runs.sort();
+    for (_, old) in runs.iter().rev().skip(KEPT_RUNS) {
+        workspace::remove(old)?;
+    }
     Ok(dir)
 }
 
@@ -287,9 +301,4 @@ fn pump(host: &Mutex<UnixStream>) {
         }
     }
     send(Kind::InputEnd, b"");
-}
-
-/// A path that the guest sees too: everything below the host's root.
-pub(crate) fn as_text(path: &Path) -> String {
-    path.display().to_string()
 }

@@ -98,6 +98,8 @@ pub(super) fn share_root(files: &Files) -> Result<Owned> {
     let arguments = [
         format!("--socket-path={}", socket.display()),
         "-osource=/".to_owned(),
+        // The default sandbox makes the shared directory a new root, which `/` already is.
+        "-osandbox=chroot".to_owned(),
         // The host's files do not change while a test runs; asking again for each look-up doubles
         // the time to start a program.
         "-ocache=always".to_owned(),
@@ -116,44 +118,67 @@ pub(super) fn share_root(files: &Files) -> Result<Owned> {
     Ok(daemon)
 }
 
-/// Starts the virtual machine.
-pub(super) fn boot(
-    kernel: &Kernel,
-    files: &Files,
-    memory: &str,
-    cpus: u8,
-    accelerator: Accelerator,
-) -> Result<Owned> {
-    let program = command::find("qemu-system-x86_64")
-        .context("no qemu-system-x86_64; run `apt-get install qemu-system-x86`")?;
-    let mut arguments: Vec<String> = Vec::new();
-    let mut add = |name: &str, value: String| {
-        arguments.push(format!("-{name}"));
-        arguments.push(value);
-    };
-    for value in acceleration(accelerator) {
-        add(value.0, value.1.to_owned());
+/// Size and speed of a machine.
+pub(super) struct Machine<'a> {
+    pub(super) memory: &'a str,
+    pub(super) cpus: u8,
+    pub(super) accelerator: Accelerator,
+}
+
+impl Machine<'_> {
+    /// Boots with the host's root and the port. [`share_root`] comes first.
+    pub(super) fn boot(&self, kernel: &Kernel, files: &Files) -> Result<Owned> {
+        let mut arguments = self.arguments(kernel, files);
+        arguments.extend([
+            "-chardev".to_owned(),
+            format!("socket,id=root,path={}", files.root().display()),
+            "-device".to_owned(),
+            "vhost-user-fs-pci,chardev=root,tag=root,queue-size=512".to_owned(),
+            "-chardev".to_owned(),
+            format!("socket,id=port,path={}", files.port().display()),
+            "-device".to_owned(),
+            "virtio-serial-pci".to_owned(),
+            "-device".to_owned(),
+            format!("virtserialport,chardev=port,name={}", frame::PORT),
+        ]);
+        self.start(&arguments, files)
     }
-    add("machine", "q35,smm=off,vmport=off,hpet=off,usb=off,memory-backend=mem".to_owned());
-    add("m", memory.to_owned());
-    add("smp", if accelerator == Accelerator::Count { "1".to_owned() } else { cpus.to_string() });
-    add("object", format!("memory-backend-memfd,id=mem,size={memory},share=on"));
-    add("chardev", format!("socket,id=root,path={}", files.root().display()));
-    add("device", "vhost-user-fs-pci,chardev=root,tag=root,queue-size=512".to_owned());
-    add("chardev", format!("socket,id=port,path={}", files.port().display()));
-    add("device", "virtio-serial-pci".to_owned());
-    add("device", format!("virtserialport,chardev=port,name={}", frame::PORT));
-    add("device", "virtio-rng-pci".to_owned());
-    add("chardev", format!("file,id=console,path={}", files.console().display()));
-    add("serial", "chardev:console".to_owned());
-    add("kernel", kernel.image.display().to_string());
-    add("initrd", files.initramfs().display().to_string());
-    add("append", KERNEL_ARGUMENTS.join(" "));
-    for flag in ["-nodefaults", "-no-user-config", "-no-reboot"] {
-        arguments.push(flag.to_owned());
+
+    fn start(&self, arguments: &[String], files: &Files) -> Result<Owned> {
+        let program = command::find("qemu-system-x86_64")
+            .context("no qemu-system-x86_64; run `apt-get install qemu-system-x86`")?;
+        start(&program, arguments, &files.logs.join("qemu.log"))
     }
-    arguments.extend(["-display", "none", "-monitor", "none"].map(str::to_owned));
-    start(&program, &arguments, &files.logs.join("qemu.log"))
+
+    fn arguments(&self, kernel: &Kernel, files: &Files) -> Vec<String> {
+        let memory = self.memory;
+        // Counting needs one thread, and one virtual CPU keeps it repeatable.
+        let cpus = if self.accelerator == Accelerator::Count { 1 } else { self.cpus };
+        let mut arguments = Vec::new();
+        let mut add = |name: &str, value: &str| {
+            arguments.push(format!("-{name}"));
+            arguments.extend((!value.is_empty()).then(|| value.to_owned()));
+        };
+        for (name, value) in acceleration(self.accelerator) {
+            add(name, value);
+        }
+        add("machine", "q35,smm=off,vmport=off,usb=off,memory-backend=mem");
+        add("m", memory);
+        add("smp", &cpus.to_string());
+        add("object", &format!("memory-backend-memfd,id=mem,size={memory},share=on"));
+        add("device", "virtio-rng-pci");
+        add("chardev", &format!("file,id=console,path={}", files.console().display()));
+        add("serial", "chardev:console");
+        add("kernel", &kernel.image.display().to_string());
+        add("initrd", &files.initramfs().display().to_string());
+        add("append", &KERNEL_ARGUMENTS.join(" "));
+        for flag in ["nodefaults", "no-user-config", "no-reboot"] {
+            add(flag, "");
+        }
+        add("display", "none");
+        add("monitor", "none");
+        arguments
+    }
 }
 
 /// Stalls are judged by an emulated clock on a shared machine, so their limits are wide.
@@ -185,13 +210,13 @@ fn acceleration(accelerator: Accelerator) -> &'static [(&'static str, &'static s
 }
 
 /// Decides for KVM or TCG. A `/dev/kvm` that opens may still not run a stock kernel, so a boot is
-/// tried once for each kernel and boot of the host.
+/// tried, once for each boot of the host.
 pub(super) fn accelerator(kernel: &Kernel, archive: &[u8]) -> Result<Accelerator> {
     if fs::File::options().read(true).write(true).open("/dev/kvm").is_err() {
         return Ok(Accelerator::Tcg);
     }
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let answer = workspace::target().join("vm/kvm").join(&kernel.release);
+    let answer = workspace::target().join("vm/kvm-probe");
     let known = fs::read_to_string(&answer).unwrap_or_default();
     let works = match known.strip_prefix(boot_id.as_str()) {
         Some(word) if !boot_id.is_empty() => word == "works",
@@ -211,9 +236,8 @@ fn kvm_boots(kernel: &Kernel, archive: &[u8]) -> Result<bool> {
     let dir = tempfile::tempdir()?;
     let files = Files { sockets: dir.path().to_owned(), logs: dir.path().to_owned() };
     fs::write(files.initramfs(), archive)?;
-    let _root = share_root(&files)?;
-    let _port = std::os::unix::net::UnixListener::bind(files.port())?;
-    let mut machine = boot(kernel, &files, "512M", 1, Accelerator::Kvm)?;
+    let machine = Machine { memory: "512M", cpus: 1, accelerator: Accelerator::Kvm };
+    let mut machine = machine.start(&machine.arguments(kernel, &files), &files)?;
     let end = Instant::now() + Duration::from_secs(8);
     while Instant::now() < end && !machine.ended() {
         let text = fs::read(files.console()).unwrap_or_default();

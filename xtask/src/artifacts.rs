@@ -1,0 +1,75 @@
+//! What cargo builds, and where it puts it.
+
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, ensure};
+use serde::Deserialize;
+
+use crate::command::{self, progress};
+use crate::workspace;
+
+/// A built executable.
+#[derive(Debug)]
+pub(crate) struct Executable {
+    /// The name of its Cargo target.
+    pub(crate) target: String,
+    pub(crate) path: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    reason: String,
+    target: Option<Target>,
+    executable: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+}
+
+/// Runs `cargo` with `arguments` and returns the executables it made or found fresh.
+///
+/// `object` is the BPF object that the agent carries.
+pub(crate) fn build(arguments: &[&str], object: &Path) -> Result<Vec<Executable>> {
+    progress(&format!("cargo {}", arguments.join(" ")));
+    let mut cargo = workspace::cargo();
+    cargo
+        .args(arguments)
+        .arg("--message-format=json-render-diagnostics")
+        .env("PASSLANE_BPF_OBJECT", object)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let shown = command::shown(&cargo);
+    let mut child = cargo.spawn().with_context(|| format!("cannot start `{shown}`"))?;
+    let stdout = child.stdout.take().context("stdout is piped")?;
+    let mut built = Vec::new();
+    for message in serde_json::Deserializer::from_reader(BufReader::new(stdout)).into_iter() {
+        let message: Message = message.with_context(|| format!("`{shown}` wrote no JSON"))?;
+        if let (Some(path), Some(target)) = (message.executable, message.target)
+            && message.reason == "compiler-artifact"
+        {
+            built.push(Executable { target: target.name, path });
+        }
+    }
+    let status = child.wait()?;
+    ensure!(status.success(), "`{shown}` failed: {status}");
+    Ok(built)
+}
+
+/// The agent, `passlane`.
+pub(crate) fn agent(object: &Path) -> Result<PathBuf> {
+    let arguments = ["build", "--package", "proxy-userspace", "--bin", "passlane"];
+    one(build(&arguments, object)?, "passlane")
+}
+
+/// The executable of the target `name`.
+pub(crate) fn one(built: Vec<Executable>, name: &str) -> Result<PathBuf> {
+    built
+        .into_iter()
+        .find(|executable| executable.target == name)
+        .map(|executable| executable.path)
+        .with_context(|| format!("cargo built no executable `{name}`"))
+}

@@ -1,0 +1,155 @@
+//! `cargo xtask test`: the specification, level by level, on this machine and on stock kernels.
+
+mod level;
+mod tally;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::artifacts;
+use crate::command::{Consent, progress};
+use crate::vm::kernels;
+use crate::{build_ebpf, packages};
+use level::{Level, Outcome, Setting};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Run only this level (repeatable)
+    #[arg(long, value_enum)]
+    level: Vec<Level>,
+    /// Run L3 and L4 on this kernel series (repeatable) [default: those of tests/kernels.toml]
+    #[arg(long)]
+    kernel: Vec<String>,
+    /// Run only tests whose name contains this
+    #[arg(long)]
+    filter: Option<String>,
+    /// Count a skipped test as failed unless it is optional; so does the environment CI=true
+    #[arg(long)]
+    no_skips: bool,
+    /// End a level on a kernel after this many seconds
+    #[arg(long, default_value_t = 1800)]
+    timeout: u64,
+    /// Install what is missing without asking
+    #[arg(long)]
+    yes: bool,
+}
+
+const ALL: [Level; 5] = [Level::L0, Level::L1, Level::L2, Level::L3, Level::L4];
+
+/// Runs the verb.
+pub(crate) fn main(args: Args) -> Result<ExitCode> {
+    let consent = Consent::new(args.yes);
+    let chosen = |level: &Level| args.level.is_empty() || args.level.contains(level);
+    let levels: Vec<Level> = ALL.into_iter().filter(chosen).collect();
+    prepare(&levels, consent)?;
+    let object = build_ebpf::build(consent)?;
+    let binaries = binaries(&levels, &object)?;
+    let setting = Setting {
+        filter: args.filter,
+        timeout: Duration::from_secs(args.timeout),
+        agent: artifacts::agent(&object)?,
+        object,
+        consent,
+    };
+    let mut outcomes = run(&setting, &levels, &binaries, &args.kernel)?;
+    if args.no_skips || std::env::var("CI").is_ok_and(|value| value == "true") {
+        outcomes.iter_mut().for_each(|outcome| outcome.tally.forbid_skips());
+    }
+    Ok(summarise(&outcomes))
+}
+
+fn prepare(levels: &[Level], consent: Consent) -> Result<()> {
+    let mut needs = vec![packages::BUILD];
+    if levels.contains(&Level::L2) {
+        ensure!(
+            rustix::process::geteuid().is_root(),
+            "L2 loads BPF programs; run with sudo, or choose others: --level L0 --level L1"
+        );
+        needs.push(packages::NETWORK);
+    }
+    if levels.iter().any(|level| level.in_guest()) {
+        needs.extend([packages::GUEST, packages::NETWORK]);
+    }
+    packages::ensure(&needs, consent)
+}
+
+/// Builds the test binaries of the levels in one go.
+fn binaries(levels: &[Level], object: &std::path::Path) -> Result<Vec<(Level, PathBuf)>> {
+    let targets: Vec<(Level, &str)> =
+        levels.iter().filter_map(|level| Some((*level, level.target()?))).collect();
+    if targets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut arguments = vec!["test", "--no-run", "--package", "proxy-tests"];
+    arguments.extend(targets.iter().flat_map(|(_, target)| ["--test", target]));
+    let mut built = artifacts::build(&arguments, object)?;
+    let mut found = Vec::new();
+    for (level, target) in targets {
+        let of_target = built.extract_if(.., |executable| executable.target == target).collect();
+        found.push((level, artifacts::one(of_target, target)?));
+    }
+    Ok(found)
+}
+
+fn run(
+    setting: &Setting,
+    levels: &[Level],
+    binaries: &[(Level, PathBuf)],
+    series: &[String],
+) -> Result<Vec<Outcome>> {
+    let mut outcomes = Vec::new();
+    if levels.contains(&Level::L0) {
+        outcomes.push(setting.units()?);
+    }
+    for (level, binary) in binaries.iter().filter(|(level, _)| !level.in_guest()) {
+        outcomes.push(setting.natively(*level, binary)?);
+    }
+    if !levels.iter().any(|level| level.in_guest()) {
+        return Ok(outcomes);
+    }
+    let wanted = if series.is_empty() {
+        kernels::listed()?.into_iter().filter(|kernel| kernel.default).collect()
+    } else {
+        series.iter().map(|name| kernels::find(name)).collect::<Result<Vec<_>>>()?
+    };
+    for listed in wanted {
+        let kernel = listed.obtain(setting.consent)?;
+        for (level, binary) in binaries.iter().filter(|(level, _)| level.in_guest()) {
+            progress(&format!("{level:?} on {}", listed.series));
+            outcomes.push(setting.in_guest(*level, binary, &listed.series, &kernel));
+        }
+    }
+    Ok(outcomes)
+}
+
+/// Prints the table, what failed and what was skipped; the totals are the last line.
+fn summarise(outcomes: &[Outcome]) -> ExitCode {
+    println!("\nlevel  kernel  passed  failed  skipped  seconds");
+    for Outcome { level, kernel, tally, elapsed } in outcomes {
+        let (failed, skipped) = (tally.failed.len(), tally.skipped.len());
+        println!(
+            "{:<5}  {kernel:<6}  {:>6}  {failed:>6}  {skipped:>7}  {:>7.1}",
+            format!("{level:?}"),
+            tally.passed,
+            elapsed.as_secs_f64()
+        );
+    }
+    let list = |word: &str, of: fn(&Outcome) -> &[(String, String)]| {
+        for outcome in outcomes {
+            for (name, reason) in of(outcome) {
+                let colon = if reason.is_empty() { "" } else { ": " };
+                println!("{word} {:?} {} {name}{colon}{reason}", outcome.level, outcome.kernel);
+            }
+        }
+    };
+    list("skipped", |outcome| &outcome.tally.skipped);
+    list("FAILED", |outcome| &outcome.tally.failed);
+    let sum = |of: fn(&Outcome) -> usize| outcomes.iter().map(of).sum::<usize>();
+    let failed = sum(|outcome| outcome.tally.failed.len());
+    let passed = sum(|outcome| outcome.tally.passed);
+    println!("{passed} passed, {failed} failed, {} skipped", sum(|o| o.tally.skipped.len()));
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
