@@ -101,7 +101,11 @@ impl World {
         if step.shows_desired {
             step.print("desired", &desired);
         }
-        step.print("plan", &plan);
+        if plan.actions.is_empty() {
+            step.print("plan", "nothing\n");
+        } else {
+            step.print("plan", &plan);
+        }
         notices.extend(desired.notices.iter().chain(&plan.conflicts).cloned());
         let mut text = String::new();
         notices.iter().try_for_each(|notice| writeln!(text, "{notice}"))?;
@@ -111,7 +115,7 @@ impl World {
         plan.actions.iter().for_each(|action| self.observed.apply(action));
         let rest = self::plan(&desired, &self.observed, &self.limits);
         // In a full map, ids that this plan freed are given out by the next one.
-        ensure!(rest.actions.is_empty() || !rest.conflicts.is_empty(), "not settled:\n{rest}");
+        ensure!(rest.actions.is_empty() || !plan.conflicts.is_empty(), "not settled:\n{rest}");
         Ok(())
     }
 }
