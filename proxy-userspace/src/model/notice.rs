@@ -166,16 +166,26 @@ impl fmt::Display for Notice {
                 "service {service}: IPVS holds a virtual server {frontend} that passlane did not \
                  make: it is left alone; remove it, or give the service another address or port"
             ),
-            Self::FrontendsFull { limit, left_out, first } => write!(
-                f,
-                "frontend map is full ({limit} entries): {left_out} frontends, {first} first, \
-                 are served by the slow path only; raise the limit"
-            ),
-            Self::BackendsFull { limit, left_out, first } => write!(
-                f,
-                "backend map is full ({limit} entries): {left_out} backends, one of {first} \
-                 first, are served by the slow path only; raise the limit"
-            ),
+            Self::FrontendsFull { limit, left_out, first } => {
+                write_full(f, "frontend", *limit, *left_out, first)
+            }
+            Self::BackendsFull { limit, left_out, first } => {
+                write_full(f, "backend", *limit, *left_out, first)
+            }
         }
     }
+}
+
+fn write_full(
+    f: &mut fmt::Formatter<'_>,
+    map: &str,
+    limit: u32,
+    left_out: usize,
+    first: &ServicePortName,
+) -> fmt::Result {
+    write!(
+        f,
+        "{map} map is full: limit {limit}, left out {left_out}, first of service {first}: what is \
+         left out is served by the slow path only; raise the limit"
+    )
 }

@@ -73,7 +73,10 @@ pub fn desired(snapshot: &Snapshot, node: &NodeFacts, defaults: &Defaults) -> De
     let mut claims = Claims::default();
     for service in by_seniority(snapshot) {
         let slices = slices.get(&service.name).map_or(&[][..], Vec::as_slice);
-        for port in &service.ports {
+        // Sorted, so that the order in which a source lists the ports decides nothing.
+        let mut ports: Vec<_> = service.ports.iter().collect();
+        ports.sort_by_key(|port| (port.port, port.protocol, &port.name));
+        for port in ports {
             claim_port(&mut claims, service, port, slices, node, defaults);
         }
         for addr in service.cluster_ips.iter().filter(|addr| addr.is_ipv6()) {

@@ -55,7 +55,7 @@ impl Observed {
     /// Takes up the effect of an action that succeeded.
     pub fn apply(&mut self, action: &Action) {
         match action {
-            Action::PutDevice => self.device = true,
+            Action::PutDevice => self.put_device(),
             Action::PutVip(addr) => {
                 self.vips.insert(*addr);
             }
@@ -99,6 +99,14 @@ impl Observed {
     /// Returns the id in the backend map of a destination of a virtual server.
     pub(super) fn backend_id(&self, key: DestinationKey, protocol: Protocol) -> Option<u32> {
         self.backends.get(&Backend::new(key, protocol)).copied()
+    }
+
+    /// A new device carries nothing, whatever an old one carried.
+    fn put_device(&mut self) {
+        if !self.device {
+            self.vips.clear();
+        }
+        self.device = true;
     }
 
     fn put_virtual_server(&mut self, virtual_server: VirtualServer) {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_saphyr::{Location, NonFiniteFloatPolicy, Options};
+use serde_saphyr::{Error, Location, NonFiniteFloatPolicy, Options};
 
 use super::{
     Fault, Place, Problem,
@@ -48,10 +48,13 @@ pub(super) fn place(file: &Path, at: Location) -> Place {
     Place { file: file.to_owned(), line: at.line(), column: at.column() }
 }
 
-fn problem(file: &Path, error: serde_saphyr::Error) -> Problem {
+fn problem(file: &Path, error: Error) -> Problem {
     let at = error.location().unwrap_or(Location::UNKNOWN);
-    let (place, fault) = (place(file, at), Fault::Syntax(Box::new(error)));
-    Problem { place, object: String::new(), field: String::new(), fault }
+    let fault = match error {
+        Error::DuplicateMappingKey { key: Some(key), .. } => Fault::DuplicateKey { key },
+        error => Fault::Syntax(Box::new(error)),
+    };
+    Problem { place: place(file, at), object: String::new(), field: String::new(), fault }
 }
 
 /// Aliases stay limited: they are how a small file becomes a large one.

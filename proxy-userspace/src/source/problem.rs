@@ -50,9 +50,15 @@ pub enum Fault {
     /// The text is not UTF-8.
     #[error("not UTF-8 text; save the file as UTF-8")]
     NotText,
-    /// The text is neither YAML nor JSON, or a key is there twice.
+    /// The text is neither YAML nor JSON.
     #[error("{}", syntax(.0))]
     Syntax(#[source] Box<serde_saphyr::Error>),
+    /// A key of an object is there twice.
+    #[error("the key {key:?} is there twice; remove one of them")]
+    DuplicateKey {
+        /// The key.
+        key: String,
+    },
     /// The file holds no object. It may be half-written, so it does not count as "no Services".
     #[error("no object in the file; write one, or remove the file")]
     Empty,
@@ -132,12 +138,12 @@ pub enum Fault {
         kind: &'static str,
     },
     /// An endpoint address of the other family.
-    #[error("{addr} is not of addressType {family}; put it into a slice of its own type")]
+    #[error("{addr} is not of addressType {expected}; put it into a slice of its own type")]
     OtherFamily {
         /// The address.
         addr: IpAddr,
         /// The slice's `addressType`.
-        family: &'static str,
+        expected: &'static str,
     },
     /// `clusterIP` and `clusterIPs` disagree.
     #[error("{found} is not the clusterIP {expected}; write {expected} first")]

@@ -88,7 +88,7 @@ pub(super) fn convert(
         "List" => {
             scope.name(|| nameless(kind, fields));
             check_version(&mut scope, at, fields, "v1", "write apiVersion: v1");
-            let items = scope.array(&fields.items, "items");
+            let items = scope.array(&fields.items, "items").unwrap_or_default();
             items.iter().flat_map(|item| convert(file, item, problems)).collect()
         }
         "Service" => convert_one(file, Kind::Service, at, fields, problems),
@@ -103,21 +103,20 @@ pub(super) fn convert(
     }
 }
 
+/// Reports another version, and returns whether it is one: then the fields are not ours to judge.
 fn check_version(
     scope: &mut Scope<'_>,
     at: Location,
     fields: &Manifest,
     expected: &'static str,
     cure: &'static str,
-) {
-    let Some(found) = scope.required_text(&fields.api_version, at, "apiVersion", cure) else {
-        return;
-    };
-    if found != expected {
-        let at = fields.api_version.as_ref().map_or(at, |node| node.referenced);
-        let found = found.to_owned();
-        scope.report(at, "apiVersion", Fault::UnknownVersion { found, expected });
-    }
+) -> bool {
+    let found = scope.required_text(&fields.api_version, at, "apiVersion", cure);
+    let Some(found) = found.filter(|found| *found != expected) else { return false };
+    let at = fields.api_version.as_ref().map_or(at, |node| node.referenced);
+    let found = found.to_owned();
+    scope.report(at, "apiVersion", Fault::UnknownVersion { found, expected });
+    true
 }
 
 fn convert_one(
@@ -134,7 +133,9 @@ fn convert_one(
     };
     scope.name(|| identity.to_string());
     let (version, cure) = kind.api_version();
-    check_version(&mut scope, at, fields, version, cure);
+    if check_version(&mut scope, at, fields, version, cure) {
+        return Vec::new();
+    }
     let mut notices = Vec::new();
     let converted = match kind {
         Kind::Service => service::convert(&mut scope, &identity, at, fields, &mut notices)

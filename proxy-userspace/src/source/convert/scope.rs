@@ -103,16 +103,16 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// Returns the items of a list; none if it is not there.
+    /// Returns the items of a list: none of them if it is not there, `None` if it is no list.
     pub(super) fn array<'m, T>(
         &mut self,
         node: &'m Option<Array<T>>,
         field: impl Display,
-    ) -> &'m [T] {
-        let Some(node) = node else { return &[] };
+    ) -> Option<&'m [T]> {
+        let Some(node) = node else { return Some(&[]) };
         match &node.value {
-            Loose::Array(items) => items,
-            other => self.wrong_type(node, other.found(), "a list", field).unwrap_or_default(),
+            Loose::Array(items) => Some(items),
+            other => self.wrong_type(node, other.found(), "a list", field),
         }
     }
 

@@ -37,15 +37,17 @@ pub(super) fn convert(
     };
     let spec = scope.object(Some(node), "spec")?;
     let kind = kind(scope, spec)?;
-    let cluster_ips = match cluster_ips(scope, spec, node.referenced)? {
-        ClusterIps::Headless => return None,
-        ClusterIps::Addrs(addrs) => addrs,
+    let cluster_ips = match cluster_ips(scope, spec, node.referenced) {
+        Some(ClusterIps::Headless) => return None,
+        Some(ClusterIps::Addrs(addrs)) => Some(addrs),
+        None => None,
     };
     let name = ServiceName { namespace: identity.namespace.clone(), name: identity.name.clone() };
     let ports = ports(scope, spec, kind, node.referenced);
     let created_at = created_at(scope, metadata);
     let (scheduler, fast_path) = annotations(scope, metadata, &name, notices);
-    Some(Service { name, kind, cluster_ips, ports: ports?, scheduler, fast_path, created_at })
+    let (cluster_ips, ports) = (cluster_ips?, ports?);
+    Some(Service { name, kind, cluster_ips, ports, scheduler, fast_path, created_at })
 }
 
 fn kind(scope: &mut Scope<'_>, spec: &ServiceSpec) -> Option<ServiceKind> {
@@ -70,7 +72,7 @@ enum ClusterIps {
 }
 
 fn cluster_ips(scope: &mut Scope<'_>, spec: &ServiceSpec, at: Location) -> Option<ClusterIps> {
-    let listed = scope.array(&spec.cluster_ips, "spec.clusterIPs");
+    let listed = scope.array(&spec.cluster_ips, "spec.clusterIPs")?;
     let single = spec.cluster_ip.as_ref().filter(|node| !is_text(node, ""));
     let Some(first) = single.or(listed.first()) else {
         let cure = "write a free address, since none is allocated here, or None for headless";
@@ -113,7 +115,7 @@ fn ports(
     kind: ServiceKind,
     at: Location,
 ) -> Option<Vec<ServicePort>> {
-    let nodes = scope.array(&spec.ports, "spec.ports");
+    let nodes = scope.array(&spec.ports, "spec.ports")?;
     if nodes.is_empty() {
         let cure = "write at least one port";
         scope.report(at, "spec.ports", Fault::Missing { cure });

@@ -17,18 +17,20 @@ use crate::{
     },
 };
 
-/// The address types that can be forwarded to.
-#[derive(Clone, Copy)]
-enum Family {
+/// `addressType`.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum AddressType {
     Ipv4,
     Ipv6,
+    Fqdn,
 }
 
-impl Family {
+impl AddressType {
     fn has(self, addr: IpAddr) -> bool {
         match self {
             Self::Ipv4 => addr.is_ipv4(),
             Self::Ipv6 => addr.is_ipv6(),
+            Self::Fqdn => false,
         }
     }
 
@@ -36,6 +38,7 @@ impl Family {
         match self {
             Self::Ipv4 => "IPv4",
             Self::Ipv6 => "IPv6",
+            Self::Fqdn => "FQDN",
         }
     }
 }
@@ -59,33 +62,31 @@ pub(super) fn convert(
         notices.push(Notice::SliceWithoutService { slice });
         return None;
     };
-    let Some(family) = family(scope, fields, at)? else {
+    let address_type = address_type(scope, fields, at);
+    if address_type == Some(AddressType::Fqdn) {
         notices.push(Notice::SliceOfNames { slice });
         return None;
-    };
+    }
     let service = ServiceName { namespace: identity.namespace.clone(), name: service.to_owned() };
-    let ports = scope.array(&fields.ports, "ports").iter().enumerate();
+    let ports = scope.array(&fields.ports, "ports")?.iter().enumerate();
     let ports: Vec<_> = ports.filter_map(|(index, node)| port(scope, node, index)).collect();
-    let endpoints = scope.array(&fields.endpoints, "endpoints").iter().enumerate();
+    let endpoints = scope.array(&fields.endpoints, "endpoints")?.iter().enumerate();
     let endpoints: Vec<_> =
-        endpoints.filter_map(|(index, node)| endpoint(scope, node, index, family)).collect();
+        endpoints.filter_map(|(index, node)| endpoint(scope, node, index, address_type)).collect();
     Some(EndpointSlice { name: slice, service, ports, endpoints })
 }
 
-/// Returns the address type, `Some(None)` for FQDN.
-fn family(scope: &mut Scope<'_>, fields: &Manifest, at: Location) -> Option<Option<Family>> {
+fn address_type(scope: &mut Scope<'_>, fields: &Manifest, at: Location) -> Option<AddressType> {
     let cure = "write addressType: IPv4";
     let node_at = fields.address_type.as_ref().map_or(at, |node| node.referenced);
-    match scope.required_text(&fields.address_type, at, "addressType", cure)? {
-        "IPv4" => Some(Some(Family::Ipv4)),
-        "IPv6" => Some(Some(Family::Ipv6)),
-        "FQDN" => Some(None),
-        other => {
-            let (found, choices) = (other.to_owned(), "IPv4, IPv6 or FQDN");
-            scope.report(node_at, "addressType", Fault::UnknownValue { found, choices });
-            None
-        }
+    let text = scope.required_text(&fields.address_type, at, "addressType", cure)?;
+    let all = [AddressType::Ipv4, AddressType::Ipv6, AddressType::Fqdn];
+    let found = all.into_iter().find(|address_type| address_type.name() == text);
+    if found.is_none() {
+        let (found, choices) = (text.to_owned(), "IPv4, IPv6 or FQDN");
+        scope.report(node_at, "addressType", Fault::UnknownValue { found, choices });
     }
+    found
 }
 
 /// Reads a port. One without a number means all ports, which nothing can be forwarded to.
@@ -101,11 +102,11 @@ fn endpoint(
     scope: &mut Scope<'_>,
     node: &Object<EndpointFields>,
     index: usize,
-    family: Family,
+    address_type: Option<AddressType>,
 ) -> Option<Endpoint> {
     let path = format!("endpoints[{index}]");
     let fields = scope.object(Some(node), &path)?;
-    let addr = addr(scope, node, fields, &path, family);
+    let addr = addr(scope, node, fields, &path, address_type);
     let node_name = scope.text(&fields.node_name, format_args!("{path}.nodeName"));
     let zone = scope.text(&fields.zone, format_args!("{path}.zone"));
     let path = format!("{path}.conditions");
@@ -132,9 +133,9 @@ fn addr(
     node: &Object<EndpointFields>,
     fields: &EndpointFields,
     path: &str,
-    family: Family,
+    address_type: Option<AddressType>,
 ) -> Option<IpAddr> {
-    let nodes = scope.array(&fields.addresses, format_args!("{path}.addresses"));
+    let nodes = scope.array(&fields.addresses, format_args!("{path}.addresses"))?;
     if nodes.is_empty() {
         let cure = "write one address";
         scope.report(node.referenced, format_args!("{path}.addresses"), Fault::Missing { cure });
@@ -144,9 +145,9 @@ fn addr(
         let field = format!("{path}.addresses[{index}]");
         let Some(text) = scope.leaf_text(node, &field) else { continue };
         let Some(addr) = address::host(scope, node, text, &field) else { continue };
-        if !family.has(addr) {
-            let family = family.name();
-            scope.report(node.referenced, field, Fault::OtherFamily { addr, family });
+        if let Some(address_type) = address_type.filter(|address_type| !address_type.has(addr)) {
+            let expected = address_type.name();
+            scope.report(node.referenced, field, Fault::OtherFamily { addr, expected });
         }
         first = first.or(Some(addr));
     }

@@ -1,0 +1,73 @@
+//! Section `observed`: what others did to the node since the last step, one line each.
+//!
+//! ```text
+//! server FRONTEND SCHEDULER owned|foreign     a virtual server
+//! destination FRONTEND ADDR:PORT WEIGHT       a destination of one that is there
+//! frontend FRONTEND ID learn|quiet            an entry of the frontend map
+//! backend ADDR:PORT/PROTOCOL ID               an entry of the backend map
+//! vip ADDR                                    a VIP route
+//! no server FRONTEND | no vips | no nat | no device | no frontends | no backends
+//! ```
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use anyhow::{Context, Result, bail};
+use proxy_userspace::{
+    model::{
+        Backend, Destination, DestinationKey, Forwarding, Frontend, SchedulerFlags, VirtualServer,
+    },
+    plan::{FrontendEntry, Observed, ObservedServer},
+};
+
+/// Takes up one line.
+pub(crate) fn take(observed: &mut Observed, line: &str) -> Result<()> {
+    match *line.split(' ').collect::<Vec<_>>() {
+        ["server", key, scheduler, owner @ ("owned" | "foreign")] => {
+            let frontend = frontend(key)?;
+            let virtual_server = VirtualServer {
+                frontend,
+                scheduler: scheduler.parse()?,
+                flags: SchedulerFlags::default(),
+                persistent_secs: 0,
+            };
+            let (destinations, owned) = (BTreeMap::new(), owner == "owned");
+            let server = ObservedServer { virtual_server, destinations, owned };
+            observed.servers.insert(frontend, server);
+        }
+        ["destination", key, destination, weight] => {
+            let server = observed.servers.get_mut(&frontend(key)?).context("no such server")?;
+            let addr: SocketAddr = destination.parse()?;
+            let key = DestinationKey { addr: addr.ip(), port: addr.port() };
+            let (weight, forwarding) = (weight.parse()?, Forwarding::Masq);
+            server.destinations.insert(key, Destination { key, weight, forwarding });
+        }
+        ["frontend", key, id, learn @ ("learn" | "quiet")] => {
+            let entry = FrontendEntry { id: id.parse()?, learn: learn == "learn" };
+            observed.frontends.insert(frontend(key)?, entry);
+        }
+        ["backend", key, id] => {
+            let Frontend { addr, port, protocol } = frontend(key)?;
+            observed.backends.insert(Backend { addr, port, protocol }, id.parse()?);
+        }
+        ["vip", addr] => {
+            observed.vips.insert(addr.parse()?);
+        }
+        ["no", "server", key] => {
+            observed.servers.remove(&frontend(key)?);
+        }
+        ["no", "vips"] => observed.vips.clear(),
+        ["no", "nat"] => observed.nat = None,
+        ["no", "device"] => observed.device = false,
+        ["no", "frontends"] => observed.frontends.clear(),
+        ["no", "backends"] => observed.backends.clear(),
+        _ => bail!("unknown line {line:?} in section observed"),
+    }
+    Ok(())
+}
+
+/// Reads `10.96.0.10:80/TCP`.
+fn frontend(text: &str) -> Result<Frontend> {
+    let (addr, protocol) = text.split_once('/').context("no /PROTOCOL")?;
+    let addr: SocketAddr = addr.parse()?;
+    Ok(Frontend { addr: addr.ip(), port: addr.port(), protocol: protocol.parse()? })
+}
