@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::netns::Namespace;
 use crate::objects::Manifests;
 use crate::topology::Topology;
 use crate::{process, residue, wait};
@@ -26,16 +27,18 @@ pub fn binary() -> Result<PathBuf> {
 
 /// The agent of one node. Dropping it ends the process and runs `passlane cleanup`.
 #[derive(Debug)]
-pub struct Agent<'t> {
-    topology: &'t Topology,
+pub struct Agent {
+    node: Namespace,
+    directory: PathBuf,
+    bpffs: PathBuf,
     manifests: PathBuf,
     options: Vec<String>,
     child: Option<Child>,
 }
 
-impl<'t> Agent<'t> {
+impl Agent {
     /// Starts an agent and waits until it says it is ready.
-    pub fn start(topology: &'t Topology, manifests: &Manifests, options: &[&str]) -> Result<Self> {
+    pub fn start(topology: &Topology, manifests: &Manifests, options: &[&str]) -> Result<Self> {
         let mut agent = Self::new(topology, manifests, options);
         agent.spawn()?;
         agent.wait_ready()?;
@@ -44,9 +47,11 @@ impl<'t> Agent<'t> {
 
     /// An agent that is not running yet.
     #[must_use]
-    pub fn new(topology: &'t Topology, manifests: &Manifests, options: &[&str]) -> Self {
+    pub fn new(topology: &Topology, manifests: &Manifests, options: &[&str]) -> Self {
         Self {
-            topology,
+            node: topology.node.clone(),
+            directory: topology.directory().to_owned(),
+            bpffs: topology.bpffs(),
             manifests: manifests.directory().to_owned(),
             options: options.iter().map(|&option| option.to_owned()).collect(),
             child: None,
@@ -64,8 +69,8 @@ impl<'t> Agent<'t> {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        let child = self.topology.node.enter(|| command.spawn().context("start the agent"))?;
-        fs::write(self.topology.directory().join(residue::AGENT_PID_FILE), child.id().to_string())?;
+        let child = self.node.enter(|| command.spawn().context("start the agent"))?;
+        fs::write(self.directory.join(residue::AGENT_PID_FILE), child.id().to_string())?;
         self.child = Some(child);
         Ok(())
     }
@@ -123,7 +128,7 @@ impl<'t> Agent<'t> {
         let args: Vec<&str> =
             words.iter().copied().chain(places.iter().map(String::as_str)).collect();
         let binary = binary()?;
-        self.topology.node.output(&binary.to_string_lossy(), &args)
+        self.node.output(&binary.to_string_lossy(), &args)
     }
 
     /// Runs a verb that must succeed and returns its output.
@@ -166,7 +171,7 @@ impl<'t> Agent<'t> {
     /// The directory of the pinned maps of the current layout.
     #[must_use]
     pub fn pins(&self) -> PathBuf {
-        self.topology.bpffs().join("v1")
+        self.bpffs.join("v1")
     }
 
     fn ended(&mut self) -> Result<Option<ExitStatus>> {
@@ -175,21 +180,21 @@ impl<'t> Agent<'t> {
     }
 
     fn log_path(&self) -> PathBuf {
-        self.topology.directory().join("agent.log")
+        self.directory.join("agent.log")
     }
 
     fn places(&self) -> Vec<String> {
         let shown = |path: &Path| path.display().to_string();
         vec![
             "--state-dir".to_owned(),
-            shown(&self.topology.state_dir()),
+            shown(&self.directory.join("state")),
             "--bpffs".to_owned(),
-            shown(&self.topology.bpffs()),
+            shown(&self.bpffs),
         ]
     }
 }
 
-impl Drop for Agent<'_> {
+impl Drop for Agent {
     fn drop(&mut self) {
         let killed = self.kill();
         let cleaned = self.verb(&["cleanup"]);

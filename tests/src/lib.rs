@@ -3,12 +3,16 @@
 
 pub mod agent;
 pub mod dns;
+pub mod flows;
 pub mod http;
+pub mod ipvs;
 pub mod netns;
 pub mod objects;
 pub mod process;
 pub mod residue;
 pub mod slow_path;
+pub mod stage;
 pub mod topology;
 pub mod transfer;
 pub mod wait;
+pub mod workload;

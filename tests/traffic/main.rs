@@ -1,0 +1,19 @@
+//! L4: real traffic against the real agent, in network namespaces.
+//!
+//! Runs as root, one scenario after another: they share the machine's ip_vs module. What a scenario
+//! needs and this machine does not have makes it an ignored test and prints `SKIP <name>: <why>`;
+//! with `REQUIRE_IPVS=1` or `REQUIRE_ROOT=1` the lack is a failure instead.
+
+mod scenario;
+
+mod topology;
+
+use libtest_mimic::Arguments;
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let groups = [topology::SCENARIOS];
+    let trials = groups.into_iter().flatten().map(scenario::Scenario::trial).collect();
+    libtest_mimic::run(&arguments, trials).exit();
+}
