@@ -11,6 +11,7 @@ pub mod objects;
 pub mod process;
 pub mod residue;
 pub mod slow_path;
+pub mod spread;
 pub mod stage;
 pub mod topology;
 pub mod transfer;

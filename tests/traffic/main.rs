@@ -6,6 +6,9 @@
 
 mod scenario;
 
+mod fast_path;
+mod ipvs_alone;
+mod serving;
 mod topology;
 
 use libtest_mimic::Arguments;
@@ -13,7 +16,12 @@ use libtest_mimic::Arguments;
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let groups = [topology::SCENARIOS];
+    let groups = [
+        topology::SCENARIOS,
+        ipvs_alone::SCENARIOS,
+        serving::SCENARIOS,
+        fast_path::SCENARIOS,
+    ];
     let trials = groups.into_iter().flatten().map(scenario::Scenario::trial).collect();
     libtest_mimic::run(&arguments, trials).exit();
 }
