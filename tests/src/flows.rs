@@ -74,9 +74,8 @@ impl Counters {
     /// Packets since `before`.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
-        let since = |(name, count): (&String, &u64)| {
-            (name.clone(), count.saturating_sub(before.of(name)))
-        };
+        let since =
+            |(name, count): (&String, &u64)| (name.clone(), count.saturating_sub(before.of(name)));
         Self(self.0.iter().map(since).collect())
     }
 

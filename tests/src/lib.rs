@@ -2,11 +2,15 @@
 //! agent. Everything it makes is named after its process and removed when dropped.
 
 pub mod agent;
+pub mod demo;
 pub mod dns;
+pub mod ending;
 pub mod flows;
+pub mod hidden;
 pub mod http;
 pub mod ipvs;
 pub mod netns;
+pub mod node_state;
 pub mod objects;
 pub mod process;
 pub mod residue;

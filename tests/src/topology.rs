@@ -163,11 +163,7 @@ impl Topology {
 
     fn build_node(&self) -> Result<()> {
         let (node, outside) = (self.node.name(), self.outside.name());
-        process::feed(
-            "ip",
-            &["-batch", "-"],
-            &format!("netns add {node}\nnetns add {outside}\n"),
-        )?;
+        process::feed("ip", &["-batch", "-"], &format!("netns add {node}\nnetns add {outside}\n"))?;
         for (key, value) in [
             ("net/ipv4/ip_forward", "1"),
             ("net/ipv4/conf/all/rp_filter", "2"),

@@ -7,11 +7,11 @@ use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 use proxy_tests::flows::{self, Counters};
+use proxy_tests::ipvs;
 use proxy_tests::objects::{DNS_FRONTEND, WEB_FRONTEND};
 use proxy_tests::slow_path;
 use proxy_tests::stage::Stage;
 use proxy_tests::transfer::{Blob, SIXTY_FOUR_MIB};
-use proxy_tests::ipvs;
 
 use crate::scenario::{AGENT, scenarios};
 
@@ -80,8 +80,7 @@ fn long_transfer_is_fast_and_arrives_unchanged() -> Result<()> {
 
 fn fast_path_off_serves_everything_on_the_slow_path() -> Result<()> {
     let stage = Stage::start(&["--fast-path", "off"])?;
-    let mut connection =
-        proxy_tests::http::Connection::open(&stage.client()?, WEB_FRONTEND)?;
+    let mut connection = proxy_tests::http::Connection::open(&stage.client()?, WEB_FRONTEND)?;
     let local = connection.local()?;
     let slow_part = slow_part_of(&stage, local, || {
         for _ in 0..50 {

@@ -6,9 +6,17 @@
 
 mod scenario;
 
+mod cleanup;
 mod fast_path;
+mod interfaces;
 mod ipvs_alone;
+mod leases;
+mod lifecycle;
+mod manifests;
+mod maps;
+mod preconditions;
 mod serving;
+mod states;
 mod topology;
 
 use libtest_mimic::Arguments;
@@ -21,6 +29,15 @@ fn main() {
         ipvs_alone::SCENARIOS,
         serving::SCENARIOS,
         fast_path::SCENARIOS,
+        leases::SCENARIOS,
+        states::SCENARIOS,
+        lifecycle::SCENARIOS,
+        cleanup::SCENARIOS,
+        manifests::SCENARIOS,
+        maps::SCENARIOS,
+        interfaces::SCENARIOS,
+        preconditions::SCENARIOS,
+        preconditions::ANYWHERE,
     ];
     let trials = groups.into_iter().flatten().map(scenario::Scenario::trial).collect();
     libtest_mimic::run(&arguments, trials).exit();

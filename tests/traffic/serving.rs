@@ -116,12 +116,11 @@ fn vip_port_without_service_is_refused_and_never_reaches_a_host_process() -> Res
     ensure!(get_once(&client, on_node, "/")? == "host process", "it listens, but not on the VIP");
 
     let vip = SocketAddr::new(WEB_FRONTEND.ip(), PORT);
-    let error = client.enter(|| {
-        match TcpStream::connect_timeout(&vip, Duration::from_secs(5)) {
+    let error =
+        client.enter(|| match TcpStream::connect_timeout(&vip, Duration::from_secs(5)) {
             Ok(_) => bail!("{vip} accepted a connection"),
             Err(error) => Ok(error),
-        }
-    })?;
+        })?;
     ensure!(error.kind() == ErrorKind::ConnectionRefused, "{vip}: {error}");
     ensure!(host.accepted() == 1, "a host process was reached through a VIP");
     ensure!(udp_is_refused(&stage, vip)?, "UDP to {vip} is neither answered nor refused");

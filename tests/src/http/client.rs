@@ -73,8 +73,7 @@ impl Connection {
     /// Requests `path` and asks the server to close the connection, so that the server's end is
     /// the one in TIME_WAIT. Returns after the server's FIN.
     pub fn get_and_let_server_close(mut self, path: &str) -> Result<String> {
-        let body =
-            self.exchange(&format!("GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n"))?;
+        let body = self.exchange(&format!("GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n"))?;
         let after = self.reader.read(&mut [0; 1])?;
         if after == 0 { Ok(body) } else { bail!("more after the last answer") }
     }

@@ -74,7 +74,8 @@ mod tests {
 
     #[test]
     fn a_head_says_how_long_the_body_is_and_whether_more_follows() {
-        let mut text = &b"POST / HTTP/1.1\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"[..];
+        let mut text =
+            &b"POST / HTTP/1.1\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"[..];
         let head = read_head(&mut text, || true).unwrap().unwrap();
         assert_eq!(head.start, "POST / HTTP/1.1");
         assert_eq!((head.content_length, head.close), (5, true));

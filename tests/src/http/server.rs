@@ -41,9 +41,8 @@ struct Shared {
 impl HttpServer {
     /// Listens on `address` inside `namespace`.
     pub fn start(namespace: &Namespace, address: SocketAddr, name: &str) -> Result<Self> {
-        let listener = namespace.enter(|| {
-            TcpListener::bind(address).with_context(|| format!("listen on {address}"))
-        })?;
+        let listener = namespace
+            .enter(|| TcpListener::bind(address).with_context(|| format!("listen on {address}")))?;
         set_socket_timeout(&listener, Timeout::Recv, Some(LOOK))?;
         let shared = Arc::new(Shared {
             name: name.to_owned(),
