@@ -51,7 +51,7 @@ impl Report {
                 summary.fast_path_share >= 0.9,
                 percent(summary.fast_path_share),
             ),
-            ("round robin is exact", summary.is_good() || even(summary), spread.join(", ")),
+            ("round robin is exact", summary.is_evenly_spread(), spread.join(", ")),
             (
                 "no exchange fails without the agent",
                 *errors_after_kill == 0,
@@ -84,11 +84,6 @@ impl Report {
         ));
         Ok(())
     }
-}
-
-fn even(summary: &Summary) -> bool {
-    let first = summary.spread.values().next();
-    summary.spread.values().all(|count| Some(count) == first)
 }
 
 /// A share as a person reads it.

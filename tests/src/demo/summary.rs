@@ -41,7 +41,8 @@ impl Summary {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    fn is_evenly_spread(&self) -> bool {
+    /// Whether all backends answered equally often.
+    pub(super) fn is_evenly_spread(&self) -> bool {
         let counts: std::collections::BTreeSet<u64> = self.spread.values().copied().collect();
         counts.len() == 1
     }
