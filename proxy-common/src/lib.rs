@@ -1,1 +1,24 @@
-#![no_std]
+//! What both sides of the kernel boundary share.
+//!
+//! | map | kind | key | value | written by | read by |
+//! |---|---|---|---|---|---|
+//! | `flows4` | LRU hash | [`abi::FlowKey4`] | [`abi::Flow4`] | `tc_out` (learn), `tc_in` (close) | `tc_in`, agent |
+//! | `pending4` | array | token | [`abi::Pending4`] | `tc_in` | `tc_out` |
+//! | `sequence` | per-CPU array | 0 | `u32` | `tc_in` | `tc_in` |
+//! | `warmup4` | array | hash of the flow key | `u32` tag and count | `tc_in`, `tc_out` | `tc_out` |
+//! | `frontends4` | hash | [`abi::ServiceKey4`] | [`abi::Frontend`] | agent | `tc_in`, `tc_out` |
+//! | `backends4` | hash | [`abi::ServiceKey4`] | [`abi::Backend`] | agent | `tc_in`, `tc_out` |
+//! | `generations` | array | 0 epoch, 1 edits, else backend id | `u32` | agent | `tc_in`, `tc_out` |
+//! | `interfaces` | hash | interface index | [`abi::Interface`] | agent | `tc_out` |
+//! | `stats` | per-CPU array | [`reason::Reason`] | [`abi::Counter`] | `tc_in`, `tc_out` | agent |
+//!
+//! `abi` is the layout of those maps: integers and byte arrays only, no hidden padding. `packet`
+//! is arithmetic on header fields. Nothing here does I/O or allocates.
+
+#![cfg_attr(not(feature = "user"), no_std)]
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod abi;
+pub mod packet;
+pub mod reason;

@@ -11,3 +11,7 @@
 
 pub mod kernel;
 pub mod model;
+pub mod plan;
+pub mod source;
+pub mod config;
+pub mod ledger;

@@ -1,2 +1,27 @@
 //! All I/O on the node: IPVS, nft, links, routes, sysctls, modules, BPF. Nothing here decides.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`bpf`] | programs, pinned maps and links, by aya |
+//! | [`ipvs`] | virtual servers and destinations, by generic netlink |
+//! | [`nft`] | the table `inet passlane`, by the `nft` command |
+//! | [`link`] | interfaces, the dummy device, a watch for changes |
+//! | [`route`] | VIPs as local routes |
+//! | [`tc`] | filters on interfaces, read only |
+//! | [`sysctl`] | settings under `/proc/sys` |
+//! | [`module`] | kernel modules |
+//!
+//! Everything may import `model`; nothing here imports `plan`, `apply`, `source` or the command
+//! line. Writes are idempotent: putting what exists edits it, removing the absent succeeds.
 
+pub mod bpf;
+pub mod ipvs;
+pub mod link;
+pub mod module;
+mod netlink;
+pub mod nft;
+pub mod route;
+pub mod sysctl;
+pub mod tc;
+
+pub use netlink::Failure as NetlinkFailure;

@@ -1,0 +1,33 @@
+//! What clients dial.
+
+use super::layout::abi_struct;
+
+abi_struct! {
+    /// Address, port and protocol of a frontend or a backend.
+    pub struct ServiceKey4 (8) {
+        /// Address, network order.
+        pub addr: [u8; 4],
+        /// Port, host order.
+        pub port: u16,
+        /// IP protocol number.
+        pub protocol: u8,
+        /// Zero.
+        pub _pad: u8,
+    }
+
+    /// A frontend.
+    pub struct Frontend (8) {
+        /// Id, from 1. Flow entries name it.
+        pub id: u32,
+        /// Bits of `FrontendFlags`.
+        pub flags: u32,
+    }
+}
+
+/// Bits of `Frontend::flags`.
+pub struct FrontendFlags;
+
+impl FrontendFlags {
+    /// Flows of the frontend may be learned.
+    pub const LEARN: u32 = 1;
+}

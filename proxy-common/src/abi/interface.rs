@@ -1,0 +1,22 @@
+//! Interfaces whose egress may be learned.
+
+use super::layout::abi_struct;
+
+abi_struct! {
+    /// What the datapath must know of an interface.
+    pub struct Interface (8) {
+        /// Largest L3 packet, bytes.
+        pub mtu: u32,
+        /// Bits of `InterfaceFlags`.
+        pub flags: u32,
+    }
+}
+
+/// Bits of `Interface::flags`.
+pub struct InterfaceFlags;
+
+impl InterfaceFlags {
+    /// A veth whose peer is in another network namespace, without a queueing discipline:
+    /// `bpf_redirect_peer` skips nothing that anyone asked for.
+    pub const PEER: u32 = 1;
+}

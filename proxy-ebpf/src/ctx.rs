@@ -1,0 +1,188 @@
+//! The only raw packet and skb access.
+
+use aya_ebpf::{bindings::__sk_buff, helpers, programs::TcContext};
+
+/// Flags of `bpf_l4_csum_replace`, `linux/bpf.h`.
+const F_PSEUDO_HDR: u64 = 1 << 4;
+const F_MARK_MANGLED_0: u64 = 1 << 5;
+
+/// The packet a program runs on.
+pub struct Skb<'a> {
+    ctx: &'a TcContext,
+}
+
+/// The first `N` bytes of the linear part, checked against `data_end`. A helper that may move the
+/// packet invalidates it: take a new one.
+pub struct Window<const N: usize> {
+    start: *mut u8,
+}
+
+impl<const N: usize> Window<N> {
+    /// Loads a field, in the byte order of the packet.
+    #[inline(always)]
+    pub fn load<T: Copy, const OFFSET: usize>(&self) -> T {
+        const { assert!(OFFSET + size_of::<T>() <= N, "outside the window") };
+        // SAFETY: the constructor checked N bytes from `start`, and the field ends within them.
+        // Fields of network headers are not aligned to T from the frame's start; BPF loads of any
+        // alignment are valid on the architectures Passlane supports, and the verifier refuses
+        // the program elsewhere.
+        unsafe { *self.start.add(OFFSET).cast::<T>() }
+    }
+
+    /// Stores a field, in the byte order of the packet.
+    #[inline(always)]
+    pub fn store<T: Copy, const OFFSET: usize>(&self, value: T) {
+        const { assert!(OFFSET + size_of::<T>() <= N, "outside the window") };
+        // SAFETY: as in `load`; the program has the packet to itself, and the verifier's prologue
+        // unshares a cloned one before a program that writes.
+        unsafe { *self.start.add(OFFSET).cast::<T>() = value }
+    }
+}
+
+/// Reads a field of `__sk_buff`.
+macro_rules! field {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $name(&self) -> u32 {
+            // SAFETY: the kernel passes a valid context; the verifier rewrites the access.
+            unsafe { (*self.raw()).$name }
+        }
+    };
+}
+
+impl<'a> Skb<'a> {
+    #[inline(always)]
+    pub fn new(ctx: &'a TcContext) -> Self {
+        Self { ctx }
+    }
+
+    #[inline(always)]
+    fn raw(&self) -> *mut __sk_buff {
+        self.ctx.skb.skb
+    }
+
+    field!(
+        /// `PACKET_HOST` and so on.
+        pkt_type
+    );
+    field!(
+        /// EtherType, network order.
+        protocol
+    );
+    field!(
+        /// Not 0 when a VLAN tag is kept beside the packet.
+        vlan_present
+    );
+    field!(
+        /// The interface the program runs on.
+        ifindex
+    );
+    field!(
+        /// The token.
+        tc_index
+    );
+    field!(
+        /// Firewall mark.
+        mark
+    );
+    field!(
+        /// Queueing priority.
+        priority
+    );
+    field!(
+        /// Payload bytes of a segment; 0 when the packet is no GSO packet.
+        gso_size
+    );
+    field!(
+        /// Bytes from the Ethernet header on.
+        len
+    );
+
+    /// Sets the token.
+    #[inline(always)]
+    pub fn set_tc_index(&self, token: u32) {
+        // SAFETY: as for reads; tc programs may write this field.
+        unsafe { (*self.raw()).tc_index = token }
+    }
+
+    /// Sets firewall mark and queueing priority.
+    #[inline(always)]
+    pub fn set_mark_and_priority(&self, mark: u32, priority: u32) {
+        // SAFETY: as for reads; tc programs may write both fields.
+        unsafe {
+            (*self.raw()).mark = mark;
+            (*self.raw()).priority = priority;
+        }
+    }
+
+    /// Returns the first `N` bytes when they are in the linear part.
+    #[inline(always)]
+    pub fn window<const N: usize>(&self) -> Option<Window<N>> {
+        // SAFETY: the kernel passes a valid context; the verifier turns both words into packet
+        // pointers. The reads are volatile so that no word is kept from an earlier window: kept
+        // across blocks it gets zero-extended, and is no pointer any more to the verifier.
+        let (start, end) = unsafe {
+            let raw = self.raw();
+            ((&raw const (*raw).data).read_volatile(), (&raw const (*raw).data_end).read_volatile())
+        };
+        let (start, end) = (start as usize, end as usize);
+        // The verifier understands this comparison of pointers, and not that of a difference.
+        (start + N <= end).then_some(Window { start: start as *mut u8 })
+    }
+
+    /// Pulls `len` bytes into the linear part. Windows taken before are invalid.
+    #[inline(always)]
+    pub fn pull(&self, len: u32) -> bool {
+        self.ctx.pull_data(len).is_ok()
+    }
+
+    /// Corrects the L4 checksum at `offset` by precomputed differences, in whichever way the skb
+    /// keeps it (none, complete, partial). Windows taken before are invalid.
+    #[inline(always)]
+    pub fn fix_l4_checksum(&self, offset: u32, udp: bool, address_delta: u32, port_delta: u32) {
+        let mangled = if udp { F_MARK_MANGLED_0 } else { 0 };
+        // SAFETY: plain helper calls on the program's own packet. Their only failure is an offset
+        // outside the packet, which parsing has ruled out.
+        unsafe {
+            helpers::bpf_l4_csum_replace(
+                self.raw(),
+                offset,
+                0,
+                address_delta.into(),
+                F_PSEUDO_HDR | mangled,
+            );
+            if port_delta != 0 {
+                helpers::bpf_l4_csum_replace(self.raw(), offset, 0, port_delta.into(), mangled);
+            }
+        }
+    }
+}
+
+/// Redirects to the egress of an interface; returns the action code.
+#[inline(always)]
+pub fn redirect(interface: u32) -> i32 {
+    // SAFETY: no memory is involved.
+    unsafe { helpers::bpf_redirect(interface, 0) as i32 }
+}
+
+/// Redirects to the ingress of an interface's peer in its namespace; returns the action code.
+#[inline(always)]
+pub fn redirect_peer(interface: u32) -> i32 {
+    // SAFETY: no memory is involved.
+    unsafe { helpers::bpf_redirect_peer(interface, 0) as i32 }
+}
+
+/// Returns the low 32 bits of jiffies. The JIT inlines it.
+#[inline(always)]
+pub fn jiffies() -> u32 {
+    // SAFETY: no memory is involved.
+    unsafe { helpers::bpf_jiffies64() as u32 }
+}
+
+/// Returns the CPU the program runs on.
+#[inline(always)]
+pub fn cpu() -> u32 {
+    // SAFETY: no memory is involved.
+    unsafe { helpers::bpf_get_smp_processor_id() }
+}

@@ -1,0 +1,86 @@
+//! Groups neighbouring actions that the kernel takes in one go. Their order is kept.
+
+use std::net::IpAddr;
+
+use crate::{kernel::ipvs::Command, plan::Action};
+
+/// Actions that are carried out together.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Batch<'a> {
+    /// Changes of IPVS, pipelined.
+    Ipvs(Vec<(&'a Action, Command)>),
+    /// Routes that come.
+    PutVips(Vec<IpAddr>, Vec<&'a Action>),
+    /// Routes that go.
+    RemoveVips(Vec<IpAddr>, Vec<&'a Action>),
+    /// One change of another kind.
+    Single(&'a Action),
+}
+
+/// Returns the batches of a plan, in order.
+pub(super) fn batches(actions: &[Action]) -> Vec<Batch<'_>> {
+    let mut batches: Vec<Batch<'_>> = Vec::new();
+    for action in actions {
+        match (action, batches.last_mut()) {
+            (Action::PutVip(addr), Some(Batch::PutVips(addrs, actions)))
+            | (Action::RemoveVip(addr), Some(Batch::RemoveVips(addrs, actions))) => {
+                addrs.push(*addr);
+                actions.push(action);
+            }
+            (Action::PutVip(addr), _) => batches.push(Batch::PutVips(vec![*addr], vec![action])),
+            (Action::RemoveVip(addr), _) => {
+                batches.push(Batch::RemoveVips(vec![*addr], vec![action]));
+            }
+            (action, last) => match (command(action), last) {
+                (Some(command), Some(Batch::Ipvs(commands))) => commands.push((action, command)),
+                (Some(command), _) => batches.push(Batch::Ipvs(vec![(action, command)])),
+                (None, _) => batches.push(Batch::Single(action)),
+            },
+        }
+    }
+    batches
+}
+
+/// Returns the change of IPVS that an action is, if it is one.
+fn command(action: &Action) -> Option<Command> {
+    match action {
+        Action::PutVirtualServer(server) => Some(Command::PutVirtualServer(*server)),
+        Action::RemoveVirtualServer(frontend) => Some(Command::RemoveVirtualServer(*frontend)),
+        Action::PutDestination { frontend, destination } => {
+            Some(Command::PutDestination(*frontend, *destination))
+        }
+        Action::RemoveDestination { frontend, key } => {
+            Some(Command::RemoveDestination(*frontend, *key))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Frontend, Protocol};
+
+    #[test]
+    fn neighbours_of_a_kind_go_together_and_nothing_changes_places() {
+        let frontend = Frontend { addr: [10, 0, 0, 1].into(), port: 80, protocol: Protocol::Tcp };
+        let vip = |last: u8| Action::PutVip([10, 0, 0, last].into());
+        let actions = [
+            Action::RemoveVirtualServer(frontend),
+            Action::RemoveVirtualServer(frontend),
+            vip(1),
+            vip(2),
+            Action::PutDevice,
+            vip(3),
+        ];
+        let sizes: Vec<usize> = batches(&actions)
+            .iter()
+            .map(|batch| match batch {
+                Batch::Ipvs(commands) => commands.len(),
+                Batch::PutVips(addrs, _) | Batch::RemoveVips(addrs, _) => addrs.len(),
+                Batch::Single(_) => 1,
+            })
+            .collect();
+        assert_eq!(sizes, [2, 2, 1, 1]);
+    }
+}

@@ -1,0 +1,262 @@
+//! The one `match action`. What is about to be made is in the ledger first; what succeeded is
+//! taken up into the observation, so that the next plan starts from the truth.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use proxy_common::abi::{self, FrontendFlags, ServiceKey4};
+
+use super::batch::{Batch, batches};
+use crate::{
+    kernel::{
+        bpf::{self, Maps},
+        ipvs::{self, Command},
+        link, nft,
+        node::Node,
+        route,
+    },
+    ledger::{self, Ledger, Record},
+    model::{Backend, Frontend, Protocol},
+    plan::{Action, FrontendEntry, Observed, Plan},
+};
+
+/// Why an action failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// IPVS refused.
+    #[error(transparent)]
+    Ipvs(#[from] ipvs::Error),
+    /// nft refused.
+    #[error(transparent)]
+    Nat(#[from] nft::Error),
+    /// The device could not be made.
+    #[error(transparent)]
+    Link(#[from] link::Error),
+    /// A route could not be changed.
+    #[error(transparent)]
+    Route(#[from] route::Error),
+    /// A BPF map could not be changed.
+    #[error(transparent)]
+    Bpf(#[from] bpf::Error),
+    /// The ledger could not be written: nothing may be made.
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
+    /// The device that carries the VIPs is gone.
+    #[error("device {0} is gone: it is made again by the next pass")]
+    NoDevice(String),
+    /// An earlier action of the plan failed that this one stands on.
+    #[error("not tried: {0} failed, and no VIP may be live without it")]
+    Skipped(String),
+}
+
+/// An action that failed.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The action, as plans print it.
+    pub action: String,
+    /// Why it failed.
+    pub failure: Failure,
+}
+
+/// Carries out plans on one node.
+pub struct Executor<'a> {
+    /// The node.
+    pub node: &'a mut Node,
+    /// What is ours.
+    pub ledger: &'a mut Ledger,
+    /// The Service port of each frontend, for the ledger.
+    pub services: &'a BTreeMap<Frontend, String>,
+}
+
+impl Executor<'_> {
+    /// Carries out a plan, and takes up into `observed` what succeeded. Returns what failed:
+    /// everything else was done, unless the guard failed, which everything stands on.
+    pub async fn apply(&mut self, plan: &Plan, observed: &mut Observed) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        let mut broken: Option<String> = None;
+        for batch in batches(&plan.actions) {
+            for (action, result) in self.run(&batch, broken.as_deref()).await {
+                match result {
+                    Ok(()) => observed.apply(action),
+                    Err(failure) => {
+                        if is_foundation(action) {
+                            broken.get_or_insert_with(|| action.to_string());
+                        }
+                        outcomes.push(Outcome { action: action.to_string(), failure });
+                    }
+                }
+            }
+        }
+        outcomes
+    }
+
+    async fn run<'b>(
+        &mut self,
+        batch: &Batch<'b>,
+        broken: Option<&str>,
+    ) -> Vec<(&'b Action, Result<(), Failure>)> {
+        match batch {
+            Batch::PutVips(_, actions) if broken.is_some() => actions
+                .iter()
+                .map(|action| (*action, Err(Failure::Skipped(broken.unwrap_or_default().into()))))
+                .collect(),
+            Batch::PutVips(addrs, actions) => {
+                let result = self.change_vips(addrs, true).await;
+                all_alike(actions, result)
+            }
+            Batch::RemoveVips(addrs, actions) => {
+                let result = self.change_vips(addrs, false).await;
+                all_alike(actions, result)
+            }
+            Batch::Ipvs(commands) => self.change_ipvs(commands).await,
+            Batch::Single(action) => vec![(*action, self.single(action).await)],
+        }
+    }
+
+    async fn single(&mut self, action: &Action) -> Result<(), Failure> {
+        match action {
+            Action::PutDevice => self.put_device().await,
+            Action::InstallNat(elements) => {
+                self.ledger.record([Record::NatTable { owned: true }])?;
+                Ok(self.node.nat.install(elements).await?)
+            }
+            Action::ChangeNat { added, removed } => {
+                Ok(self.node.nat.change(added, removed).await?)
+            }
+            action => match &mut self.node.datapath {
+                Some(datapath) => change_maps(&mut datapath.maps, action),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// The device is recorded as ours before it is made, and struck out again when it was there:
+    /// a crash in between errs towards a record of a device that cleanup finds not to be a dummy
+    /// without foreign routes.
+    async fn put_device(&mut self) -> Result<(), Failure> {
+        let name = self.node.device.clone();
+        let there = self.node.links.index_of(&name).await?.is_some();
+        if !there {
+            self.ledger.record([Record::Device { name: name.clone(), owned: true }])?;
+        }
+        self.node.links.put_dummy(&name).await?;
+        Ok(())
+    }
+
+    async fn change_vips(&mut self, addrs: &[IpAddr], put: bool) -> Result<(), Failure> {
+        let Some(index) = self.node.links.index_of(&self.node.device).await? else {
+            return Err(Failure::NoDevice(self.node.device.clone()));
+        };
+        if put {
+            self.node.routes.put_vips(index, addrs).await?;
+        } else {
+            self.node.routes.remove_vips(index, addrs).await?;
+        }
+        Ok(())
+    }
+
+    async fn change_ipvs<'b>(
+        &mut self,
+        commands: &[(&'b Action, Command)],
+    ) -> Vec<(&'b Action, Result<(), Failure>)> {
+        let records = commands.iter().filter_map(|(_, command)| match command {
+            Command::PutVirtualServer(server) => Some(Record::VirtualServer {
+                frontend: server.frontend,
+                service: Some(self.services.get(&server.frontend).cloned().unwrap_or_default()),
+            }),
+            _ => None,
+        });
+        let records: Vec<Record> = records.collect();
+        if let Err(error) = self.ledger.record(records) {
+            let (first, _) = commands.first().map_or((None, ()), |first| (Some(first.0), ()));
+            return first.map(|action| (action, Err(error.into()))).into_iter().collect();
+        }
+        let results =
+            self.node.ipvs.batch(commands.iter().map(|(_, command)| *command).collect()).await;
+        let removed = commands.iter().zip(&results).filter_map(|((_, command), result)| {
+            match (command, result) {
+                (Command::RemoveVirtualServer(frontend), Ok(())) => {
+                    Some(Record::VirtualServer { frontend: *frontend, service: None })
+                }
+                _ => None,
+            }
+        });
+        // A removal that is not recorded is found out by the next observation.
+        if let Err(error) = self.ledger.record(removed.collect::<Vec<_>>()) {
+            tracing::warn!(%error, "the ledger still names virtual servers that are gone");
+        }
+        commands
+            .iter()
+            .zip(results)
+            .map(|((action, _), result)| (*action, result.map_err(Failure::from)))
+            .collect()
+    }
+}
+
+/// Without these no VIP may go live.
+fn is_foundation(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::PutDevice | Action::InstallNat(_) | Action::ChangeNat { .. }
+    )
+}
+
+/// Gives every action of a batch the outcome of the batch; an error is told once.
+fn all_alike<'b>(
+    actions: &[&'b Action],
+    result: Result<(), Failure>,
+) -> Vec<(&'b Action, Result<(), Failure>)> {
+    match result {
+        Ok(()) => actions.iter().map(|action| (*action, Ok(()))).collect(),
+        Err(failure) => {
+            actions.first().map(|action| (*action, Err(failure))).into_iter().collect()
+        }
+    }
+}
+
+fn change_maps(maps: &mut Maps, action: &Action) -> Result<(), Failure> {
+    match action {
+        Action::PutBackend { backend, id } => match backend_key(backend) {
+            Some(key) => Ok(maps.put_backend(key, abi::Backend { id: *id })?),
+            None => Ok(()),
+        },
+        Action::RemoveBackend { backend, .. } => match backend_key(backend) {
+            Some(key) => Ok(maps.remove_backend(key)?),
+            None => Ok(()),
+        },
+        Action::PutFrontend { frontend, entry } => match frontend_key(frontend) {
+            Some(key) => Ok(maps.put_frontend(key, frontend_value(*entry))?),
+            None => Ok(()),
+        },
+        Action::RemoveFrontend(frontend) => match frontend_key(frontend) {
+            Some(key) => Ok(maps.remove_frontend(key)?),
+            None => Ok(()),
+        },
+        Action::Invalidate { backends } => {
+            // The edit counter first: a learner reads the generation first.
+            maps.generations.raise_edits()?;
+            for id in backends {
+                maps.generations.raise_backend(*id)?;
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn frontend_value(entry: FrontendEntry) -> abi::Frontend {
+    abi::Frontend { id: entry.id, flags: if entry.learn { FrontendFlags::LEARN } else { 0 } }
+}
+
+fn frontend_key(frontend: &Frontend) -> Option<ServiceKey4> {
+    key(frontend.addr, frontend.port, frontend.protocol)
+}
+
+fn backend_key(backend: &Backend) -> Option<ServiceKey4> {
+    key(backend.addr, backend.port, backend.protocol)
+}
+
+/// The datapath of this ABI knows IPv4.
+fn key(addr: IpAddr, port: u16, protocol: Protocol) -> Option<ServiceKey4> {
+    let IpAddr::V4(addr) = addr else { return None };
+    Some(ServiceKey4 { addr: addr.octets(), port, protocol: protocol.number(), _pad: 0 })
+}

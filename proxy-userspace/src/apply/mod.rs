@@ -1,0 +1,6 @@
+//! Carries out plans: the one place where an action becomes a change of the node.
+
+mod batch;
+mod executor;
+
+pub use executor::{Executor, Failure, Outcome};

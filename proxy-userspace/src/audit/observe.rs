@@ -1,0 +1,104 @@
+//! Reads everything that plans depend on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proxy_common::abi::{FrontendFlags, ServiceKey4};
+
+use crate::{
+    kernel::{
+        bpf::{self, Maps},
+        ipvs, link, nft,
+        node::Node,
+        route,
+    },
+    ledger::Owned,
+    model::{Backend, Frontend, Protocol},
+    plan::{FrontendEntry, Observed, ObservedServer},
+};
+
+/// An error of reading the node.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// IPVS.
+    #[error(transparent)]
+    Ipvs(#[from] ipvs::Error),
+    /// nft.
+    #[error(transparent)]
+    Nat(#[from] nft::Error),
+    /// Links.
+    #[error(transparent)]
+    Link(#[from] link::Error),
+    /// Routes.
+    #[error(transparent)]
+    Route(#[from] route::Error),
+    /// BPF maps.
+    #[error(transparent)]
+    Bpf(#[from] bpf::Error),
+}
+
+/// Reads the node. Destinations are read of our virtual servers only: those of others are none of
+/// our business.
+///
+/// # Errors
+///
+/// The first subsystem that cannot be read; a plan on half a view would undo what it did not see.
+pub async fn observe(node: &Node, owned: &Owned) -> Result<Observed, Error> {
+    let device = node.links.index_of(&node.device).await?;
+    let vips = match device {
+        Some(index) => node.routes.vips(index).await?,
+        None => BTreeSet::new(),
+    };
+    let nat = node.nat.observe().await?.filter(|table| table.current);
+    let mut observed = Observed {
+        device: device.is_some(),
+        vips,
+        servers: servers(node, owned).await?,
+        nat: nat.map(|table| table.elements),
+        fast_path: node.datapath.is_some(),
+        ..Observed::default()
+    };
+    if let Some(datapath) = &node.datapath {
+        observed.frontends = frontends(&datapath.maps)?;
+        observed.backends = backends(&datapath.maps)?;
+    }
+    Ok(observed)
+}
+
+async fn servers(
+    node: &Node,
+    owned: &Owned,
+) -> Result<BTreeMap<Frontend, ObservedServer>, Error> {
+    let mut servers = BTreeMap::new();
+    for state in node.ipvs.virtual_servers().await? {
+        let virtual_server = state.virtual_server;
+        let frontend = virtual_server.frontend;
+        let owned = owned.virtual_servers.contains_key(&frontend);
+        let mut destinations = BTreeMap::new();
+        if owned {
+            for state in node.ipvs.destinations(&frontend).await? {
+                destinations.insert(state.destination.key, state.destination);
+            }
+        }
+        servers.insert(frontend, ObservedServer { virtual_server, destinations, owned });
+    }
+    Ok(servers)
+}
+
+fn frontends(maps: &Maps) -> Result<BTreeMap<Frontend, FrontendEntry>, Error> {
+    let entries = maps.frontends()?.into_iter().filter_map(|(key, value)| {
+        let protocol = Protocol::from_number(key.protocol)?;
+        let frontend = Frontend { addr: key.addr.into(), port: key.port, protocol };
+        let learn = value.flags & FrontendFlags::LEARN != 0;
+        Some((frontend, FrontendEntry { id: value.id, learn }))
+    });
+    Ok(entries.collect())
+}
+
+fn backends(maps: &Maps) -> Result<BTreeMap<Backend, u32>, Error> {
+    let entries = maps.backends()?.into_iter().filter_map(|(key, value)| {
+        let ServiceKey4 { addr, port, protocol, .. } = key;
+        let protocol = Protocol::from_number(protocol)?;
+        Some((Backend { addr: addr.into(), port, protocol }, value.id))
+    });
+    Ok(entries.collect())
+}

@@ -1,0 +1,146 @@
+//! `passlane status`: the agent's last report, and what the kernel says now.
+
+use std::collections::BTreeMap;
+
+use proxy_common::reason::{Class, Reason};
+use serde::Serialize;
+
+use super::{Failure, output, version};
+use crate::{
+    config::Paths,
+    kernel::bpf::{Maps, PinDirectory},
+    status::{FastPathReport, InterfaceReport, Lock, Pass, Report},
+};
+
+/// Everything `status` says.
+#[derive(Clone, Debug, Serialize)]
+struct Status {
+    version: &'static str,
+    kernel: String,
+    agent: Agent,
+    ready: bool,
+    source: String,
+    source_error: Option<String>,
+    services: usize,
+    frontends: usize,
+    last_reconcile: Pass,
+    notices: Vec<String>,
+    fast_path: FastPathReport,
+    interfaces: Vec<InterfaceReport>,
+    /// Packets by reason.
+    counters: BTreeMap<&'static str, u64>,
+    /// Of the packets of known Services, those on the fast path; absent before the first.
+    fast_path_share: Option<f64>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Agent {
+    running: bool,
+    pid: Option<u32>,
+    version: Option<String>,
+}
+
+/// Prints the status. Fails when no agent runs or it is not ready: fit for a probe.
+pub fn run(paths: &Paths, format: output::Format) -> Result<(), Failure> {
+    let status = gather(paths)?;
+    match format {
+        output::Format::Table | output::Format::Wide => output::text(&describe(&status))?,
+        format => output::value(&status, format, |_| output::table([""]))?,
+    }
+    if status.agent.running && status.ready { Ok(()) } else { Err(Failure::Degraded) }
+}
+
+fn gather(paths: &Paths) -> Result<Status, Failure> {
+    let report = Report::read(&paths.state_dir)?;
+    let running = Lock::is_taken(&paths.state_dir);
+    let counters = counters(paths);
+    let agent = Agent {
+        running,
+        pid: report.as_ref().filter(|_| running).map(|report| report.pid),
+        version: report.as_ref().map(|report| report.version.clone()),
+    };
+    let report = report.unwrap_or_default();
+    Ok(Status {
+        version: env!("CARGO_PKG_VERSION"),
+        kernel: version::kernel(),
+        agent,
+        ready: running && report.ready,
+        source: report.source,
+        source_error: report.source_error,
+        services: report.services,
+        frontends: report.frontends,
+        last_reconcile: report.last_reconcile,
+        notices: report.notices,
+        fast_path: report.fast_path,
+        interfaces: report.interfaces,
+        fast_path_share: share(&counters),
+        counters,
+    })
+}
+
+/// Returns the packets by reason; nothing when there are no maps.
+fn counters(paths: &Paths) -> BTreeMap<&'static str, u64> {
+    let Ok(maps) = Maps::open(&PinDirectory::at(&paths.bpffs)) else { return BTreeMap::new() };
+    Reason::ALL
+        .iter()
+        .filter_map(|reason| Some((reason.name(), maps.counter(*reason).ok()?.packets)))
+        .collect()
+}
+
+fn share(counters: &BTreeMap<&'static str, u64>) -> Option<f64> {
+    let sum = |class| -> u64 {
+        Reason::ALL
+            .iter()
+            .filter(|reason| reason.class() == class)
+            .filter_map(|reason| counters.get(reason.name()))
+            .sum()
+    };
+    let (fast, slow) = (sum(Class::Fast), sum(Class::Slow));
+    (fast + slow > 0).then(|| fast as f64 / (fast + slow) as f64)
+}
+
+fn describe(status: &Status) -> String {
+    let mut text = String::new();
+    let mut line = |key: &str, value: String| text += &format!("{:16}{value}\n", format!("{key}:"));
+    line("Agent", match status.agent.pid {
+        Some(pid) => format!("running (pid {pid}, version {})", status.version),
+        None => "not running; forwarding goes on with what is in the kernel".into(),
+    });
+    line("Kernel", status.kernel.clone());
+    line("Ready", if status.ready { "yes" } else { "no" }.into());
+    line("Source", status.source.clone());
+    if let Some(error) = &status.source_error {
+        line("Source error", format!("{error} (the last good state stays)"));
+    }
+    line("Services", format!("{} ({} frontends)", status.services, status.frontends));
+    let pass = &status.last_reconcile;
+    line("Last pass", format!("{} changes in {} ms", pass.actions, pass.duration_ms));
+    for error in &pass.errors {
+        line("Error", error.clone());
+    }
+    for notice in &status.notices {
+        line("Notice", notice.clone());
+    }
+    let reason = match status.fast_path.reason.as_str() {
+        "" => String::new(),
+        reason => format!(" ({reason})"),
+    };
+    line("Fast path", format!("{}{reason}", status.fast_path.mode));
+    if let Some(share) = status.fast_path_share {
+        line("Fast share", format!("{:.1} % of the packets of known Services", share * 100.0));
+    }
+    text += &interfaces(&status.interfaces);
+    text
+}
+
+fn interfaces(interfaces: &[InterfaceReport]) -> String {
+    if interfaces.is_empty() {
+        return String::new();
+    }
+    let mut table = output::table(["INTERFACE", "INDEX", "MODE", "REASON"]);
+    for interface in interfaces {
+        let InterfaceReport { name, index, mode, reason } = interface;
+        table.add_row([name, &index.to_string(), mode, reason]);
+    }
+    format!("\n{}", output::render(&table))
+}

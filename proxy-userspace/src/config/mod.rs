@@ -1,0 +1,5 @@
+//! Settings, checked once.
+
+pub mod flags;
+
+pub use flags::{FastPathMode, Paths, RunFlags};

@@ -1,0 +1,221 @@
+//! Attaches the programs to interfaces: TCX where the kernel has it (6.6), clsact elsewhere.
+//!
+//! A TCX link is pinned: it outlives the agent, and a new agent replaces the program behind it
+//! without a gap. A clsact filter outlives the agent by itself; a fixed priority and handle let a
+//! new agent find and replace it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::programs::{
+    LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+    links::{FdLink, PinnedLink},
+    tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
+};
+
+use super::{
+    Datapath, Error,
+    load::classifier,
+    pins::{ignore_missing, link_pins},
+};
+
+/// Priority of our clsact filters: ahead of the 49152 that the kernel gives unnumbered ones.
+pub(super) const PRIORITY: u16 = 1977;
+const HANDLE: TcHandle = TcHandle::new(0, 1);
+
+/// Where a program is attached.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Hook {
+    /// Packets that come in: program `tc_in`.
+    Ingress,
+    /// Packets that go out: program `tc_out`.
+    Egress,
+}
+
+impl Hook {
+    /// Both hooks; egress first, so that the first stamped packet already finds its learner.
+    pub const BOTH: [Self; 2] = [Self::Egress, Self::Ingress];
+
+    /// Returns the name of the hook's program.
+    pub fn program(self) -> &'static str {
+        match self {
+            Self::Ingress => "tc_in",
+            Self::Egress => "tc_out",
+        }
+    }
+
+    pub(super) fn attach_type(self) -> TcAttachType {
+        match self {
+            Self::Ingress => TcAttachType::Ingress,
+            Self::Egress => TcAttachType::Egress,
+        }
+    }
+}
+
+/// Says whether the kernel has TCX: an interface can be asked for its TCX programs.
+pub(super) fn has_tcx(interface: &str) -> bool {
+    SchedClassifier::query_tcx(interface, TcAttachType::Ingress).is_ok()
+}
+
+impl Datapath {
+    /// Attaches both programs to an interface, replacing what an earlier agent left there.
+    /// Returns true when a clsact qdisc was made for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Program`] and [`Error::Link`]; nothing stays attached at the other hook alone.
+    pub fn attach(&mut self, name: &str, index: u32) -> Result<bool, Error> {
+        let tcx = has_tcx(name);
+        let made_clsact = !tcx && tc::qdisc_add_clsact(name).is_ok();
+        for hook in Hook::BOTH {
+            let attached = if tcx {
+                self.attach_tcx(name, index, hook)
+            } else {
+                self.attach_clsact(name, hook)
+            };
+            if let Err(error) = attached {
+                // The error that matters is the first one.
+                let _ = self.detach(name, index);
+                return Err(error);
+            }
+        }
+        Ok(made_clsact)
+    }
+
+    /// Detaches both programs from an interface. An interface that is gone is detached already.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Link`] when a pin cannot be removed.
+    pub fn detach(&self, name: &str, index: u32) -> Result<(), Error> {
+        for hook in Hook::BOTH {
+            let path = self.link_pin(index, hook);
+            ignore_missing(fs::remove_file(&path))
+                .map_err(|source| Error::Link { operation: "unpin", path, source })?;
+        }
+        detach_clsact(name);
+        Ok(())
+    }
+
+    /// Removes pins of links whose interface is not among `indexes`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Link`] when a pin cannot be removed.
+    pub fn sweep_links(&self, indexes: &[u32]) -> Result<(), Error> {
+        let failed = |path: &Path, source| Error::Link {
+            operation: "unpin",
+            path: path.to_owned(),
+            source,
+        };
+        let directory = self.pins.links();
+        for path in link_pins(&directory).map_err(|source| failed(&directory, source))? {
+            let index = path
+                .file_name()
+                .and_then(|name| name.to_str()?.split('-').next()?.parse().ok());
+            if !index.is_some_and(|index| indexes.contains(&index)) {
+                ignore_missing(fs::remove_file(&path)).map_err(|source| failed(&path, source))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn link_pin(&self, index: u32, hook: Hook) -> PathBuf {
+        self.pins.links().join(format!("{index}-{}", hook.program()))
+    }
+
+    fn attach_tcx(&mut self, name: &str, index: u32, hook: Hook) -> Result<(), Error> {
+        let path = self.link_pin(index, hook);
+        let program = classifier(&mut self.programs, hook)?;
+        let failed = |operation, source| Error::Program {
+            operation,
+            program: hook.program(),
+            interface: name.to_owned(),
+            source: Box::new(source),
+        };
+        // A pin that cannot be taken over, say of an interface that had this index before, is
+        // removed; its link ends with it.
+        let replaced = adopt(&path).and_then(|link| program.attach_to_link(link).ok());
+        let id = match replaced {
+            Some(id) => id,
+            None => {
+                ignore_missing(fs::remove_file(&path)).map_err(|source| Error::Link {
+                    operation: "unpin",
+                    path: path.clone(),
+                    source,
+                })?;
+                let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+                program
+                    .attach_with_options(name, hook.attach_type(), order)
+                    .map_err(|source| failed("attach", source))?
+            }
+        };
+        let link = program.take_link(id).map_err(|source| failed("attach", source))?;
+        if replaced_pin_exists(&path) {
+            // The pin holds the link already; only our descriptor closes.
+            return Ok(());
+        }
+        let link: FdLink = link
+            .try_into()
+            .map_err(|_| failed("attach", ProgramError::NotAttached))?;
+        link.pin(&path).map(drop).map_err(|source| Error::Link {
+            operation: "pin",
+            path,
+            source: io::Error::other(source),
+        })
+    }
+
+    fn attach_clsact(&mut self, name: &str, hook: Hook) -> Result<(), Error> {
+        let program = classifier(&mut self.programs, hook)?;
+        let failed = |operation, source| Error::Program {
+            operation,
+            program: hook.program(),
+            interface: name.to_owned(),
+            source: Box::new(source),
+        };
+        let earlier =
+            SchedClassifierLink::attached(name, hook.attach_type(), PRIORITY, HANDLE, None);
+        let replaced = match earlier {
+            Ok(link) => program.attach_to_link(link),
+            Err(error) => return Err(failed("attach", tc::TcError::IoError(error).into())),
+        };
+        let id = match replaced {
+            Ok(id) => id,
+            Err(_) => program
+                .attach_with_options(
+                    name,
+                    hook.attach_type(),
+                    TcAttachOptions::Netlink(NlOptions {
+                        priority: PRIORITY,
+                        handle: HANDLE,
+                        classid: None,
+                    }),
+                )
+                .map_err(|source| failed("attach", source))?,
+        };
+        let link = program.take_link(id).map_err(|source| failed("attach", source))?;
+        // The filter belongs to the interface, not to this process: dropping the link would
+        // detach it.
+        std::mem::forget(link);
+        Ok(())
+    }
+}
+
+/// Detaches our clsact filters from an interface; what is not there is detached already.
+pub fn detach_clsact(name: &str) {
+    for hook in Hook::BOTH {
+        // Dropping the link detaches the filter.
+        drop(SchedClassifierLink::attached(name, hook.attach_type(), PRIORITY, HANDLE, None));
+    }
+}
+
+fn replaced_pin_exists(path: &Path) -> bool {
+    fs::exists(path).unwrap_or(false)
+}
+
+/// Opens a pinned link as one that a program can take over.
+fn adopt(path: &Path) -> Option<SchedClassifierLink> {
+    FdLink::from(PinnedLink::from_pin(path).ok()?).try_into().ok()
+}

@@ -1,0 +1,65 @@
+//! Finds BPF of others on an interface: a redirect would skip it.
+
+use std::{collections::BTreeSet, fmt};
+
+use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
+
+use super::{Hook, attach::has_tcx};
+
+/// A program on an interface that is not ours.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ForeignProgram {
+    /// `tcx ingress`, `tcx egress`, `tc ingress`, `tc egress` or `xdp`.
+    pub place: &'static str,
+    /// Its name, or the filter's kind when it is no BPF program.
+    pub name: String,
+    /// Its id; 0 when it is no BPF program.
+    pub id: u32,
+}
+
+impl fmt::Display for ForeignProgram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} program {} (id {})", self.place, self.name, self.id)
+    }
+}
+
+/// Returns the TCX programs on an interface that use none of our maps. Kernels without TCX have
+/// none.
+pub fn foreign_programs(interface: &str, our_maps: &BTreeSet<u32>) -> Vec<ForeignProgram> {
+    if !has_tcx(interface) {
+        return Vec::new();
+    }
+    let places = [(Hook::Ingress, "tcx ingress"), (Hook::Egress, "tcx egress")];
+    places
+        .into_iter()
+        .flat_map(|(hook, place)| {
+            let attach_type: TcAttachType = hook.attach_type();
+            let programs = SchedClassifier::query_tcx(interface, attach_type)
+                .map(|(_, programs)| programs)
+                .unwrap_or_default();
+            programs.into_iter().filter(|program| !is_ours(program, our_maps)).map(move |program| {
+                ForeignProgram {
+                    place,
+                    name: program.name_as_str().unwrap_or("?").to_owned(),
+                    id: program.id(),
+                }
+            })
+        })
+        .collect()
+}
+
+/// Says whether the program with this id uses one of our maps. A program that is gone is nobody's.
+pub(crate) fn is_program_ours(id: u32, our_maps: &BTreeSet<u32>) -> bool {
+    aya::programs::loaded_programs()
+        .filter_map(Result::ok)
+        .find(|program| program.id() == id)
+        .is_none_or(|program| is_ours(&program, our_maps))
+}
+
+fn is_ours(program: &ProgramInfo, our_maps: &BTreeSet<u32>) -> bool {
+    program
+        .map_ids()
+        .ok()
+        .flatten()
+        .is_some_and(|maps| maps.iter().any(|map| our_maps.contains(map)))
+}

@@ -1,0 +1,122 @@
+//! Loads the programs beside the pinned maps.
+
+use std::{path::PathBuf, time::Duration};
+
+use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
+use proxy_common::abi::{self, MAPS, MapSpec, Setting};
+
+use super::{Error, Hook, Maps, PinDirectory, jiffy};
+
+/// The object that `cargo xtask build-ebpf` made.
+static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/passlane.bpf.o"));
+
+/// How to load the datapath.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Directory for pins, on a bpffs.
+    pub bpffs: PathBuf,
+    /// Capacity of the flow map: two entries a connection.
+    pub flow_entries: u32,
+    /// After this time one packet of a flow renews the lease by the slow path.
+    pub soft_lease: Duration,
+    /// After this time no packet of a flow takes the fast path.
+    pub hard_lease: Duration,
+    /// Count what would have been fast, and send it the slow way.
+    pub observe: bool,
+    /// Log what is learned.
+    pub log: bool,
+}
+
+/// The loaded programs and their maps.
+pub struct Datapath {
+    pub(super) programs: Ebpf,
+    pub(super) pins: PinDirectory,
+    /// The pinned maps.
+    pub maps: Maps,
+}
+
+impl LoadOptions {
+    /// Returns the capacity a map shall have.
+    pub fn capacity(&self, spec: &MapSpec) -> u32 {
+        if spec.name == abi::FLOWS4.name { self.flow_entries } else { spec.max_entries }
+    }
+}
+
+impl Datapath {
+    /// Loads the programs. Pinned maps of the right shape are kept, with everything in them; the
+    /// programs that run go on until [`Datapath::attach`] replaces them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PinMismatch`] when a pin holds another map; everything the kernel refuses.
+    pub fn load(options: &LoadOptions) -> Result<Self, Error> {
+        let pins = PinDirectory::prepare(&options.bpffs)?;
+        if let Some(mismatch) = pins.mismatches(|spec| options.capacity(spec)).into_iter().next() {
+            return Err(Error::PinMismatch(Box::new(mismatch)));
+        }
+        let mut programs = load_object(options, &pins)?;
+        for hook in Hook::BOTH {
+            classifier(&mut programs, hook)?.load().map_err(|source| Error::Program {
+                operation: "load",
+                program: hook.program(),
+                interface: "-".into(),
+                source: Box::new(source),
+            })?;
+        }
+        if options.log && let Err(error) = aya_log::EbpfLogger::init(&mut programs) {
+            tracing::warn!(%error, "the datapath's log is not available");
+        }
+        let maps = Maps::open(&pins)?;
+        Ok(Self { programs, pins, maps })
+    }
+
+    /// Returns how many instructions the verifier went through, by program (Linux 5.16).
+    pub fn verified_instructions(&self) -> Vec<(String, u32)> {
+        self.programs
+            .programs()
+            .filter_map(|(name, program)| {
+                Some((name.to_owned(), program.info().ok()?.verified_instruction_count()?))
+            })
+            .collect()
+    }
+
+    /// Returns the ids of the two programs, to tell them from foreign ones.
+    pub fn program_ids(&self) -> Vec<u32> {
+        self.programs
+            .programs()
+            .filter_map(|(_, program)| Some(program.info().ok()?.id()))
+            .collect()
+    }
+}
+
+fn load_object(options: &LoadOptions, pins: &PinDirectory) -> Result<Ebpf, Error> {
+    let tick = jiffy()?;
+    let jiffies = |time: Duration| (time.as_nanos() / tick.as_nanos().max(1)) as u32;
+    let soft = jiffies(options.soft_lease);
+    let hard = jiffies(options.hard_lease);
+    let election = (soft / 6).max(1);
+    let observe = u32::from(options.observe);
+    let log_level: u8 = if options.log { 4 } else { 0 };
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global(Setting::SOFT_LEASE, &soft, true)
+        .override_global(Setting::HARD_LEASE, &hard, true)
+        .override_global(Setting::ELECTION, &election, true)
+        .override_global(Setting::OBSERVE, &observe, true)
+        .override_global(Setting::LOG_LEVEL, &log_level, true);
+    for spec in &MAPS {
+        loader.map_pin_path(spec.name, pins.map(spec.name));
+        loader.map_max_entries(spec.name, options.capacity(spec));
+    }
+    loader.load(OBJECT).map_err(|source| Error::Load(Box::new(source)))
+}
+
+/// Returns the program of a hook.
+pub(super) fn classifier(programs: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassifier, Error> {
+    let missing = Error::Missing { kind: "program", name: hook.program() };
+    match programs.program_mut(hook.program()).map(TryInto::try_into) {
+        Some(Ok(program)) => Ok(program),
+        _ => Err(missing),
+    }
+}

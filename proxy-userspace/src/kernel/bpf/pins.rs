@@ -1,0 +1,188 @@
+//! Where pins are, and whether a map found there is the one we mean.
+
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::maps::MapInfo;
+use proxy_common::abi::{MAPS, MapSpec, PIN_DIRECTORY};
+
+use super::Error;
+
+/// `BPF_FS_MAGIC` of `linux/magic.h`.
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// A directory on a bpffs that holds the pins of one agent. Having one proves the mount.
+#[derive(Clone, Debug)]
+pub struct PinDirectory {
+    root: PathBuf,
+}
+
+/// The properties of a map that must agree before it is used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct MapShape {
+    /// `enum bpf_map_type`.
+    pub kind: u32,
+    /// Bytes of a key.
+    pub key_size: u32,
+    /// Bytes of a value.
+    pub value_size: u32,
+    /// Capacity.
+    pub max_entries: u32,
+}
+
+impl fmt::Display for MapShape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, key_size, value_size, max_entries } = self;
+        write!(f, "type {kind}, key {key_size} B, value {value_size} B, {max_entries} entries")
+    }
+}
+
+/// A pin that holds another map than this build needs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PinMismatch {
+    /// Map name.
+    pub name: &'static str,
+    /// The pin.
+    pub path: PathBuf,
+    /// What is pinned.
+    pub found: MapShape,
+    /// What is needed.
+    pub wanted: MapShape,
+}
+
+impl fmt::Display for PinMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it has {}, wanted {}", self.found, self.wanted)
+    }
+}
+
+impl PinDirectory {
+    /// Names the directory without touching it: enough to read what is pinned.
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// Makes the directory; mounts a bpffs at `/sys/fs/bpf` when none covers it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PinDirectory`] when it is on no bpffs and none can be mounted.
+    pub fn prepare(root: &Path) -> Result<Self, Error> {
+        let failed = |source| Error::PinDirectory { path: root.to_owned(), source };
+        let directory = Self::at(root);
+        if !on_bpffs(root) {
+            mount_over(root).map_err(failed)?;
+        }
+        fs::create_dir_all(directory.links()).map_err(failed)?;
+        if !on_bpffs(root) {
+            return Err(failed(io::Error::from(io::ErrorKind::Unsupported)));
+        }
+        Ok(directory)
+    }
+
+    /// Returns the directory the operator named.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Returns the directory of this ABI version.
+    pub fn versioned(&self) -> PathBuf {
+        self.root.join(PIN_DIRECTORY)
+    }
+
+    /// Returns the directory of pinned links.
+    pub fn links(&self) -> PathBuf {
+        self.versioned().join("links")
+    }
+
+    /// Returns the pin of a map.
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.versioned().join(name)
+    }
+
+    /// Returns the pinned maps whose shape is not the wanted one.
+    pub fn mismatches(&self, capacity: impl Fn(&MapSpec) -> u32) -> Vec<PinMismatch> {
+        MAPS.iter()
+            .filter_map(|spec| {
+                let path = self.map(spec.name);
+                let found = shape_of_pin(&path)?;
+                let wanted = MapShape {
+                    kind: spec.kind,
+                    key_size: spec.key_size,
+                    value_size: spec.value_size,
+                    max_entries: capacity(spec),
+                };
+                (found != wanted).then_some(PinMismatch { name: spec.name, path, found, wanted })
+            })
+            .collect()
+    }
+
+    /// Removes every pin of this ABI version that this build can have made, and the directories
+    /// when they are empty. Foreign files below it stay.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the file system but "not found".
+    pub fn remove_pins(&self) -> io::Result<()> {
+        for link in link_pins(&self.links())? {
+            ignore_missing(fs::remove_file(link))?;
+        }
+        for spec in MAPS {
+            ignore_missing(fs::remove_file(self.map(spec.name)))?;
+        }
+        for directory in [self.links(), self.versioned(), self.root.clone()] {
+            match fs::remove_dir(&directory) {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => break,
+                result => ignore_missing(result)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns the link pins in a directory; none when there is no directory.
+pub(super) fn link_pins(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(directory) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// Says whether the path, or the nearest directory above it that exists, is on a bpffs.
+fn on_bpffs(path: &Path) -> bool {
+    path.ancestors()
+        .find_map(|path| rustix::fs::statfs(path).ok())
+        .is_some_and(|stat| stat.f_type as i64 == BPF_FS_MAGIC)
+}
+
+/// Mounts a bpffs where the kernel keeps the place for it, when the path is below.
+fn mount_over(root: &Path) -> io::Result<()> {
+    const PLACE: &str = "/sys/fs/bpf";
+    if !root.starts_with(PLACE) {
+        return Err(io::Error::from(io::ErrorKind::Unsupported));
+    }
+    let flags = rustix::mount::MountFlags::NOSUID
+        | rustix::mount::MountFlags::NODEV
+        | rustix::mount::MountFlags::NOEXEC;
+    Ok(rustix::mount::mount("bpf", PLACE, "bpf", flags, None)?)
+}
+
+fn shape_of_pin(path: &Path) -> Option<MapShape> {
+    let info = MapInfo::from_pin(path).ok()?;
+    Some(MapShape {
+        kind: info.map_type().ok()? as u32,
+        key_size: info.key_size(),
+        value_size: info.value_size(),
+        max_entries: info.max_entries(),
+    })
+}

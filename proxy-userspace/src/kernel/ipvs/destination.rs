@@ -1,0 +1,164 @@
+//! Destinations as nests of `IPVS_DEST_ATTR_*`.
+
+use bytes::BytesMut;
+
+use super::{
+    attribute::{
+        Attributes, DecodeError, dest, family, put_addr, put_nest, put_port, put_u16, put_u32, top,
+    },
+    stats::{self, Stats},
+};
+use crate::model::{Destination, DestinationKey, Forwarding, Frontend};
+
+/// `IP_VS_CONN_F_FWD_MASK`: the forwarding method within connection flags.
+const FORWARDING_MASK: u32 = 0x7;
+
+/// A destination as the kernel holds it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DestinationState {
+    /// The destination.
+    pub destination: Destination,
+    /// Active connections: TCP established or nearly so.
+    pub active_connections: u32,
+    /// All other connections; UDP is always counted here.
+    pub inactive_connections: u32,
+    /// Persistence templates.
+    pub persistent_connections: u32,
+    /// Connections at which the destination counts as overloaded; 0 means never.
+    pub upper_threshold: u32,
+    /// Connections at which an overload ends; 0 means three quarters of the upper threshold.
+    pub lower_threshold: u32,
+    /// Counters.
+    pub stats: Stats,
+}
+
+/// Appends the nest that names a destination, which is all that DEL needs.
+pub fn encode_key(buffer: &mut BytesMut, key: &DestinationKey) {
+    put_nest(buffer, top::DEST, |nest| put_key(nest, key));
+}
+
+/// Appends the nest that NEW and SET need (`ip_vs_genl_parse_dest`). Thresholds are cleared.
+pub fn encode(buffer: &mut BytesMut, destination: &Destination) {
+    put_nest(buffer, top::DEST, |nest| {
+        put_key(nest, &destination.key);
+        put_u32(nest, dest::FWD_METHOD, method(destination.forwarding));
+        put_u32(nest, dest::WEIGHT, destination.weight);
+        put_u32(nest, dest::U_THRESH, 0);
+        put_u32(nest, dest::L_THRESH, 0);
+    });
+}
+
+fn put_key(nest: &mut BytesMut, key: &DestinationKey) {
+    put_addr(nest, dest::ADDR, key.addr);
+    put_port(nest, dest::PORT, key.port);
+    put_u16(nest, dest::ADDR_FAMILY, family(key.addr));
+}
+
+fn method(forwarding: Forwarding) -> u32 {
+    match forwarding {
+        Forwarding::Masq => 0,
+        Forwarding::Local => 1,
+        Forwarding::Tunnel => 2,
+        Forwarding::Route => 3,
+    }
+}
+
+/// Reads a GET_DEST reply without its headers. Kernels before 3.18 do not say the address family:
+/// it is that of `frontend`.
+pub fn decode(message: &[u8], frontend: &Frontend) -> Result<DestinationState, DecodeError> {
+    let message = Attributes::parse("destination message", message)?;
+    let nest = Attributes::parse("destination", message.bytes(top::DEST)?)?;
+    let af = match nest.optional(dest::ADDR_FAMILY) {
+        Some(_) => nest.u16(dest::ADDR_FAMILY)?,
+        None => family(frontend.addr),
+    };
+    let forwarding = match nest.u32(dest::FWD_METHOD)? & FORWARDING_MASK {
+        0 => Forwarding::Masq,
+        1 => Forwarding::Local,
+        2 => Forwarding::Tunnel,
+        3 => Forwarding::Route,
+        method => return Err(DecodeError::Forwarding { method }),
+    };
+    Ok(DestinationState {
+        destination: Destination {
+            key: DestinationKey { addr: nest.addr(dest::ADDR, af)?, port: nest.port(dest::PORT)? },
+            weight: nest.u32(dest::WEIGHT)?,
+            forwarding,
+        },
+        active_connections: nest.u32(dest::ACTIVE_CONNS)?,
+        inactive_connections: nest.u32(dest::INACT_CONNS)?,
+        persistent_connections: nest.u32(dest::PERSIST_CONNS)?,
+        upper_threshold: nest.u32(dest::U_THRESH)?,
+        lower_threshold: nest.u32(dest::L_THRESH)?,
+        stats: stats::decode(&nest, dest::STATS64, dest::STATS)?,
+    })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::net::IpAddr;
+
+    use proptest::prelude::*;
+
+    use super::{
+        super::{attribute::put, virtual_server::tests::frontends},
+        *,
+    };
+
+    /// Any destination.
+    pub(in super::super) fn destinations() -> impl Strategy<Value = Destination> {
+        let forwarding = prop::sample::select(vec![
+            Forwarding::Masq,
+            Forwarding::Local,
+            Forwarding::Tunnel,
+            Forwarding::Route,
+        ]);
+        (any::<IpAddr>(), any::<u16>(), any::<u32>(), forwarding).prop_map(
+            |(addr, port, weight, forwarding)| Destination {
+                key: DestinationKey { addr, port },
+                weight,
+                forwarding,
+            },
+        )
+    }
+
+    /// Turns a NEW_DEST message into the reply that a kernel would give for it.
+    fn with_connection_counts(message: &[u8]) -> BytesMut {
+        let top_level = Attributes::parse("destination message", message).unwrap();
+        let mut reply = BytesMut::new();
+        put_nest(&mut reply, top::DEST, |nest| {
+            nest.extend_from_slice(top_level.bytes(top::DEST).unwrap());
+            put_u32(nest, dest::ACTIVE_CONNS, 1);
+            put_u32(nest, dest::INACT_CONNS, 2);
+            put_u32(nest, dest::PERSIST_CONNS, 3);
+        });
+        reply
+    }
+
+    proptest! {
+        #[test]
+        fn a_destination_survives_encode_and_decode(
+            destination in destinations(),
+            frontend in frontends(),
+        ) {
+            let mut message = BytesMut::new();
+            encode(&mut message, &destination);
+            let state = decode(&with_connection_counts(&message), &frontend).unwrap();
+            prop_assert_eq!(state.destination, destination);
+            prop_assert_eq!(state.active_connections, 1);
+            prop_assert_eq!(state.inactive_connections, 2);
+            prop_assert_eq!(state.persistent_connections, 3);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..300),
+            frontend in frontends(),
+        ) {
+            let _ = decode(&bytes, &frontend);
+            let mut message = BytesMut::new();
+            put(&mut message, top::DEST, &bytes);
+            let _ = decode(&message, &frontend);
+        }
+    }
+}

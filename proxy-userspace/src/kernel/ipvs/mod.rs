@@ -1,0 +1,31 @@
+//! IPVS by generic netlink, family `IPVS` version 1 (`net/netfilter/ipvs/ip_vs_ctl.c`).
+//!
+//! ```text
+//! Client ── Request ──▶ message ──▶ attribute ──▶ bytes ──▶ netlink-proto
+//!        ◀── states ──  decode  ◀── attribute ◀── bytes ◀──
+//! ```
+//!
+//! [`message`] and everything below it are pure functions over bytes: they are tested with the
+//! bytes of real kernels and with arbitrary ones. Only [`Client`] does I/O, besides
+//! [`connections`], which reads `/proc/net/ip_vs_conn`.
+
+pub mod attribute;
+mod client;
+pub mod command;
+pub mod connections;
+pub mod destination;
+mod error;
+mod family;
+pub mod info;
+pub mod message;
+pub mod stats;
+pub mod virtual_server;
+
+pub use attribute::DecodeError;
+pub use client::Client;
+pub use command::Command;
+pub use destination::DestinationState;
+pub use error::{Error, Hint, Operation};
+pub use info::{Info, Timeouts};
+pub use stats::Stats;
+pub use virtual_server::VirtualServerState;

@@ -1,0 +1,45 @@
+//! Network interfaces: listing, the dummy device, and changes as they happen.
+
+mod dummy;
+mod error;
+mod interfaces;
+mod neighbours;
+mod watch;
+
+use netlink_packet_core::NetlinkMessage;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_proto::{ConnectionHandle, sys::protocols::NETLINK_ROUTE};
+use rustix::io::Errno;
+
+pub use dummy::Dummy;
+pub use error::{Error, Hint, Operation};
+pub use watch::{Event, Watch};
+
+use super::netlink;
+
+/// A connection to the link layer of one network namespace: that of the thread that opened it.
+///
+/// Clones share the connection.
+#[derive(Clone, Debug)]
+pub struct Links {
+    handle: ConnectionHandle<RouteNetlinkMessage>,
+}
+
+impl Links {
+    /// Connects. Must be called within a tokio runtime, which runs the connection until the last
+    /// clone is dropped.
+    pub fn open() -> Result<Self, Error> {
+        Ok(Self { handle: netlink::open(NETLINK_ROUTE).map_err(Error::Open)? })
+    }
+
+    /// Sends one request. The inner error is the kernel's answer.
+    async fn ask(
+        &self,
+        operation: &Operation,
+        request: NetlinkMessage<RouteNetlinkMessage>,
+    ) -> Result<Result<Vec<RouteNetlinkMessage>, Errno>, Error> {
+        netlink::ask(&self.handle, request)
+            .await
+            .map_err(|cause| Error::Netlink { operation: operation.clone(), cause })
+    }
+}

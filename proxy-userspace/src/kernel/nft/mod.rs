@@ -1,0 +1,16 @@
+//! The one nft table, `inet passlane`: source NAT for what ip_vs scheduled, and a guard that no
+//! port of a VIP reaches a process of the host by accident.
+//!
+//! Rules are fixed and versioned; only set elements change. Every write is one transaction of the
+//! `nft` command, which is nftables' documented interface. Other tables are never touched.
+
+mod elements;
+mod error;
+mod observe;
+mod ruleset;
+mod table;
+
+pub use error::Error;
+pub use observe::Observed;
+pub use ruleset::{TABLE, VERSION};
+pub use table::Table;

@@ -1,0 +1,104 @@
+//! The client: one `nft` process per call.
+
+use nftables::{
+    helper::{self, NftablesError},
+    schema::{NfCmd, NfListObject, NfObject, Nftables, Table as NftTable},
+    types::NfFamily,
+};
+
+use super::{
+    elements,
+    error::{Error, Operation},
+    observe::{self, Observed},
+    ruleset,
+};
+use crate::model::nat::NatElements;
+
+/// The table `inet passlane` of the network namespace that the calling thread is in.
+#[derive(Clone, Copy, Debug)]
+pub struct Table(());
+
+impl Table {
+    /// Looks for a usable `nft` in `PATH`.
+    ///
+    /// Fails with [`Error::NftMissing`] or [`Error::NoJson`], and when nft may not be used.
+    pub async fn open() -> Result<Self, Error> {
+        list(Operation::Probe, ["list", "tables"]).await?;
+        Ok(Self(()))
+    }
+
+    /// Reads the table; `None` when there is none.
+    pub async fn observe(&self) -> Result<Option<Observed>, Error> {
+        let operation = Operation::Observe;
+        let arguments = ["list", "table", "inet", ruleset::TABLE];
+        match list(operation, arguments).await {
+            Ok(json) => Ok(Some(match serde_json::from_str::<Nftables<'_>>(&json) {
+                Ok(listing) => observe::observe(&listing),
+                // Someone put rules there that the schema does not know: not ours any more.
+                Err(_) => Observed { elements: NatElements::default(), current: false },
+            })),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Replaces the table, or creates it, with exactly these elements. One transaction: packets see
+    /// the old rules or the new ones. Counters restart.
+    pub async fn install(&self, elements: &NatElements) -> Result<(), Error> {
+        // The first command makes the second succeed when there is no table yet.
+        let mut commands = vec![NfCmd::Add(table()), NfCmd::Delete(table()), NfCmd::Add(table())];
+        commands.extend(ruleset::objects().into_iter().map(NfCmd::Add));
+        commands.extend(additions(elements));
+        apply(Operation::Install, commands).await
+    }
+
+    /// Removes and adds elements in one transaction. What is in both is there afterwards. Adding
+    /// the present and removing the absent succeed.
+    pub async fn change(&self, added: &NatElements, removed: &NatElements) -> Result<(), Error> {
+        // nft refuses to remove the absent: add it first.
+        let removals = elements::to_nft(removed).into_iter().map(NfListObject::Element);
+        let mut commands: Vec<_> = additions(removed).chain(removals.map(NfCmd::Delete)).collect();
+        commands.extend(additions(added));
+        if commands.is_empty() {
+            return Ok(());
+        }
+        apply(Operation::Change, commands).await
+    }
+
+    /// Removes the table; succeeds when there is none.
+    pub async fn remove(&self) -> Result<(), Error> {
+        apply(Operation::Remove, vec![NfCmd::Add(table()), NfCmd::Delete(table())]).await
+    }
+
+    /// Returns all flowtables of the ruleset, as `family table name`. A flowtable breaks IPVS: it
+    /// forwards a connection's packets past ip_vs without the translation.
+    pub async fn flowtables(&self) -> Result<Vec<String>, Error> {
+        let operation = Operation::ListFlowtables;
+        let json = list(operation, ["list", "flowtables"]).await?;
+        observe::flowtables(&json).map_err(|cause| Error::Unreadable { operation, cause })
+    }
+}
+
+fn table() -> NfListObject<'static> {
+    NfListObject::Table(NftTable {
+        family: NfFamily::INet,
+        name: ruleset::TABLE.into(),
+        handle: None,
+    })
+}
+
+fn additions(elements: &NatElements) -> impl Iterator<Item = NfCmd<'static>> + use<> {
+    elements::to_nft(elements).into_iter().map(NfListObject::Element).map(NfCmd::Add)
+}
+
+async fn apply(operation: Operation, commands: Vec<NfCmd<'_>>) -> Result<(), Error> {
+    let objects: Vec<_> = commands.into_iter().map(NfObject::CmdObject).collect();
+    let ruleset = Nftables { objects: objects.into() };
+    helper::apply_ruleset_async(&ruleset).await.map_err(|error| Error::of(operation, error))
+}
+
+async fn list<const N: usize>(operation: Operation, arguments: [&str; N]) -> Result<String, Error> {
+    let result: Result<String, NftablesError> =
+        helper::get_current_ruleset_raw_async(helper::DEFAULT_NFT, arguments).await;
+    result.map_err(|error| Error::of(operation, error))
+}

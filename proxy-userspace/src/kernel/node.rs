@@ -1,0 +1,60 @@
+//! The handles of one node: everything the agent reads and writes it by.
+
+use super::{bpf::Datapath, ipvs, link::Links, nft, route::Routes, tc::TrafficControl};
+
+/// One node, which is one network namespace: that of the thread that opened it.
+pub struct Node {
+    /// IPVS.
+    pub ipvs: ipvs::Client,
+    /// Our nft table.
+    pub nat: nft::Table,
+    /// Links.
+    pub links: Links,
+    /// Routes of VIPs.
+    pub routes: Routes,
+    /// Queueing disciplines and filters.
+    pub traffic: TrafficControl,
+    /// The fast path, when it runs.
+    pub datapath: Option<Datapath>,
+    /// Name of the device that carries the VIPs.
+    pub device: String,
+}
+
+/// A subsystem that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// IPVS.
+    #[error(transparent)]
+    Ipvs(#[from] ipvs::Error),
+    /// nft.
+    #[error(transparent)]
+    Nat(#[from] nft::Error),
+    /// Links.
+    #[error(transparent)]
+    Link(#[from] super::link::Error),
+    /// Routes.
+    #[error(transparent)]
+    Route(#[from] super::route::Error),
+    /// Traffic control.
+    #[error(transparent)]
+    Traffic(#[from] super::tc::Error),
+}
+
+impl Node {
+    /// Opens every subsystem but the fast path.
+    ///
+    /// # Errors
+    ///
+    /// The first subsystem that is not there, with its cure.
+    pub async fn open(device: &str) -> Result<Self, Error> {
+        Ok(Self {
+            nat: nft::Table::open().await?,
+            ipvs: ipvs::Client::open().await?,
+            links: Links::open()?,
+            routes: Routes::open()?,
+            traffic: TrafficControl::open()?,
+            datapath: None,
+            device: device.to_owned(),
+        })
+    }
+}

@@ -1,0 +1,339 @@
+//! What is ours: a log of every object we are about to make, written before it is made.
+//!
+//! The file is one JSON record a line, appended; the last record of an object counts. A line that
+//! a crash cut short is the last one, names an object that was not made yet, and is ignored. The
+//! file is on a tmpfs (`/run`): it lives as long as the kernel state it speaks of.
+//!
+//! VIP routes need no record: their route protocol marks them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File, OpenOptions},
+    io::{self, BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::Frontend;
+
+/// A log longer than this, and longer than four times what it says, is written anew.
+const COMPACT_ABOVE: usize = 4096;
+
+/// An object that is ours, or is so no more.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "object", rename_all = "snake_case")]
+pub enum Record {
+    /// A virtual server with its destinations.
+    VirtualServer {
+        /// Its key.
+        frontend: Frontend,
+        /// The Service port it serves; `None` when it is ours no more.
+        service: Option<String>,
+    },
+    /// The device that carries the VIPs, when we made it.
+    Device {
+        /// Its name.
+        name: String,
+        /// It is ours.
+        owned: bool,
+    },
+    /// Our nft table.
+    NatTable {
+        /// It is ours.
+        owned: bool,
+    },
+    /// A sysctl that we changed.
+    Sysctl {
+        /// Its dotted name.
+        key: String,
+        /// The value before; `None` when it is ours no more.
+        previous: Option<String>,
+    },
+    /// A clsact qdisc that we made for our filters.
+    Clsact {
+        /// Interface name.
+        interface: String,
+        /// It is ours.
+        owned: bool,
+    },
+    /// The pins of maps and links.
+    Pins {
+        /// The directory that the operator named.
+        directory: PathBuf,
+        /// They are ours.
+        owned: bool,
+    },
+}
+
+/// An error of the ledger: without it nothing may be made.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} ledger {path}: --state-dir must be a writable directory that outlives the agent")]
+pub struct Error {
+    operation: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Everything the ledger says.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Owned {
+    /// Virtual servers and the Service port of each.
+    pub virtual_servers: BTreeMap<Frontend, String>,
+    /// Devices that we made.
+    pub devices: BTreeSet<String>,
+    /// The nft table is ours.
+    pub nat_table: bool,
+    /// Sysctls that we changed, with the value before.
+    pub sysctls: BTreeMap<String, String>,
+    /// Interfaces whose clsact qdisc we made.
+    pub clsacts: BTreeSet<String>,
+    /// Directories of pins.
+    pub pins: BTreeSet<PathBuf>,
+}
+
+/// The open ledger.
+#[derive(Debug)]
+pub struct Ledger {
+    path: PathBuf,
+    file: File,
+    lines: usize,
+    owned: Owned,
+}
+
+impl Owned {
+    /// Reads a ledger without opening it for writing; an absent one says that nothing is ours.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] when the file is there and cannot be read.
+    pub fn read(state_dir: &Path) -> Result<Self, Error> {
+        let path = path_in(state_dir);
+        match File::open(&path) {
+            Ok(file) => {
+                let (owned, _) = replay(file).map_err(|source| failed("read", &path, source))?;
+                Ok(owned)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(failed("read", &path, source)),
+        }
+    }
+
+    /// Says whether nothing is ours.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Takes a record up; says whether it changed anything.
+    fn take(&mut self, record: Record) -> bool {
+        match record {
+            Record::VirtualServer { frontend, service: Some(service) } => {
+                self.virtual_servers.insert(frontend, service.clone()) != Some(service)
+            }
+            Record::VirtualServer { frontend, service: None } => {
+                self.virtual_servers.remove(&frontend).is_some()
+            }
+            Record::Device { name, owned } => set(&mut self.devices, name, owned),
+            Record::NatTable { owned } => std::mem::replace(&mut self.nat_table, owned) != owned,
+            Record::Sysctl { key, previous: Some(previous) } => {
+                // The first value is the operator's; a later one would be our own.
+                let absent = !self.sysctls.contains_key(&key);
+                self.sysctls.entry(key).or_insert(previous);
+                absent
+            }
+            Record::Sysctl { key, previous: None } => self.sysctls.remove(&key).is_some(),
+            Record::Clsact { interface, owned } => set(&mut self.clsacts, interface, owned),
+            Record::Pins { directory, owned } => set(&mut self.pins, directory, owned),
+        }
+    }
+
+    fn records(&self) -> Vec<Record> {
+        let owned = true;
+        let servers = self.virtual_servers.iter().map(|(frontend, service)| {
+            Record::VirtualServer { frontend: *frontend, service: Some(service.clone()) }
+        });
+        let devices = self.devices.iter().map(|name| Record::Device { name: name.clone(), owned });
+        let table = self.nat_table.then_some(Record::NatTable { owned });
+        let sysctls = self.sysctls.iter().map(|(key, previous)| Record::Sysctl {
+            key: key.clone(),
+            previous: Some(previous.clone()),
+        });
+        let clsacts = self
+            .clsacts
+            .iter()
+            .map(|interface| Record::Clsact { interface: interface.clone(), owned });
+        let pins = self
+            .pins
+            .iter()
+            .map(|directory| Record::Pins { directory: directory.clone(), owned });
+        servers.chain(devices).chain(table).chain(sysctls).chain(clsacts).chain(pins).collect()
+    }
+}
+
+/// Puts or removes an object; says whether that changed anything.
+fn set<T: Ord>(objects: &mut BTreeSet<T>, object: T, owned: bool) -> bool {
+    if owned { objects.insert(object) } else { objects.remove(&object) }
+}
+
+impl Ledger {
+    /// Opens the ledger in a directory, making both when they are missing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] naming the file.
+    pub fn open(state_dir: &Path) -> Result<Self, Error> {
+        let path = path_in(state_dir);
+        fs::create_dir_all(state_dir).map_err(|source| failed("make", &path, source))?;
+        let open = || OpenOptions::new().read(true).append(true).create(true).open(&path);
+        let file = open().map_err(|source| failed("open", &path, source))?;
+        let readable = file.try_clone().map_err(|source| failed("open", &path, source))?;
+        let (owned, lines) = replay(readable).map_err(|source| failed("read", &path, source))?;
+        let mut ledger = Self { path, file, lines, owned };
+        // A log that ends in the middle of a line must not swallow the next record.
+        ledger.rewrite()?;
+        Ok(ledger)
+    }
+
+    /// Returns what is ours.
+    pub fn owned(&self) -> &Owned {
+        &self.owned
+    }
+
+    /// Records objects that are about to be made, or are gone. On disk before it returns.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]; then nothing may be made.
+    pub fn record(&mut self, records: impl IntoIterator<Item = Record>) -> Result<(), Error> {
+        let mut text = Vec::new();
+        for record in records {
+            if self.owned.take(record.clone()) {
+                write_line(&mut text, &record).map_err(|source| self.failed("write", source))?;
+                self.lines += 1;
+            }
+        }
+        self.file.write_all(&text).map_err(|source| self.failed("write", source))?;
+        let live = self.owned.virtual_servers.len();
+        if self.lines > COMPACT_ABOVE.max(4 * live) {
+            self.rewrite()?;
+        }
+        Ok(())
+    }
+
+    /// Writes the log anew, as short as it can be, and puts it in place at once.
+    fn rewrite(&mut self) -> Result<(), Error> {
+        let beside = self.path.with_extension("new");
+        let mut text = Vec::new();
+        let records = self.owned.records();
+        self.lines = records.len();
+        let written = records
+            .iter()
+            .try_for_each(|record| write_line(&mut text, record))
+            .and_then(|()| fs::write(&beside, text))
+            .and_then(|()| fs::rename(&beside, &self.path))
+            .and_then(|()| OpenOptions::new().append(true).open(&self.path));
+        self.file = written.map_err(|source| self.failed("write", source))?;
+        Ok(())
+    }
+
+    fn failed(&self, operation: &'static str, source: io::Error) -> Error {
+        failed(operation, &self.path, source)
+    }
+}
+
+fn path_in(state_dir: &Path) -> PathBuf {
+    state_dir.join("ledger.jsonl")
+}
+
+fn failed(operation: &'static str, path: &Path, source: io::Error) -> Error {
+    Error { operation, path: path.to_owned(), source }
+}
+
+fn write_line(text: &mut Vec<u8>, record: &Record) -> io::Result<()> {
+    serde_json::to_writer(&mut *text, record)?;
+    text.push(b'\n');
+    Ok(())
+}
+
+fn replay(file: File) -> io::Result<(Owned, usize)> {
+    let mut owned = Owned::default();
+    let mut lines = 0;
+    for line in BufReader::new(file).split(b'\n') {
+        lines += 1;
+        if let Ok(record) = serde_json::from_slice(&line?) {
+            owned.take(record);
+        }
+    }
+    Ok((owned, lines))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Protocol;
+
+    fn server(port: u16, service: Option<&str>) -> Record {
+        Record::VirtualServer {
+            frontend: Frontend {
+                addr: [10, 96, 0, 1].into(),
+                port,
+                protocol: Protocol::Tcp,
+            },
+            service: service.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn what_was_recorded_is_there_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(directory.path()).unwrap();
+        ledger.record([server(80, Some("a")), server(81, Some("b"))]).unwrap();
+        ledger.record([server(80, None), Record::NatTable { owned: true }]).unwrap();
+        let before = ledger.owned().clone();
+        drop(ledger);
+        assert_eq!(Owned::read(directory.path()).unwrap(), before);
+        assert_eq!(Ledger::open(directory.path()).unwrap().owned(), &before);
+        assert_eq!(before.virtual_servers.len(), 1);
+    }
+
+    #[test]
+    fn a_line_cut_short_is_ignored_and_swallows_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(directory.path()).unwrap();
+        ledger.record([server(80, Some("a")), server(81, Some("b"))]).unwrap();
+        drop(ledger);
+        let path = path_in(directory.path());
+        let text = fs::read(&path).unwrap();
+        fs::write(&path, &text[..text.len() - 9]).unwrap();
+        let mut ledger = Ledger::open(directory.path()).unwrap();
+        assert_eq!(ledger.owned().virtual_servers.len(), 1);
+        ledger.record([server(82, Some("c"))]).unwrap();
+        drop(ledger);
+        assert_eq!(Owned::read(directory.path()).unwrap().virtual_servers.len(), 2);
+    }
+
+    #[test]
+    fn the_first_value_of_a_sysctl_is_the_one_to_restore() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(directory.path()).unwrap();
+        let sysctl = |previous: &str| Record::Sysctl {
+            key: "net.ipv4.ip_forward".into(),
+            previous: Some(previous.into()),
+        };
+        ledger.record([sysctl("0")]).unwrap();
+        ledger.record([sysctl("1")]).unwrap();
+        assert_eq!(ledger.owned().sysctls["net.ipv4.ip_forward"], "0");
+    }
+
+    #[test]
+    fn the_log_stays_short_however_often_a_server_comes_and_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(directory.path()).unwrap();
+        for _ in 0..10_000 {
+            ledger.record([server(80, Some("a"))]).unwrap();
+            ledger.record([server(80, None)]).unwrap();
+        }
+        let lines = fs::read_to_string(path_in(directory.path())).unwrap().lines().count();
+        assert!(lines <= COMPACT_ABOVE + 1, "{lines} lines for no object");
+    }
+}

@@ -1,0 +1,181 @@
+//! What an operator should know and nothing else depends on: no notice stops a Service that is
+//! not named in it.
+
+use std::{fmt, net::IpAddr};
+
+use serde::Serialize;
+
+use super::{Frontend, Protocol, ServiceName, ServicePortName, SliceName};
+
+/// Something that was asked for and is not done, with what is done instead.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub enum Notice {
+    /// The annotation `passlane.io/scheduler` names no in-tree scheduler; the default is used.
+    UnknownScheduler {
+        /// The annotated Service.
+        service: ServiceName,
+        /// The annotation's value.
+        value: String,
+    },
+    /// The annotation `passlane.io/fast-path` is neither `on` nor `off`; `on` is used.
+    UnknownFastPath {
+        /// The annotated Service.
+        service: ServiceName,
+        /// The annotation's value.
+        value: String,
+    },
+    /// An EndpointSlice has no label `kubernetes.io/service-name`; it is ignored.
+    SliceWithoutService {
+        /// The slice.
+        slice: SliceName,
+    },
+    /// An EndpointSlice of address type FQDN, which no proxy serves; it is ignored.
+    SliceOfNames {
+        /// The slice.
+        slice: SliceName,
+    },
+    /// An IPv6 address of a Service gets no virtual server in this release.
+    Ipv6NotServed {
+        /// The Service.
+        service: ServiceName,
+        /// Its IPv6 address.
+        addr: IpAddr,
+    },
+    /// Two Services claim one address, port and protocol; the older one has it, and of two of
+    /// the same age the first by namespace and name.
+    FrontendTaken {
+        /// What both claim.
+        frontend: Frontend,
+        /// Who has it.
+        winner: ServicePortName,
+        /// Who does not.
+        loser: ServicePortName,
+    },
+    /// Two Services claim one NodePort; the winner is found as in [`Notice::FrontendTaken`].
+    NodePortTaken {
+        /// Transport protocol of the port.
+        protocol: Protocol,
+        /// The port, host order.
+        port: u16,
+        /// Who has it.
+        winner: ServicePortName,
+        /// Who does not.
+        loser: ServicePortName,
+    },
+    /// IPVS holds a virtual server at our frontend that someone else made; it is left alone.
+    ForeignVirtualServer {
+        /// Its key.
+        frontend: Frontend,
+        /// The Service that is not served there.
+        service: ServicePortName,
+    },
+    /// The frontend map is full; what is left out is served by the slow path only.
+    FrontendsFull {
+        /// Capacity in entries.
+        limit: u32,
+        /// Number of frontends without an entry.
+        left_out: usize,
+        /// The first of them, in the order of the plan.
+        first: ServicePortName,
+    },
+    /// The backend map is full; flows to what is left out take the slow path.
+    BackendsFull {
+        /// Capacity in entries.
+        limit: u32,
+        /// Number of backends without an entry.
+        left_out: usize,
+        /// A Service that uses the first of them.
+        first: ServicePortName,
+    },
+}
+
+impl Notice {
+    /// Returns the Service that the notice is about: the one an Event belongs on.
+    pub fn service(&self) -> Option<&ServiceName> {
+        match self {
+            Self::UnknownScheduler { service, .. }
+            | Self::UnknownFastPath { service, .. }
+            | Self::Ipv6NotServed { service, .. } => Some(service),
+            Self::FrontendTaken { loser, .. } | Self::NodePortTaken { loser, .. } => {
+                Some(&loser.service)
+            }
+            Self::ForeignVirtualServer { service, .. } => Some(&service.service),
+            Self::SliceWithoutService { .. }
+            | Self::SliceOfNames { .. }
+            | Self::FrontendsFull { .. }
+            | Self::BackendsFull { .. } => None,
+        }
+    }
+
+    /// Returns a stable CamelCase reason, fit for an Event and a metric label.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::UnknownScheduler { .. } => "UnknownScheduler",
+            Self::UnknownFastPath { .. } => "UnknownFastPath",
+            Self::SliceWithoutService { .. } => "SliceWithoutService",
+            Self::SliceOfNames { .. } => "SliceOfNames",
+            Self::Ipv6NotServed { .. } => "Ipv6NotServed",
+            Self::FrontendTaken { .. } => "FrontendTaken",
+            Self::NodePortTaken { .. } => "NodePortTaken",
+            Self::ForeignVirtualServer { .. } => "ForeignVirtualServer",
+            Self::FrontendsFull { .. } => "FrontendsFull",
+            Self::BackendsFull { .. } => "BackendsFull",
+        }
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownScheduler { service, value } => write!(
+                f,
+                "service {service}: annotation passlane.io/scheduler: unknown scheduler \
+                 {value:?}: the default is used; write one of {}",
+                super::Scheduler::NAMES.join(", ")
+            ),
+            Self::UnknownFastPath { service, value } => write!(
+                f,
+                "service {service}: annotation passlane.io/fast-path: unknown value {value:?}: \
+                 on is used; write on or off"
+            ),
+            Self::SliceWithoutService { slice } => write!(
+                f,
+                "endpointslice {slice}: no label kubernetes.io/service-name: it is ignored; \
+                 set the label to the name of its service"
+            ),
+            Self::SliceOfNames { slice } => write!(
+                f,
+                "endpointslice {slice}: addressType FQDN is not served: it is ignored; \
+                 write addressType IPv4 and addresses"
+            ),
+            Self::Ipv6NotServed { service, addr } => {
+                write!(f, "service {service}: {addr}: IPv6 is not served yet; add an IPv4 address")
+            }
+            Self::FrontendTaken { frontend, winner, loser } => write!(
+                f,
+                "service {loser}: {frontend} is taken by service {winner}: it gets no traffic there; \
+                 give one of them another address or port"
+            ),
+            Self::NodePortTaken { protocol, port, winner, loser } => write!(
+                f,
+                "service {loser}: node port {port}/{protocol} is taken by service {winner}: it gets \
+                 no traffic there; give one of them another nodePort"
+            ),
+            Self::ForeignVirtualServer { frontend, service } => write!(
+                f,
+                "service {service}: IPVS holds a virtual server {frontend} that passlane did not \
+                 make: it is left alone; remove it, or give the service another address or port"
+            ),
+            Self::FrontendsFull { limit, left_out, first } => write!(
+                f,
+                "frontend map is full ({limit} entries): {left_out} frontends, {first} first, \
+                 are served by the slow path only; raise the limit"
+            ),
+            Self::BackendsFull { limit, left_out, first } => write!(
+                f,
+                "backend map is full ({limit} entries): {left_out} backends, one of {first} \
+                 first, are served by the slow path only; raise the limit"
+            ),
+        }
+    }
+}

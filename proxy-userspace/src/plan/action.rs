@@ -1,0 +1,88 @@
+//! One change to one object.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use serde::Serialize;
+
+use super::FrontendEntry;
+use crate::model::{
+    Backend, Destination, DestinationKey, Frontend, NatElements, Notice, VirtualServer,
+};
+
+/// One object, one verb, idempotent: putting what is there changes nothing, removing what is not
+/// there succeeds. So an action may be tried again, and a plan may be applied twice.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub enum Action {
+    /// Make the device that carries the VIPs, and set it up.
+    PutDevice,
+    /// Route an address to this node.
+    PutVip(IpAddr),
+    /// Stop routing an address to this node.
+    RemoveVip(IpAddr),
+    /// Replace our nft table as a whole, with these elements.
+    InstallNat(NatElements),
+    /// Change elements of our nft table.
+    ChangeNat {
+        /// Elements that come.
+        added: NatElements,
+        /// Elements that go.
+        removed: NatElements,
+    },
+    /// Write an entry of the backend map. The generation at `id` keeps counting, so that what an
+    /// earlier owner of the id left in the flow maps stays dead.
+    PutBackend {
+        /// The key.
+        backend: Backend,
+        /// Index in the generation array.
+        id: u32,
+    },
+    /// Delete an entry of the backend map.
+    RemoveBackend {
+        /// The key.
+        backend: Backend,
+        /// The id it had.
+        id: u32,
+    },
+    /// Write an entry of the frontend map.
+    PutFrontend {
+        /// The key.
+        frontend: Frontend,
+        /// The value.
+        entry: FrontendEntry,
+    },
+    /// Delete an entry of the frontend map: its flows are learned and renewed no more.
+    RemoveFrontend(Frontend),
+    /// End every lease of the flows to and from these backends: raise the edit counter, which
+    /// fails what is being learned at this moment, then the generation of each id.
+    Invalidate {
+        /// Ids of the backends.
+        backends: BTreeSet<u32>,
+    },
+    /// Make a virtual server, or change its scheduler, flags and persistence.
+    PutVirtualServer(VirtualServer),
+    /// Delete a virtual server with its destinations.
+    RemoveVirtualServer(Frontend),
+    /// Make a destination, or change its weight.
+    PutDestination {
+        /// Its virtual server.
+        frontend: Frontend,
+        /// The destination.
+        destination: Destination,
+    },
+    /// Delete a destination.
+    RemoveDestination {
+        /// Its virtual server.
+        frontend: Frontend,
+        /// Its key.
+        key: DestinationKey,
+    },
+}
+
+/// What to do, in the order to do it.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Plan {
+    /// The changes, ordered by [`super::order::Rank`].
+    pub actions: Vec<Action>,
+    /// What stays undone because of what was observed: foreign virtual servers, full maps.
+    pub conflicts: Vec<Notice>,
+}

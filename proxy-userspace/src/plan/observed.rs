@@ -1,0 +1,114 @@
+//! What the node holds, as far as plans depend on it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use serde::Serialize;
+
+use super::Action;
+use crate::model::{
+    Backend, Destination, DestinationKey, Frontend, NatElements, Protocol, VirtualServer,
+};
+
+/// An entry of the frontend map.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+pub struct FrontendEntry {
+    /// Names the frontend in flow entries and counters; at least 1.
+    pub id: u32,
+    /// Flows of the frontend may be learned.
+    pub learn: bool,
+}
+
+/// A virtual server in IPVS.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ObservedServer {
+    /// Its settings.
+    pub virtual_server: VirtualServer,
+    /// Its destinations.
+    pub destinations: BTreeMap<DestinationKey, Destination>,
+    /// The ledger says that we made it. What we did not make is never changed.
+    pub owned: bool,
+}
+
+/// The state of the node.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Observed {
+    /// The device that carries the VIPs exists and is set up.
+    pub device: bool,
+    /// Addresses that we route to this node.
+    pub vips: BTreeSet<IpAddr>,
+    /// All virtual servers in IPVS, ours and others'.
+    pub servers: BTreeMap<Frontend, ObservedServer>,
+    /// Elements of our nft table; `None` when the table is missing or of another version.
+    pub nat: Option<NatElements>,
+    /// The frontend map.
+    pub frontends: BTreeMap<Frontend, FrontendEntry>,
+    /// The backend map: ids.
+    pub backends: BTreeMap<Backend, u32>,
+    /// The BPF maps exist; without them a plan holds no action on them.
+    pub fast_path: bool,
+}
+
+impl Observed {
+    /// Takes up the effect of an action that succeeded.
+    pub fn apply(&mut self, action: &Action) {
+        match action {
+            Action::PutDevice => self.device = true,
+            Action::PutVip(addr) => {
+                self.vips.insert(*addr);
+            }
+            Action::RemoveVip(addr) => {
+                self.vips.remove(addr);
+            }
+            Action::InstallNat(elements) => self.nat = Some(elements.clone()),
+            Action::ChangeNat { added, removed } => {
+                self.nat = self.nat.as_ref().map(|held| held.minus(removed).plus(added));
+            }
+            Action::PutBackend { backend, id } => {
+                self.backends.insert(*backend, *id);
+            }
+            Action::RemoveBackend { backend, .. } => {
+                self.backends.remove(backend);
+            }
+            Action::PutFrontend { frontend, entry } => {
+                self.frontends.insert(*frontend, *entry);
+            }
+            Action::RemoveFrontend(frontend) => {
+                self.frontends.remove(frontend);
+            }
+            Action::Invalidate { .. } => {}
+            Action::PutVirtualServer(virtual_server) => self.put_virtual_server(*virtual_server),
+            Action::RemoveVirtualServer(frontend) => {
+                self.servers.remove(frontend);
+            }
+            Action::PutDestination { frontend, destination } => {
+                if let Some(server) = self.servers.get_mut(frontend) {
+                    server.destinations.insert(destination.key, *destination);
+                }
+            }
+            Action::RemoveDestination { frontend, key } => {
+                if let Some(server) = self.servers.get_mut(frontend) {
+                    server.destinations.remove(key);
+                }
+            }
+        }
+    }
+
+    /// Returns the id in the backend map of a destination of a virtual server.
+    pub(super) fn backend_id(&self, key: DestinationKey, protocol: Protocol) -> Option<u32> {
+        self.backends.get(&Backend::new(key, protocol)).copied()
+    }
+
+    fn put_virtual_server(&mut self, virtual_server: VirtualServer) {
+        self.servers
+            .entry(virtual_server.frontend)
+            .and_modify(|server| server.virtual_server = virtual_server)
+            .or_insert_with(|| ObservedServer {
+                virtual_server,
+                destinations: BTreeMap::new(),
+                owned: true,
+            });
+    }
+}

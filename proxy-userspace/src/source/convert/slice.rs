@@ -1,0 +1,154 @@
+//! EndpointSlices.
+
+use std::net::IpAddr;
+
+use serde_saphyr::Location;
+
+use super::{
+    Identity, address,
+    scope::{Scope, object_of},
+    service::protocol,
+};
+use crate::{
+    model::{Endpoint, EndpointPort, EndpointSlice, Notice, ServiceName, SliceName},
+    source::{
+        Fault,
+        manifest::{Conditions, EndpointFields, Manifest, Object, PortFields},
+    },
+};
+
+/// The address types that can be forwarded to.
+#[derive(Clone, Copy)]
+enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+impl Family {
+    fn has(self, addr: IpAddr) -> bool {
+        match self {
+            Self::Ipv4 => addr.is_ipv4(),
+            Self::Ipv6 => addr.is_ipv6(),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "IPv4",
+            Self::Ipv6 => "IPv6",
+        }
+    }
+}
+
+/// Converts an EndpointSlice. Returns `None` for one that belongs to no Service or has host names
+/// instead of addresses, with a notice, and for one with problems.
+pub(super) fn convert(
+    scope: &mut Scope<'_>,
+    identity: &Identity,
+    at: Location,
+    fields: &Manifest,
+    notices: &mut Vec<Notice>,
+) -> Option<EndpointSlice> {
+    let slice = SliceName { namespace: identity.namespace.clone(), name: identity.name.clone() };
+    let metadata = fields.metadata.as_ref().and_then(object_of)?;
+    let labels = scope.object(metadata.labels.as_ref(), "metadata.labels");
+    let service = labels.and_then(|labels| {
+        scope.text(&labels.service_name, "metadata.labels[kubernetes.io/service-name]")
+    });
+    let Some(service) = service.filter(|service| !service.is_empty()) else {
+        notices.push(Notice::SliceWithoutService { slice });
+        return None;
+    };
+    let Some(family) = family(scope, fields, at)? else {
+        notices.push(Notice::SliceOfNames { slice });
+        return None;
+    };
+    let service = ServiceName { namespace: identity.namespace.clone(), name: service.to_owned() };
+    let ports = scope.array(&fields.ports, "ports").iter().enumerate();
+    let ports: Vec<_> = ports.filter_map(|(index, node)| port(scope, node, index)).collect();
+    let endpoints = scope.array(&fields.endpoints, "endpoints").iter().enumerate();
+    let endpoints: Vec<_> =
+        endpoints.filter_map(|(index, node)| endpoint(scope, node, index, family)).collect();
+    Some(EndpointSlice { name: slice, service, ports, endpoints })
+}
+
+/// Returns the address type, `Some(None)` for FQDN.
+fn family(scope: &mut Scope<'_>, fields: &Manifest, at: Location) -> Option<Option<Family>> {
+    let cure = "write addressType: IPv4";
+    let node_at = fields.address_type.as_ref().map_or(at, |node| node.referenced);
+    match scope.required_text(&fields.address_type, at, "addressType", cure)? {
+        "IPv4" => Some(Some(Family::Ipv4)),
+        "IPv6" => Some(Some(Family::Ipv6)),
+        "FQDN" => Some(None),
+        other => {
+            let (found, choices) = (other.to_owned(), "IPv4, IPv6 or FQDN");
+            scope.report(node_at, "addressType", Fault::UnknownValue { found, choices });
+            None
+        }
+    }
+}
+
+/// Reads a port. One without a number means all ports, which nothing can be forwarded to.
+fn port(scope: &mut Scope<'_>, node: &Object<PortFields>, index: usize) -> Option<EndpointPort> {
+    let fields = scope.object(Some(node), format_args!("ports[{index}]"))?;
+    let name = scope.text(&fields.name, format_args!("ports[{index}].name")).unwrap_or_default();
+    let protocol = protocol(scope, &fields.protocol, format_args!("ports[{index}].protocol"));
+    let port = scope.port(&fields.port, format_args!("ports[{index}].port"));
+    Some(EndpointPort { name: name.to_owned(), protocol: protocol?, port: port? })
+}
+
+fn endpoint(
+    scope: &mut Scope<'_>,
+    node: &Object<EndpointFields>,
+    index: usize,
+    family: Family,
+) -> Option<Endpoint> {
+    let path = format!("endpoints[{index}]");
+    let fields = scope.object(Some(node), &path)?;
+    let addr = addr(scope, node, fields, &path, family);
+    let node_name = scope.text(&fields.node_name, format_args!("{path}.nodeName"));
+    let zone = scope.text(&fields.zone, format_args!("{path}.zone"));
+    let path = format!("{path}.conditions");
+    let conditions = scope.object(fields.conditions.as_ref(), &path);
+    let mut condition = |name: &str, of: fn(&Conditions) -> &Option<_>| {
+        scope.flag(of(conditions?), format_args!("{path}.{name}"))
+    };
+    let ready = condition("ready", |conditions| &conditions.ready).unwrap_or(true);
+    let serving = condition("serving", |conditions| &conditions.serving).unwrap_or(ready);
+    let terminating = condition("terminating", |conditions| &conditions.terminating);
+    Some(Endpoint {
+        addr: addr?,
+        ready,
+        serving,
+        terminating: terminating.unwrap_or(false),
+        node: node_name.map(str::to_owned),
+        zone: zone.map(str::to_owned),
+    })
+}
+
+/// Reads the addresses, and returns the first: the others are the same endpoint (KEP-752).
+fn addr(
+    scope: &mut Scope<'_>,
+    node: &Object<EndpointFields>,
+    fields: &EndpointFields,
+    path: &str,
+    family: Family,
+) -> Option<IpAddr> {
+    let nodes = scope.array(&fields.addresses, format_args!("{path}.addresses"));
+    if nodes.is_empty() {
+        let cure = "write one address";
+        scope.report(node.referenced, format_args!("{path}.addresses"), Fault::Missing { cure });
+    }
+    let mut first = None;
+    for (index, node) in nodes.iter().enumerate() {
+        let field = format!("{path}.addresses[{index}]");
+        let Some(text) = scope.leaf_text(node, &field) else { continue };
+        let Some(addr) = address::host(scope, node, text, &field) else { continue };
+        if !family.has(addr) {
+            let family = family.name();
+            scope.report(node.referenced, field, Fault::OtherFamily { addr, family });
+        }
+        first = first.or(Some(addr));
+    }
+    first
+}

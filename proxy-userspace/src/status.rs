@@ -1,0 +1,226 @@
+//! What the agent last said of itself: a small file that any verb can read.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// The agent's own account, written after every pass.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Version of the agent.
+    pub version: String,
+    /// Process id of the agent.
+    pub pid: u32,
+    /// Everything that is wanted is in the kernel.
+    pub ready: bool,
+    /// Where Services come from.
+    pub source: String,
+    /// Why the source cannot be read now; the last good state stays.
+    pub source_error: Option<String>,
+    /// Services with forwarding state.
+    pub services: usize,
+    /// Frontends that are served.
+    pub frontends: usize,
+    /// The last pass.
+    pub last_reconcile: Pass,
+    /// What was asked for and is not done, a sentence each.
+    pub notices: Vec<String>,
+    /// The fast path.
+    pub fast_path: FastPathReport,
+    /// Interfaces, by index.
+    pub interfaces: Vec<InterfaceReport>,
+}
+
+/// One comparison of what should be with what is.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Pass {
+    /// Seconds since 1970.
+    pub at: u64,
+    /// Milliseconds it took.
+    pub duration_ms: u64,
+    /// Changes that it made.
+    pub actions: usize,
+    /// Changes that failed, a sentence each.
+    pub errors: Vec<String>,
+}
+
+/// Whether established flows take the fast path, and if not, why.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct FastPathReport {
+    /// `on`, `observe` or `off`.
+    pub mode: String,
+    /// Why it is off; empty when it is as wanted.
+    pub reason: String,
+}
+
+/// The fast path on one interface.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct InterfaceReport {
+    /// Interface name.
+    pub name: String,
+    /// Interface index.
+    pub index: u32,
+    /// `fast` or `off`.
+    pub mode: String,
+    /// Why it is off; empty when it is not.
+    pub reason: String,
+}
+
+/// An error of the state directory.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file of the state directory cannot be read or written.
+    #[error("{operation} {path}")]
+    File {
+        /// `read`, `write` or `lock`.
+        operation: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+    /// Another agent holds the lock.
+    #[error(
+        "another passlane agent runs with state directory {0}: stop it, or give this one its own \
+         --state-dir, --bpffs and network namespace"
+    )]
+    Running(PathBuf),
+    /// The report is not one that this version wrote.
+    #[error("read {path}: not a report of this version; restart the agent")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Cause.
+        source: serde_json::Error,
+    },
+}
+
+/// The lock that says an agent runs; released when the process ends, however it ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::File { operation, path: path.to_owned(), source }
+}
+
+fn report_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("status.json")
+}
+
+fn lock_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("agent.lock")
+}
+
+impl Lock {
+    /// Takes the lock, making the directory when it is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Running`] when another agent has it.
+    pub fn take(state_dir: &Path) -> Result<Self, Error> {
+        let path = lock_path(state_dir);
+        fs::create_dir_all(state_dir).map_err(failed("write", state_dir))?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(failed("lock", &path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(fs::TryLockError::WouldBlock) => Err(Error::Running(state_dir.to_owned())),
+            Err(fs::TryLockError::Error(source)) => Err(failed("lock", &path)(source)),
+        }
+    }
+
+    /// Says whether an agent holds the lock.
+    pub fn is_taken(state_dir: &Path) -> bool {
+        File::open(lock_path(state_dir)).is_ok_and(|file| {
+            matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
+        })
+    }
+}
+
+impl Report {
+    /// Writes the report; a reader sees the old one or the new one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`].
+    pub fn write(&self, state_dir: &Path) -> Result<(), Error> {
+        let path = report_path(state_dir);
+        let beside = path.with_extension("new");
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|source| Error::Format { path: path.clone(), source })?;
+        fs::write(&beside, text)
+            .and_then(|()| fs::rename(&beside, &path))
+            .map_err(failed("write", &path))
+    }
+
+    /// Reads the last report; `None` when no agent has written one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] and [`Error::Format`].
+    pub fn read(state_dir: &Path) -> Result<Option<Self>, Error> {
+        let path = report_path(state_dir);
+        match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text)
+                .map(Some)
+                .map_err(|source| Error::Format { path, source }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(failed("read", &path)(source)),
+        }
+    }
+
+    /// Removes what the agent left in the state directory, and the directory when it is empty.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`].
+    pub fn remove(state_dir: &Path) -> Result<(), Error> {
+        for path in [report_path(state_dir), lock_path(state_dir), state_dir.join("ledger.jsonl")] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("remove", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        // What else is in there is not ours.
+        let _ = fs::remove_dir(state_dir);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_agent_is_refused_while_the_first_runs() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(!Lock::is_taken(directory.path()));
+        let lock = Lock::take(directory.path()).unwrap();
+        assert!(Lock::is_taken(directory.path()));
+        assert!(matches!(Lock::take(directory.path()), Err(Error::Running(_))));
+        drop(lock);
+        assert!(!Lock::is_taken(directory.path()));
+        assert!(Lock::take(directory.path()).is_ok());
+    }
+
+    #[test]
+    fn a_report_is_read_as_it_was_written() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(Report::read(directory.path()).unwrap(), None);
+        let report = Report { version: "1".into(), services: 3, ..Report::default() };
+        report.write(directory.path()).unwrap();
+        assert_eq!(Report::read(directory.path()).unwrap(), Some(report));
+    }
+}

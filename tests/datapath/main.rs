@@ -1,0 +1,23 @@
+//! L2: whole packets through the real programs, by `BPF_PROG_TEST_RUN` on this machine's kernel.
+
+mod packets;
+mod stage;
+mod table;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let missing = stage::missing();
+    let trials = table::cases()
+        .into_iter()
+        .map(|(name, case)| {
+            if let Some(reason) = &missing {
+                println!("SKIP {name}: {reason}");
+            }
+            Trial::test(name, move || case().map_err(|error| Failed::from(format!("{error:#}"))))
+                .with_ignored_flag(missing.is_some())
+        })
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit();
+}
