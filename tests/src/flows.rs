@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
+use proxy_common::reason::{Class, Reason};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -56,9 +57,6 @@ pub fn flow(agent: &Agent, source: SocketAddr, destination: SocketAddr) -> Resul
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters(BTreeMap<String, u64>);
 
-/// Not a packet of a known Service: it is nobody's miss.
-const NOT_OURS: &[&str] = &["not_service", "not_ip", "disabled", "host_bound"];
-
 impl Counters {
     /// Reads them from `passlane status`.
     pub fn read(agent: &Agent) -> Result<Self> {
@@ -88,14 +86,13 @@ impl Counters {
     /// Packets the fast path forwarded.
     #[must_use]
     pub fn hits(&self) -> u64 {
-        self.of("hit")
+        self.of_class(Class::Fast)
     }
 
     /// Packets of known Services that took the slow path.
     #[must_use]
     pub fn slow(&self) -> u64 {
-        let ours = |name: &&String| *name != "hit" && !NOT_OURS.contains(&name.as_str());
-        self.0.keys().filter(ours).map(|name| self.of(name)).sum()
+        self.of_class(Class::Slow)
     }
 
     /// The part of the packets of known Services that took the fast path, 0 to 1.
@@ -103,6 +100,11 @@ impl Counters {
     pub fn share(&self) -> f64 {
         let all = self.hits() + self.slow();
         if all == 0 { 0.0 } else { self.hits() as f64 / all as f64 }
+    }
+
+    fn of_class(&self, class: Class) -> u64 {
+        let reasons = Reason::ALL.iter().filter(|reason| reason.class() == class);
+        reasons.map(|reason| self.of(reason.name())).sum()
     }
 }
 
@@ -113,7 +115,7 @@ mod tests {
     #[test]
     fn a_packet_of_no_service_does_not_lower_the_share() {
         let status = serde_json::json!(
-            {"counters": {"hit": 90, "no_flow": 4, "refresh": 6, "not_service": 1000}}
+            {"counters": {"hit": 90, "no_flow": 4, "elected": 6, "not_service": 1000}}
         );
         let counters = Counters::of_status(&status).unwrap();
         assert_eq!((counters.hits(), counters.slow()), (90, 10));

@@ -37,7 +37,7 @@ fn main() {
         maps::SCENARIOS,
         interfaces::SCENARIOS,
         preconditions::SCENARIOS,
-        preconditions::ANYWHERE,
+        preconditions::UNLOADING,
     ];
     let trials = groups.into_iter().flatten().map(scenario::Scenario::trial).collect();
     libtest_mimic::run(&arguments, trials).exit();

@@ -37,20 +37,20 @@ fn malformed_manifest_keeps_last_good_state() -> Result<()> {
     let line = stage.agent.wait_log(&["web.yaml:"])?;
     ensure!(names_a_position(&line, "web.yaml"), "no file:line:column in {line:?}");
     all_served(&stage)?;
-    wait_errors(&stage, "web.yaml")?;
+    wait_complaint(&stage, "web.yaml")?;
     stage.manifests.write("web.yaml", &ServiceObject::web(&[11, 13]).yaml())?;
     wait_destinations(&stage, 2)?;
-    wait_no_errors(&stage)
+    wait_no_complaint(&stage, "web.yaml")
 }
 
 fn unreadable_manifest_keeps_last_good_state() -> Result<()> {
     let stage = Stage::start(&[])?;
     let link = stage.manifests.directory().join("broken.yaml");
     symlink("nowhere.yaml", &link).context("a link to nothing")?;
-    wait_errors(&stage, "broken.yaml")?;
+    wait_complaint(&stage, "broken.yaml")?;
     all_served(&stage)?;
     stage.manifests.remove("broken.yaml")?;
-    wait_no_errors(&stage)
+    wait_no_complaint(&stage, "broken.yaml")
 }
 
 fn unknown_kind_is_named_and_the_rest_is_served() -> Result<()> {
@@ -93,21 +93,26 @@ fn wait_destinations(stage: &Stage, count: usize) -> Result<()> {
     .with_context(|| format!("{last:?}\n{}", stage.agent.log()))
 }
 
-/// Waits until the status has an error about `subject`.
-fn wait_errors(stage: &Stage, subject: &str) -> Result<()> {
-    wait::until_true(&format!("the status has an error about {subject}"), wait::PATIENCE, || {
-        let errors = &stage.agent.status()?["last_reconcile"]["errors"];
-        Ok(errors.to_string().contains(subject))
+/// Waits until the status complains about `subject`.
+fn wait_complaint(stage: &Stage, subject: &str) -> Result<()> {
+    wait::until_true(&format!("the status complains about {subject}"), wait::PATIENCE, || {
+        Ok(complaints(stage)?.contains(subject))
     })
     .with_context(|| stage.agent.log())
 }
 
-fn wait_no_errors(stage: &Stage) -> Result<()> {
-    wait::until_true("the status has no error", wait::PATIENCE, || {
-        let errors = &stage.agent.status()?["last_reconcile"]["errors"];
-        Ok(errors.as_array().is_some_and(Vec::is_empty))
+fn wait_no_complaint(stage: &Stage, subject: &str) -> Result<()> {
+    wait::until_true(&format!("the status is silent about {subject}"), wait::PATIENCE, || {
+        Ok(!complaints(stage)?.contains(subject))
     })
     .with_context(|| stage.agent.log())
+}
+
+/// All that the status has to complain about.
+fn complaints(stage: &Stage) -> Result<String> {
+    let status = stage.agent.status()?;
+    let errors = &status["last_reconcile"]["errors"];
+    Ok(format!("{errors}\n{}\n{}", status["source_error"], status["notices"]))
 }
 
 /// Whether `line` has `file:<number>:<number>`.

@@ -1,8 +1,9 @@
 //! The flow table is a cache: too small or foreign, it costs speed and never a connection.
 
 use anyhow::{Context as _, Result, ensure};
-use proxy_tests::http::Connection;
-use proxy_tests::objects::WEB_FRONTEND;
+use proxy_tests::dns::Resolver;
+use proxy_tests::flows;
+use proxy_tests::objects::{DNS_FRONTEND, WEB_FRONTEND};
 use proxy_tests::process;
 use proxy_tests::stage::Stage;
 
@@ -15,21 +16,24 @@ scenarios! { AGENT =>
 }
 
 fn full_flow_map_keeps_serving() -> Result<()> {
-    const CONNECTIONS: usize = 120;
-    let stage = Stage::start(&["--flow-entries", "64"])?;
+    // Two entries a flow: more than the smallest table that the agent accepts.
+    const FLOWS: usize = 700;
+    let stage = Stage::start(&["--flow-entries", "1024"])?;
     let client = stage.client()?;
     let mut open = Vec::new();
-    for number in 0..CONNECTIONS {
-        let mut connection = Connection::open(&client, WEB_FRONTEND)?;
-        let backend = connection.get("/").with_context(|| format!("connection {number}"))?;
-        open.push((connection, backend));
+    for number in 0..FLOWS {
+        let mut resolver = Resolver::open(&client, DNS_FRONTEND)?;
+        let backend = resolver.ask().with_context(|| format!("flow {number}"))?;
+        open.push((resolver, backend));
     }
     for round in 0..8 {
-        for (number, (connection, backend)) in open.iter_mut().enumerate() {
-            let place = || format!("connection {number}, round {round}");
-            ensure!(connection.get("/").with_context(place)? == *backend, "{} moved", place());
+        for (number, (resolver, backend)) in open.iter_mut().enumerate() {
+            let place = || format!("flow {number}, round {round}");
+            ensure!(resolver.ask().with_context(place)? == *backend, "{} moved", place());
         }
     }
+    let flows = flows::flows(&stage.agent)?.len();
+    ensure!((512..=1024).contains(&flows), "{flows} entries: the table was not full");
     Ok(())
 }
 

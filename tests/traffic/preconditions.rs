@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use proxy_tests::agent::binary;
 use proxy_tests::ending::{refuses, said};
-use proxy_tests::hidden::{Hidden, NoIpvs, output_without};
+use proxy_tests::hidden::{Hidden, Unloaded, output_without};
 use proxy_tests::http::get_once;
 use proxy_tests::objects::{Manifests, WEB_FRONTEND};
 use proxy_tests::stage::Stage;
@@ -17,17 +17,20 @@ scenarios! { AGENT =>
     not_root_is_refused,
     flowtable_present_is_refused,
     kube_ipvs0_of_another_kind_is_refused,
-    missing_nft_is_said,
     missing_bpffs_is_said_or_served_without,
     missing_btf_is_said_or_served_without,
 }
 
-/// Runs on machines without IPVS, and on those where it can be unloaded.
-pub(crate) const ANYWHERE: &[Scenario] = &[Scenario {
-    name: "missing_ipvs_is_refused",
-    needs: &[Need::Root, Need::Agent],
-    run: missing_ipvs_is_refused,
-}];
+/// Scenarios that unload a module. They come last: what they need is only there in a guest, or was
+/// never there.
+pub(crate) const UNLOADING: &[Scenario] = &[
+    Scenario {
+        name: "missing_ipvs_is_refused",
+        needs: &[Need::Root, Need::Agent],
+        run: missing_ipvs_is_refused,
+    },
+    Scenario { name: "missing_nft_is_refused", needs: AGENT, run: missing_nft_is_refused },
+];
 
 fn not_root_is_refused() -> Result<()> {
     let stage = Stage::without_agent(&[])?;
@@ -48,36 +51,26 @@ fn not_root_is_refused() -> Result<()> {
 }
 
 fn missing_ipvs_is_refused() -> Result<()> {
-    let topology = Topology::with_pods(&[])?;
-    let manifests = Manifests::examples_in(topology.directory())?;
-    let absent =
-        if Path::new("/proc/net/ip_vs").exists() { Some(NoIpvs::enforce()?) } else { None };
-    let (source, binary) = (source(&manifests), binary()?);
-    let command = [&*binary.to_string_lossy(), "run", "--source", &source];
-    let output = output_without(&topology.node, Hidden::Modules, &command)?;
-    drop(absent);
-    said(output.status, &String::from_utf8_lossy(&output.stderr), &["ip_vs"])
+    refused_without_module("ip_vs", "/proc/net/ip_vs")
 }
 
-fn missing_nft_is_said() -> Result<()> {
-    let stage = Stage::without_agent(&[])?;
-    let (source, binary) = (source(&stage.manifests), binary()?);
-    let state_dir = stage.topology.state_dir().display().to_string();
-    let output = stage.topology.node.output(
-        "timeout",
-        &[
-            "10",
-            "env",
-            "PATH=/nowhere",
-            &binary.to_string_lossy(),
-            "run",
-            "--source",
-            &source,
-            "--state-dir",
-            &state_dir,
-        ],
-    )?;
-    said(output.status, &String::from_utf8_lossy(&output.stderr), &["nft"])
+fn missing_nft_is_refused() -> Result<()> {
+    refused_without_module("nf_tables", "/sys/module/nf_tables")
+}
+
+/// The agent must say so when `module`, seen at `sign` when present, is missing.
+fn refused_without_module(module: &'static str, sign: &str) -> Result<()> {
+    // No traffic and no rules: whatever else uses the module would keep it loaded.
+    let topology = Topology::with_pods(&[])?;
+    let manifests = Manifests::examples_in(topology.directory())?;
+    let unloaded = Path::new(sign).exists().then(|| Unloaded::enforce(module)).transpose()?;
+    let (source, binary) = (source(&manifests), binary()?);
+    let state_dir = topology.state_dir().display().to_string();
+    let command =
+        [&*binary.to_string_lossy(), "run", "--source", &source, "--state-dir", &state_dir];
+    let output = output_without(&topology.node, Hidden::Modules, &command)?;
+    drop(unloaded);
+    said(output.status, &String::from_utf8_lossy(&output.stderr), &[module])
 }
 
 fn missing_bpffs_is_said_or_served_without() -> Result<()> {
