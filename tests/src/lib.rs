@@ -1,1 +1,23 @@
-//! Specification harness.
+//! The traffic harness: a node with pods in namespaces, servers and clients in them, and the real
+//! agent. Everything it makes is named after its process and removed when dropped.
+
+pub mod agent;
+pub mod demo;
+pub mod dns;
+pub mod ending;
+pub mod flows;
+pub mod hidden;
+pub mod http;
+pub mod ipvs;
+pub mod netns;
+pub mod node_state;
+pub mod objects;
+pub mod process;
+pub mod residue;
+pub mod slow_path;
+pub mod spread;
+pub mod stage;
+pub mod topology;
+pub mod transfer;
+pub mod wait;
+pub mod workload;

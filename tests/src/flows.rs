@@ -1,0 +1,124 @@
+//! The agent's view of its fast path, as `passlane flows` and `passlane status` print it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result};
+use proxy_common::reason::{Class, Reason};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::agent::Agent;
+
+/// One entry of the flow table: one direction of a connection.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Flow {
+    /// Sender, as packets arrive.
+    pub source: SocketAddr,
+    /// Receiver, as packets arrive.
+    pub destination: SocketAddr,
+    /// `TCP` or `UDP`.
+    pub protocol: String,
+    /// The interface packets arrive on.
+    pub interface: String,
+    /// Sender, as packets leave.
+    pub new_source: SocketAddr,
+    /// Receiver, as packets leave.
+    pub new_destination: SocketAddr,
+    /// `learning`, `active` or `closing`.
+    pub state: String,
+    /// Packets the fast path forwarded.
+    pub packets: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+}
+
+impl Flow {
+    /// Whether packets of this flow take the fast path.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.state == "active"
+    }
+}
+
+/// Returns all flows.
+pub fn flows(agent: &Agent) -> Result<Vec<Flow>> {
+    let json = agent.json("flows")?;
+    serde_json::from_value(json.clone()).with_context(|| format!("flows: {json}"))
+}
+
+/// Returns the flow from `source` to `destination`, if there is one.
+pub fn flow(agent: &Agent, source: SocketAddr, destination: SocketAddr) -> Result<Option<Flow>> {
+    let wanted = |flow: &Flow| flow.source == source && flow.destination == destination;
+    Ok(flows(agent)?.into_iter().find(wanted))
+}
+
+/// Packets by what became of them: `hit`, and the reasons for the slow path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters(BTreeMap<String, u64>);
+
+impl Counters {
+    /// Reads them from `passlane status`.
+    pub fn read(agent: &Agent) -> Result<Self> {
+        Self::of_status(&agent.status()?)
+    }
+
+    /// Takes them from a status.
+    pub fn of_status(status: &Value) -> Result<Self> {
+        let counters = status["counters"].clone();
+        Ok(Self(serde_json::from_value(counters).with_context(|| format!("counters: {status}"))?))
+    }
+
+    /// Packets since `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let since =
+            |(name, count): (&String, &u64)| (name.clone(), count.saturating_sub(before.of(name)));
+        Self(self.0.iter().map(since).collect())
+    }
+
+    /// Packets counted under `name`.
+    #[must_use]
+    pub fn of(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or_default()
+    }
+
+    /// Packets the fast path forwarded.
+    #[must_use]
+    pub fn hits(&self) -> u64 {
+        self.of_class(Class::Fast)
+    }
+
+    /// Packets of known Services that took the slow path.
+    #[must_use]
+    pub fn slow(&self) -> u64 {
+        self.of_class(Class::Slow)
+    }
+
+    /// The part of the packets of known Services that took the fast path, 0 to 1.
+    #[must_use]
+    pub fn share(&self) -> f64 {
+        let all = self.hits() + self.slow();
+        if all == 0 { 0.0 } else { self.hits() as f64 / all as f64 }
+    }
+
+    fn of_class(&self, class: Class) -> u64 {
+        let reasons = Reason::ALL.iter().filter(|reason| reason.class() == class);
+        reasons.map(|reason| self.of(reason.name())).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_of_no_service_does_not_lower_the_share() {
+        let status = serde_json::json!(
+            {"counters": {"hit": 90, "no_flow": 4, "elected": 6, "not_service": 1000}}
+        );
+        let counters = Counters::of_status(&status).unwrap();
+        assert_eq!((counters.hits(), counters.slow()), (90, 10));
+        assert!((counters.share() - 0.9).abs() < f64::EPSILON);
+    }
+}

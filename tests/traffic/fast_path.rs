@@ -1,0 +1,110 @@
+//! Established flows leave netfilter and IPVS behind, and IPVS still knows them.
+//!
+//! Each claim is checked twice: by the agent's own counters, and by an nft counter that sees only
+//! what the slow path carries.
+
+use std::net::SocketAddr;
+
+use anyhow::{Result, ensure};
+use proxy_tests::flows::{self, Counters};
+use proxy_tests::ipvs;
+use proxy_tests::objects::{DNS_FRONTEND, WEB_FRONTEND};
+use proxy_tests::slow_path;
+use proxy_tests::stage::Stage;
+use proxy_tests::transfer::{Blob, SIXTY_FOUR_MIB};
+
+use crate::scenario::{AGENT, scenarios};
+
+scenarios! { AGENT =>
+    established_tcp_flow_moves_to_the_fast_path,
+    udp_flow_moves_to_the_fast_path,
+    long_transfer_is_fast_and_arrives_unchanged,
+    fast_path_off_serves_everything_on_the_slow_path,
+}
+
+fn established_tcp_flow_moves_to_the_fast_path() -> Result<()> {
+    let stage = Stage::start(&[])?;
+    let mut connection = stage.fast_connection(WEB_FRONTEND)?;
+    let local = connection.local()?;
+    let backend = connection.get("/")?;
+    let slow_part = slow_part_of(&stage, local, || {
+        for _ in 0..300 {
+            ensure!(connection.get("/")? == backend, "the backend changed");
+        }
+        Ok(())
+    })?;
+    ensure!(slow_part <= 0.1, "{slow_part:.2} of the packets took the slow path");
+
+    let flow = flows::flow(&stage.agent, local, WEB_FRONTEND)?;
+    ensure!(flow.as_ref().is_some_and(|flow| flow.packets >= 250), "{flow:?}");
+    let entry = ipvs::entry(&stage.topology.node, local, WEB_FRONTEND)?;
+    let known = entry.as_ref().zip(flow).is_some_and(|(entry, flow)| {
+        entry.state == "ESTABLISHED" && entry.destination == flow.new_destination
+    });
+    ensure!(known, "IPVS lost the connection or has another backend: {entry:?}");
+    Ok(())
+}
+
+fn udp_flow_moves_to_the_fast_path() -> Result<()> {
+    let stage = Stage::start(&[])?;
+    let mut resolver = stage.fast_resolver(DNS_FRONTEND)?;
+    let (local, backend) = (resolver.local()?, resolver.ask()?);
+    let slow_part = slow_part_of(&stage, local, || {
+        for _ in 0..300 {
+            ensure!(resolver.ask()? == backend, "the backend changed");
+        }
+        Ok(())
+    })?;
+    ensure!(slow_part <= 0.1, "{slow_part:.2} of the packets took the slow path");
+    ensure!(ipvs::entry(&stage.topology.node, local, DNS_FRONTEND)?.is_some(), "IPVS lost it");
+    Ok(())
+}
+
+fn long_transfer_is_fast_and_arrives_unchanged() -> Result<()> {
+    let stage = Stage::start(&[])?;
+    let mut connection = stage.fast_connection(WEB_FRONTEND)?;
+    let before = Counters::read(&stage.agent)?;
+    let local = connection.local()?;
+    let slow_part = slow_part_of(&stage, local, || {
+        let digest = connection.download(SIXTY_FOUR_MIB, |_| ())?;
+        ensure!(digest == Blob::of(SIXTY_FOUR_MIB).digest(), "download changed on the way");
+        let digest = connection.upload(SIXTY_FOUR_MIB / 4)?;
+        ensure!(digest == Blob::of(SIXTY_FOUR_MIB / 4).digest(), "upload changed on the way");
+        Ok(())
+    })?;
+    let counters = Counters::read(&stage.agent)?.since(&before);
+    ensure!(slow_part <= 0.1, "{slow_part:.2} of the packets took the slow path");
+    ensure!(counters.share() >= 0.9, "{:.2} of the packets: {counters:?}", counters.share());
+    Ok(())
+}
+
+fn fast_path_off_serves_everything_on_the_slow_path() -> Result<()> {
+    let stage = Stage::start(&["--fast-path", "off"])?;
+    let mut connection = proxy_tests::http::Connection::open(&stage.client()?, WEB_FRONTEND)?;
+    let local = connection.local()?;
+    let slow_part = slow_part_of(&stage, local, || {
+        for _ in 0..50 {
+            connection.get("/")?;
+        }
+        Ok(())
+    })?;
+    ensure!(slow_part >= 0.99, "only {slow_part:.2} of the packets took the slow path");
+    Ok(())
+}
+
+/// Runs `traffic` from the client pod's port `local` and returns the part of its packets that
+/// netfilter in the node saw.
+fn slow_part_of(
+    stage: &Stage,
+    local: SocketAddr,
+    traffic: impl FnOnce() -> Result<()>,
+) -> Result<f64> {
+    let node = &stage.topology.node;
+    let client = stage.topology.pod("client")?;
+    let flow = format!("ip saddr {} th sport {}", local.ip(), local.port());
+    slow_path::watch(node, "flow", &flow)?;
+    let sent_before = slow_path::sent_by(&client.namespace, "eth0")?;
+    traffic()?;
+    let sent = slow_path::sent_by(&client.namespace, "eth0")? - sent_before;
+    Ok(slow_path::seen(node, "flow")?.packets as f64 / sent as f64)
+}

@@ -1,0 +1,111 @@
+//! A scenario: its name, what it needs, and when it is skipped.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use anyhow::Result;
+use libtest_mimic::{Failed, Trial};
+use proxy_tests::{agent, process};
+
+/// One behaviour, named by a sentence.
+pub(crate) struct Scenario {
+    /// The name of the function that checks it.
+    pub(crate) name: &'static str,
+    /// What it cannot do without.
+    pub(crate) needs: &'static [Need],
+    /// The check.
+    pub(crate) run: fn() -> Result<()>,
+}
+
+/// What a machine may lack.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Need {
+    /// Namespaces can be made.
+    Root,
+    /// The kernel has IPVS.
+    Ipvs,
+    /// The agent was built.
+    Agent,
+    /// A program is installed.
+    Program(&'static str),
+}
+
+/// What every scenario with an agent needs.
+pub(crate) const AGENT: &[Need] = &[
+    Need::Root,
+    Need::Ipvs,
+    Need::Agent,
+    Need::Program("ipvsadm"),
+    Need::Program("nft"),
+    Need::Program("conntrack"),
+];
+
+/// The scenarios of a file, each a function of that name.
+macro_rules! scenarios {
+    ($needs:expr => $($name:ident),+ $(,)?) => {
+        pub(crate) const SCENARIOS: &[$crate::scenario::Scenario] = &[
+            $($crate::scenario::Scenario { name: stringify!($name), needs: $needs, run: $name }),+
+        ];
+    };
+}
+pub(crate) use scenarios;
+
+impl Scenario {
+    /// The test, ignored when something it needs is missing.
+    pub(crate) fn trial(&'static self) -> Trial {
+        let lacking = self.needs.iter().find_map(|need| need.lack().map(|why| (need, why)));
+        match lacking {
+            None => Trial::test(self.name, || (self.run)().map_err(shown)),
+            Some((need, why)) if need.is_required() => {
+                let why = format!("required but missing: {why}");
+                Trial::test(self.name, move || Err(Failed::from(why)))
+            }
+            Some((_, why)) => {
+                eprintln!("SKIP {}: {why}", self.name);
+                Trial::test(self.name, || Ok(())).with_ignored_flag(true)
+            }
+        }
+    }
+}
+
+fn shown(error: anyhow::Error) -> Failed {
+    Failed::from(format!("{error:?}"))
+}
+
+impl Need {
+    fn lack(self) -> Option<String> {
+        match self {
+            Self::Root => (!rustix::process::geteuid().is_root()).then(|| "not root".to_owned()),
+            Self::Ipvs => ipvs_lack().clone(),
+            Self::Agent => agent::binary().err().map(|error| error.to_string()),
+            Self::Program(name) => {
+                (!process::exists(name)).then(|| format!("{name} is not installed"))
+            }
+        }
+    }
+
+    fn is_required(self) -> bool {
+        let variable = match self {
+            Self::Root => "REQUIRE_ROOT",
+            Self::Ipvs => "REQUIRE_IPVS",
+            Self::Agent | Self::Program(_) => "REQUIRE_TOOLS",
+        };
+        std::env::var_os(variable).is_some_and(|value| value == "1")
+    }
+}
+
+/// Why there is no IPVS, if so. Loads the module once.
+fn ipvs_lack() -> &'static Option<String> {
+    static LACK: OnceLock<Option<String>> = OnceLock::new();
+    LACK.get_or_init(|| {
+        let loaded = || Path::new("/proc/net/ip_vs").exists();
+        if loaded() {
+            return None;
+        }
+        match process::run("modprobe", &["ip_vs"]) {
+            _ if loaded() => None,
+            Ok(_) => Some("this kernel has no IPVS".to_owned()),
+            Err(error) => Some(format!("this kernel has no IPVS ({error:#})")),
+        }
+    })
+}
