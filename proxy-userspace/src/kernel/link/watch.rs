@@ -34,6 +34,8 @@ const GROUPS: [MulticastGroup; 6] = [
     MulticastGroup::Ipv6Route,
 ];
 
+type Messages = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>;
+
 /// Something changed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Event {
@@ -104,30 +106,35 @@ struct Watcher {
 }
 
 impl Watcher {
-    async fn run(
-        mut self,
-        mut messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
-        events: mpsc::Sender<Event>,
-    ) {
-        let mut overrun = false;
+    async fn run(mut self, mut messages: Messages, events: mpsc::Sender<Event>) {
         while let Some((message, _)) = messages.next().await {
-            let event = match message.payload {
-                NetlinkPayload::InnerMessage(message) => self.judge(&message),
-                NetlinkPayload::Overrun(_) => {
-                    // Without a listing the tables stay empty, which reports less than it could;
-                    // the overrun itself tells the reader not to rely on them.
-                    let _ = self.learn().await;
-                    Some(Event::Overrun)
+            let Some(event) = self.judge(message).await else { continue };
+            match events.try_send(event) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(_)) => {
+                    let Some(permit) = self.skip(&mut messages, &events).await else { return };
+                    permit.send(Event::Overrun);
                 }
-                _ => None,
-            };
-            let Some(event) = event else { continue };
-            let event = if overrun { Event::Overrun } else { event };
-            overrun = match events.try_send(event) {
-                Ok(()) => false,
-                Err(mpsc::error::TrySendError::Full(_)) => true,
                 Err(mpsc::error::TrySendError::Closed(_)) => return,
-            };
+            }
+        }
+    }
+
+    /// Keeps the tables right while the reader is stalled, without keeping events for it. Returns
+    /// when there is room for one; `None` when the reader or the connection is gone.
+    async fn skip<'a>(
+        &mut self,
+        messages: &mut Messages,
+        events: &'a mpsc::Sender<Event>,
+    ) -> Option<mpsc::Permit<'a, Event>> {
+        let mut room = std::pin::pin!(events.reserve());
+        loop {
+            tokio::select! {
+                permit = &mut room => return permit.ok(),
+                message = messages.next() => {
+                    self.judge(message?.0).await;
+                }
+            }
         }
     }
 
@@ -147,7 +154,20 @@ impl Watcher {
         Ok(())
     }
 
-    fn judge(&mut self, message: &RouteNetlinkMessage) -> Option<Event> {
+    async fn judge(&mut self, message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Event> {
+        match message.payload {
+            NetlinkPayload::InnerMessage(message) => self.judge_change(&message),
+            NetlinkPayload::Overrun(_) => {
+                // Without a listing the tables stay empty, which reports less than it could; the
+                // overrun itself tells the reader not to rely on them.
+                let _ = self.learn().await;
+                Some(Event::Overrun)
+            }
+            _ => None,
+        }
+    }
+
+    fn judge_change(&mut self, message: &RouteNetlinkMessage) -> Option<Event> {
         match message {
             RouteNetlinkMessage::NewLink(link) => Some(self.link_changed(link)),
             RouteNetlinkMessage::DelLink(link) => Some(self.link_gone(link)),

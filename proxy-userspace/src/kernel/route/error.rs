@@ -37,9 +37,7 @@ impl Error {
     pub(super) fn refused(operation: Operation, errno: Errno) -> Self {
         let hint = match (operation, errno) {
             (_, Errno::PERM) => Some(Hint::Privilege),
-            (Operation::Put(_), Errno::NODEV | Errno::NETDOWN | Errno::INVAL) => {
-                Some(Hint::DeviceDown)
-            }
+            (Operation::Put(_), Errno::NODEV) => Some(Hint::NoDevice),
             _ => None,
         };
         Self::Refused { operation, errno, hint }
@@ -52,9 +50,9 @@ pub enum Hint {
     /// Changes demand CAP_NET_ADMIN.
     #[error("needs CAP_NET_ADMIN")]
     Privilege,
-    /// The route's device is gone or down.
-    #[error("the dummy device is gone or down")]
-    DeviceDown,
+    /// The route's device is gone.
+    #[error("the dummy device is gone")]
+    NoDevice,
 }
 
 /// What was asked of the routes.

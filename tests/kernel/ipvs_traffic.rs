@@ -1,0 +1,182 @@
+//! IPVS under traffic: connections and counters, and edits that must not disturb.
+
+use std::{
+    net::{IpAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use proxy_userspace::{
+    kernel::{
+        ipvs::{Client, connections},
+        link::Links,
+        nft::Table,
+        route::Routes,
+        sysctl::{self, Key},
+    },
+    model::{Protocol, Scheduler, nat::NatElements},
+};
+
+use crate::{
+    Case,
+    ipvs::{destination, frontend, virtual_server},
+    namespace::{Peer, Program, python, sh, wait_for},
+    needs::Need,
+};
+
+pub(crate) fn cases() -> Vec<Case> {
+    crate::cases![
+        &[Need::Root, Need::Ipvs, Need::Ipvsadm, Need::Nft];
+        a_connection_is_listed_and_counted,
+        a_host_process_reaches_a_vip_and_its_other_ports_are_refused,
+        putting_an_unchanged_virtual_server_refuses_no_connection,
+        a_node_port_is_masqueraded_by_its_original_tuple,
+    ]
+}
+
+/// Answers each connection with the client's address.
+const SERVER: &str = "import socket
+server = socket.create_server(('0.0.0.0', 8080), backlog=1024)
+print('ready', flush=True)
+while True:
+    connection, client = server.accept()
+    connection.sendall(client[0].encode())
+    connection.close()";
+
+const VIP: [u8; 4] = [10, 96, 0, 1];
+
+struct Stage {
+    client: Client,
+    backend: Peer,
+    _server: Program,
+}
+
+/// A backend 10.1.0.5:8080 behind a veth, and 10.96.0.1:80/TCP that leads to it.
+async fn stage() -> anyhow::Result<Stage> {
+    sh("ip link set lo up; echo 1 > /proc/sys/net/ipv4/ip_forward")?;
+    let backend = Peer::join("pod1", "10.1.0.1", "10.1.0.5")?;
+    let server = backend.python(SERVER)?;
+    let client = Client::open().await?;
+    sysctl::write(&Key::dotted("net.ipv4.vs.conntrack"), "1")?;
+    let dummy = Links::open()?.put_dummy("kube-ipvs0").await?;
+    Routes::open()?.put_vips(dummy.index, &[VIP.into()]).await?;
+    let elements = NatElements {
+        vips: [VIP.into()].into(),
+        node_addrs: [[172, 18, 0, 2].into()].into(),
+        node_ports: [(Protocol::Tcp, 30080)].into(),
+        backends: [[10, 1, 0, 5].into()].into(),
+    };
+    Table::open().await?.install(&elements).await?;
+    for (addr, port) in [("10.96.0.1", 80), ("172.18.0.2", 30080)] {
+        let web = frontend(addr, port, Protocol::Tcp)?;
+        client.put_virtual_server(&virtual_server(web, Scheduler::Rr)).await?;
+        client.put_destination(&web, &destination("10.1.0.5", 8080, 1)?).await?;
+    }
+    Ok(Stage { client, backend, _server: server })
+}
+
+fn dial(addr: [u8; 4], port: u16) -> std::io::Result<String> {
+    use std::io::Read;
+    let addr = (IpAddr::from(addr), port).into();
+    let mut stream = TcpStream::connect_timeout(&addr, Duration::from_secs(3))?;
+    stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+async fn a_connection_is_listed_and_counted() -> anyhow::Result<()> {
+    let stage = stage().await?;
+    dial(VIP, 80)?;
+    let web = frontend("10.96.0.1", 80, Protocol::Tcp)?;
+    let connections = connections::read()?;
+    let [connection] = connections.as_slice() else { anyhow::bail!("{connections:?}") };
+    ensure!(connection.frontend == web && connection.client_addr == IpAddr::from(VIP));
+    ensure!(connection.destination.to_string() == "10.1.0.5:8080");
+    ensure!(connection.expires_secs <= 120, "{connection:?}");
+    let printed = sh("ipvsadm -Lcn")?;
+    let line = printed.lines().find(|line| line.starts_with("TCP")).context("nothing listed")?;
+    ensure!(line.contains(&connection.state), "{line}: {connection:?}");
+    // The estimator writes the counters every 2 s.
+    let mut seen = 0;
+    for _ in 0..50 {
+        let states = stage.client.destinations(&web).await?;
+        seen = states[0].stats.connections;
+        if seen == 1 && states[0].stats.in_bytes > 0 {
+            ensure!(states[0].active_connections + states[0].inactive_connections == 1);
+            ensure!(
+                stage.client.virtual_server(&web).await?.context("none")?.stats.connections == 1
+            );
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    anyhow::bail!("{seen} connections counted")
+}
+
+async fn a_host_process_reaches_a_vip_and_its_other_ports_are_refused() -> anyhow::Result<()> {
+    let stage = stage().await?;
+    let _host = python(&SERVER.replace("8080", "22"))?;
+    let seen = dial(VIP, 80)?;
+    ensure!(seen == "10.1.0.1", "the backend saw {seen}");
+    let refused = stage.backend.sh("python3 -c \"import socket
+try:
+    socket.create_connection(('10.96.0.1', 22), 3)
+except ConnectionRefusedError:
+    print('refused')\"")?;
+    ensure!(refused.trim() == "refused");
+    // A pod that dials the VIP and is sent to itself.
+    let seen = stage.backend.sh("python3 -c \"import socket
+print(socket.create_connection(('10.96.0.1', 80), 3).recv(99).decode())\"")?;
+    ensure!(seen.trim() == "10.1.0.1", "hairpin: the backend saw {seen}");
+    Ok(())
+}
+
+async fn putting_an_unchanged_virtual_server_refuses_no_connection() -> anyhow::Result<()> {
+    let stage = stage().await?;
+    let (stop, dialled) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let dialler = {
+        let (stop, dialled) = (stop.clone(), dialled.clone());
+        std::thread::spawn(move || -> std::io::Result<()> {
+            while !stop.load(Ordering::Relaxed) {
+                dial(VIP, 80)?;
+                dialled.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        })
+    };
+    let web = frontend("10.96.0.1", 80, Protocol::Tcp)?;
+    let mut puts = 0;
+    while dialled.load(Ordering::Relaxed) < 100 && !dialler.is_finished() {
+        stage.client.put_virtual_server(&virtual_server(web, Scheduler::Rr)).await?;
+        stage.client.put_destination(&web, &destination("10.1.0.5", 8080, 1)?).await?;
+        puts += 1;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let outcome = dialler.join().map_err(|_| anyhow::anyhow!("the dialler panicked"))?;
+    outcome.with_context(|| format!("refused after {puts} puts"))?;
+    println!("{} connections during {puts} puts", dialled.load(Ordering::Relaxed));
+    Ok(())
+}
+
+async fn a_node_port_is_masqueraded_by_its_original_tuple() -> anyhow::Result<()> {
+    let _stage = stage().await?;
+    let client = Peer::join("client", "172.18.0.2", "172.18.0.9")?;
+    let seen = client.sh("python3 -c \"import socket
+print(socket.create_connection(('172.18.0.2', 30080), 3).recv(99).decode())\"")?;
+    ensure!(seen.trim() == "10.1.0.1", "the backend saw {seen}");
+    // The VIP from the same client is not a NodePort: its source stays.
+    client.sh("ip route replace default via 172.18.0.2")?;
+    let mut seen = String::new();
+    wait_for("the vip", || {
+        seen = client.sh("python3 -c \"import socket
+print(socket.create_connection(('10.96.0.1', 80), 3).recv(99).decode())\"")?;
+        Ok(!seen.is_empty())
+    })?;
+    ensure!(seen.trim() == "172.18.0.9", "the backend saw {seen}");
+    Ok(())
+}

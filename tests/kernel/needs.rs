@@ -1,0 +1,82 @@
+//! What a test needs of the machine, and whether it is there.
+
+use std::{collections::HashMap, env, process::Command};
+
+use proxy_userspace::kernel::{ipvs, module};
+
+use crate::namespace::sh;
+
+/// Something that not every machine has.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Need {
+    /// User id 0, and leave to make network namespaces.
+    Root,
+    /// Module ip_vs.
+    Ipvs,
+    /// The command `ipvsadm`, as the second opinion.
+    Ipvsadm,
+    /// The command `nft`.
+    Nft,
+    /// Dummy devices.
+    Dummy,
+    /// Flowtables of nftables.
+    Flowtables,
+}
+
+/// Answers, asked for once.
+#[derive(Default)]
+pub(crate) struct Checked {
+    answers: HashMap<Need, Option<String>>,
+}
+
+impl Checked {
+    /// Returns why the test cannot run here. `None`: it can, or must: the environment variables
+    /// `REQUIRE_ROOT` and `REQUIRE_IPVS` turn skips into failures.
+    pub(crate) fn missing(&mut self, needs: &[Need]) -> Option<String> {
+        needs
+            .iter()
+            .find_map(|need| self.answers.entry(*need).or_insert_with(|| check(*need)).clone())
+    }
+}
+
+fn check(need: Need) -> Option<String> {
+    let required = match need {
+        Need::Ipvs | Need::Ipvsadm => "REQUIRE_IPVS",
+        Need::Root | Need::Nft | Need::Dummy | Need::Flowtables => "REQUIRE_ROOT",
+    };
+    if env::var_os(required).is_some() {
+        let _ = module::load("ip_vs");
+        return None;
+    }
+    match need {
+        Need::Root => {
+            let works = Command::new("unshare").args(["--net", "true"]).status();
+            (!works.is_ok_and(|status| status.success()))
+                .then(|| "no leave to make network namespaces (needs root)".to_owned())
+        }
+        Need::Ipvs => {
+            let _ = module::load("ip_vs");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            match runtime.map(|runtime| runtime.block_on(ipvs::Client::open())) {
+                Ok(Ok(_)) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(error) => Some(error.to_string()),
+            }
+        }
+        Need::Ipvsadm => command("ipvsadm", "--version"),
+        Need::Nft => command("nft", "--version"),
+        Need::Flowtables => {
+            let flowtable = "flowtable f { hook ingress priority 0; devices = { lo }; }";
+            let script = format!("unshare --net nft 'table ip t {{ {flowtable} }}'");
+            sh(&script).is_err().then(|| "no flowtables in this kernel".to_owned())
+        }
+        Need::Dummy => {
+            let script = "unshare --net ip link add d0 type dummy";
+            sh(script).is_err().then(|| "no dummy devices in this kernel".to_owned())
+        }
+    }
+}
+
+fn command(name: &str, argument: &str) -> Option<String> {
+    Command::new(name).arg(argument).output().is_err().then(|| format!("no command {name}"))
+}
