@@ -1,7 +1,7 @@
 //! What cargo builds, and where it puts it.
 
 use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
@@ -32,14 +32,13 @@ struct Target {
 
 /// Runs `cargo` with `arguments` and returns the executables it made or found fresh.
 ///
-/// `object` is the BPF object that the agent carries.
-pub(crate) fn build(arguments: &[&str], object: &Path) -> Result<Vec<Executable>> {
+/// The agent's build script takes the BPF object from where `build-ebpf` puts it.
+pub(crate) fn build(arguments: &[&str]) -> Result<Vec<Executable>> {
     progress(&format!("cargo {}", arguments.join(" ")));
     let mut cargo = workspace::cargo();
     cargo
         .args(arguments)
         .arg("--message-format=json-render-diagnostics")
-        .env("PASSLANE_BPF_OBJECT", object)
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     let shown = command::shown(&cargo);
@@ -60,9 +59,9 @@ pub(crate) fn build(arguments: &[&str], object: &Path) -> Result<Vec<Executable>
 }
 
 /// The agent, `passlane`.
-pub(crate) fn agent(object: &Path) -> Result<PathBuf> {
+pub(crate) fn agent() -> Result<PathBuf> {
     let arguments = ["build", "--package", "proxy-userspace", "--bin", "passlane"];
-    one(build(&arguments, object)?, "passlane")
+    one(build(&arguments)?, "passlane")
 }
 
 /// The executable of the target `name`.

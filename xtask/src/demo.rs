@@ -31,28 +31,27 @@ pub(crate) struct Args {
 pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     let consent = Consent::new(args.yes);
     packages::ensure(&[packages::BUILD, packages::NETWORK], consent)?;
-    let object = build_ebpf::build(consent)?;
-    let agent = artifacts::agent(&object)?;
+    build_ebpf::build(consent)?;
+    let agent = artifacts::agent()?;
     let arguments = ["build", "--package", "proxy-tests", "--bin", "demo"];
-    let demo = artifacts::one(artifacts::build(&arguments, &object)?, "demo")?;
+    let demo = artifacts::one(artifacts::build(&arguments)?, "demo")?;
     let mut command = vec![demo.display().to_string()];
     command.extend(args.json.then(|| "--json".to_owned()));
     command.extend(args.keep.then(|| "--keep".to_owned()));
     if args.kernel.is_none() && can_run_here() {
         progress("running on this machine's kernel");
-        return natively(&command, &agent, &object);
+        return natively(&command, &agent);
     }
     packages::ensure(&[packages::GUEST], consent)?;
     let series = args.kernel.as_deref().unwrap_or(vm::DEFAULT_KERNEL);
-    in_guest(command, &agent, &object, series, consent)
+    in_guest(command, &agent, series, consent)
 }
 
-fn natively(command: &[String], agent: &Path, object: &Path) -> Result<ExitCode> {
+fn natively(command: &[String], agent: &Path) -> Result<ExitCode> {
     let (program, arguments) = command.split_first().context("the demo has a path")?;
     let status = Command::new(program)
         .args(arguments)
         .env("PASSLANE_BIN", agent)
-        .env("PASSLANE_BPF_OBJECT", object)
         .status()
         .with_context(|| format!("cannot start {program}"))?;
     Ok(vm::exit_code(status.code().unwrap_or(1)))
@@ -61,7 +60,6 @@ fn natively(command: &[String], agent: &Path, object: &Path) -> Result<ExitCode>
 fn in_guest(
     command: Vec<String>,
     agent: &Path,
-    object: &Path,
     series: &str,
     consent: Consent,
 ) -> Result<ExitCode> {
@@ -69,10 +67,7 @@ fn in_guest(
     let guest = Guest {
         kernel: kernels::find(series)?.obtain(consent)?,
         command,
-        environment: BTreeMap::from([
-            ("PASSLANE_BIN".to_owned(), text(agent)),
-            ("PASSLANE_BPF_OBJECT".to_owned(), text(object)),
-        ]),
+        environment: BTreeMap::from([("PASSLANE_BIN".to_owned(), text(agent))]),
         directory: std::env::current_dir()?,
         memory: "2G".to_owned(),
         cpus: 2,

@@ -1,10 +1,12 @@
 //! Project automation: one file a verb.
 
+mod abi;
 mod artifacts;
 mod build_ebpf;
 mod command;
 mod debian;
 mod demo;
+mod lint;
 mod packages;
 mod test;
 mod vm;
@@ -23,6 +25,10 @@ enum Verb {
     BuildEbpf(build_ebpf::Args),
     /// Run a command as root on a stock kernel, in a guest with this machine's files
     Vm(vm::Args),
+    /// Check formatting, clippy and the workspace's own rules
+    Lint(lint::Args),
+    /// Write proxy-common/ABI.md from the types, or check it
+    Abi(abi::Args),
     /// Run the tests and sum them up
     Test(test::Args),
     /// Show Passlane at work, in a guest when this kernel has no IPVS
@@ -44,6 +50,8 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::BuildEbpf(args) => build_ebpf::main(&args)?,
         Verb::Vm(args) => return vm::main(args),
+        Verb::Lint(args) => lint::main(&args)?,
+        Verb::Abi(args) => abi::main(&args)?,
         Verb::Test(args) => return test::main(args),
         Verb::Demo(args) => return demo::main(&args),
         Verb::GuestInit => vm::guest_init::main()?,

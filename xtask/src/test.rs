@@ -45,13 +45,12 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
     let chosen = |level: &Level| args.level.is_empty() || args.level.contains(level);
     let levels: Vec<Level> = ALL.into_iter().filter(chosen).collect();
     prepare(&levels, consent)?;
-    let object = build_ebpf::build(consent)?;
-    let binaries = binaries(&levels, &object)?;
+    build_ebpf::build(consent)?;
+    let binaries = binaries(&levels)?;
     let setting = Setting {
         filter: args.filter,
         timeout: Duration::from_secs(args.timeout),
-        agent: artifacts::agent(&object)?,
-        object,
+        agent: artifacts::agent()?,
         consent,
     };
     let mut outcomes = run(&setting, &levels, &binaries, &args.kernel)?;
@@ -77,7 +76,7 @@ fn prepare(levels: &[Level], consent: Consent) -> Result<()> {
 }
 
 /// Builds the test binaries of the levels in one go.
-fn binaries(levels: &[Level], object: &std::path::Path) -> Result<Vec<(Level, PathBuf)>> {
+fn binaries(levels: &[Level]) -> Result<Vec<(Level, PathBuf)>> {
     let targets: Vec<(Level, &str)> =
         levels.iter().filter_map(|level| Some((*level, level.target()?))).collect();
     if targets.is_empty() {
@@ -85,7 +84,7 @@ fn binaries(levels: &[Level], object: &std::path::Path) -> Result<Vec<(Level, Pa
     }
     let mut arguments = vec!["test", "--no-run", "--package", "proxy-tests"];
     arguments.extend(targets.iter().flat_map(|(_, target)| ["--test", target]));
-    let mut built = artifacts::build(&arguments, object)?;
+    let mut built = artifacts::build(&arguments)?;
     let mut found = Vec::new();
     for (level, target) in targets {
         let of_target = built.extract_if(.., |executable| executable.target == target).collect();

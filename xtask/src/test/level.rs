@@ -60,7 +60,6 @@ pub(super) struct Outcome {
 pub(super) struct Setting {
     pub(super) filter: Option<String>,
     pub(super) timeout: Duration,
-    pub(super) object: PathBuf,
     pub(super) agent: PathBuf,
     pub(super) consent: Consent,
 }
@@ -73,7 +72,6 @@ impl Setting {
         for kind in [["--lib", "--bins"].as_slice(), &["--doc"]] {
             let mut cargo = workspace::cargo();
             cargo.args(["test", "--no-fail-fast"]).args(kind).arg("--").args(&self.filter);
-            cargo.env("PASSLANE_BPF_OBJECT", &self.object);
             self.watch(&mut cargo, &mut tally)?;
         }
         Ok(Outcome { level: Level::L0, kernel: host(), tally, elapsed: started.elapsed() })
@@ -136,7 +134,6 @@ impl Setting {
         let text = |path: &Path| path.display().to_string();
         BTreeMap::from([
             ("PASSLANE_BIN".to_owned(), text(&self.agent)),
-            ("PASSLANE_BPF_OBJECT".to_owned(), text(&self.object)),
             // As cargo would set it.
             ("CARGO_MANIFEST_DIR".to_owned(), text(&directory())),
         ])

@@ -14,6 +14,13 @@ pub(super) struct Tally {
     pub(super) results: usize,
     reasons: BTreeMap<String, String>,
     line: Vec<u8>,
+    /// The test whose outcome is on a later line than its name.
+    running: String,
+    /// Tests of the current binary that ended well.
+    ok: Vec<String>,
+    skipped_as_ok: usize,
+    /// Passed, failed and skipped when the current binary began.
+    before: [usize; 3],
 }
 
 impl Tally {
@@ -30,33 +37,82 @@ impl Tally {
     }
 
     fn take_line(&mut self, line: &str) {
-        if let Some((name, reason)) =
-            line.strip_prefix("SKIP ").and_then(|rest| rest.split_once(": "))
+        // A test's own output may come between its name and its outcome.
+        let skip = if line.starts_with("SKIP ") { Some(0) } else { line.find(" ... SKIP ") };
+        if let Some((_, rest)) = skip.and_then(|at| line.get(at..)?.split_once("SKIP "))
+            && let Some((name, reason)) = rest.split_once(": ")
         {
             self.reasons.insert(name.trim().to_owned(), reason.trim().to_owned());
-        } else if line.starts_with("test result: ") {
-            self.results += 1;
-            self.explain_skips();
-        } else if let Some((name, outcome)) =
-            line.strip_prefix("test ").and_then(|rest| rest.rsplit_once(" ... "))
-        {
-            self.take_outcome(name.trim(), outcome.trim());
+        }
+        if let Some(result) = line.strip_prefix("test result: ") {
+            self.end_binary(result);
+        } else if let Some(rest) = line.strip_prefix("test ") {
+            let (name, outcome) = rest.split_once(" ... ").unwrap_or_default();
+            self.running.clear();
+            if !self.take_outcome(name.trim(), outcome.trim()) {
+                name.trim().clone_into(&mut self.running);
+            }
+        } else if !self.running.is_empty() {
+            let name = std::mem::take(&mut self.running);
+            if !self.take_outcome(&name, line) {
+                self.running = name;
+            }
         }
     }
 
-    fn take_outcome(&mut self, name: &str, outcome: &str) {
+    /// True when `outcome` is one.
+    fn take_outcome(&mut self, name: &str, outcome: &str) -> bool {
         let name = name.to_owned();
         if let Some(reason) = outcome.strip_prefix("ignored") {
             self.skipped.push((name, reason.trim_start_matches([',', ' ']).to_owned()));
-        } else if outcome.starts_with("FAILED") {
+        } else if outcome == "FAILED" {
             self.failed.push((name, String::new()));
-        } else if outcome.starts_with("ok") {
+        } else if outcome == "ok" {
+            self.ok.push(name);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// The binary's own sums have the last word: output without a line end may have hidden names.
+    fn end_binary(&mut self, result: &str) {
+        self.results += 1;
+        self.settle();
+        let said = |word: &str| {
+            let before = result.split(word).next().unwrap_or_default().trim_end();
+            before.rsplit(' ').next().and_then(|number| number.parse::<usize>().ok()).unwrap_or(0)
+        };
+        let [passed, failed, skipped] = self.before;
+        let seen = [
+            self.passed - passed + self.skipped_as_ok,
+            self.failed.len() - failed,
+            self.skipped.len() - skipped - self.skipped_as_ok,
+        ];
+        let unseen = |index: usize, word| {
+            said(word).saturating_sub(seen.get(index).copied().unwrap_or_default())
+        };
+        let (unseen_failures, unseen_skips) = (unseen(1, "failed"), unseen(2, "ignored"));
+        self.passed += unseen(0, "passed");
+        let unnamed = |reason: &str| ("(name not seen)".to_owned(), reason.to_owned());
+        self.failed.extend(std::iter::repeat_n(unnamed(""), unseen_failures));
+        self.skipped.extend(std::iter::repeat_n(unnamed("ignored"), unseen_skips));
+        self.before = [self.passed, self.failed.len(), self.skipped.len()];
+        self.skipped_as_ok = 0;
+    }
+
+    /// Sorts what ended well into passed and, where a SKIP line says so, skipped.
+    fn settle(&mut self) {
+        self.running.clear();
+        for name in std::mem::take(&mut self.ok) {
             if self.reasons.contains_key(&name) {
+                self.skipped_as_ok += 1;
                 self.skipped.push((name, String::new()));
             } else {
                 self.passed += 1;
             }
         }
+        self.explain_skips();
     }
 
     /// A SKIP line may come before or after the outcome of its test.
@@ -73,10 +129,11 @@ impl Tally {
 
     /// The binaries did not come to their end: counts one failure for what was going on.
     pub(super) fn broken(&mut self, reason: &str) {
-        self.explain_skips();
-        let line = String::from_utf8_lossy(&self.line);
-        let running = line.strip_prefix("test ").and_then(|rest| rest.split(" ... ").next());
-        let name = running.unwrap_or("(the run)").trim().to_owned();
+        let line = String::from_utf8_lossy(&self.line).into_owned();
+        let begun = line.strip_prefix("test ").and_then(|rest| rest.split(" ... ").next());
+        let running = Some(self.running.as_str()).filter(|name| !name.is_empty());
+        let name = begun.or(running).unwrap_or("(the run)").trim().to_owned();
+        self.settle();
         self.failed.push((name, reason.to_owned()));
     }
 
@@ -127,6 +184,24 @@ mod tests {
             assert_eq!(tally.passed, 0);
             assert_eq!(tally.skipped, [("x".to_owned(), "no sctp".to_owned())]);
         }
+    }
+
+    #[test]
+    fn output_between_name_and_outcome_does_not_hide_it() {
+        let tally = tally(
+            "test a ... SKIP b: no sctp\nok\ntest b ... hello\nFAILED\ntest c ... ok\n\
+             test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured\n",
+        );
+        assert_eq!(tally.passed, 2);
+        assert_eq!(tally.failed, [("b".to_owned(), String::new())]);
+        assert!(tally.skipped.is_empty());
+    }
+
+    #[test]
+    fn sums_count_what_was_printed_badly() {
+        let tally =
+            tally("test a ... no line endok\ntest result: ok. 2 passed; 1 failed; 1 ignored; 0\n");
+        assert_eq!((tally.passed, tally.failed.len(), tally.skipped.len()), (2, 1, 1));
     }
 
     #[test]

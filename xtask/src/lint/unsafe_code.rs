@@ -1,0 +1,68 @@
+//! Where `unsafe` may be, and why. A file that no longer needs its entry loses it.
+
+use super::Violation;
+use super::source::Token;
+
+/// Every file with `unsafe`, and the reason why it has to be there.
+const ALLOWED: &[(&str, &str)] = &[
+    ("proxy-ebpf/src/atomic.rs", "compare-and-swap for BPF is only an intrinsic"),
+    ("proxy-ebpf/src/close.rs", "reads and marks a flow entry in its map"),
+    ("proxy-ebpf/src/count.rs", "adds to a counter in its per-CPU map"),
+    ("proxy-ebpf/src/ctx.rs", "the only raw packet access; helper calls"),
+    ("proxy-ebpf/src/generation.rs", "reads a counter that the agent writes"),
+    ("proxy-ebpf/src/hit.rs", "reads and renews a flow entry in its map"),
+    ("proxy-ebpf/src/learn.rs", "reads and writes map entries in place"),
+    ("proxy-ebpf/src/main.rs", "the license section that the kernel reads by name"),
+    ("proxy-ebpf/src/service.rs", "map look-ups return references into the map"),
+    ("proxy-ebpf/src/settings.rs", "globals that the loader finds by name"),
+    ("proxy-ebpf/src/token.rs", "writes a pending entry in its map"),
+    ("proxy-ebpf/src/warmup.rs", "counts in a map entry in place"),
+    ("proxy-userspace/src/kernel/bpf/maps.rs", "the one claim that ABI types are plain bytes"),
+];
+
+/// Finds `unsafe` in a file that has no entry.
+pub(super) fn check(file: &str, tokens: &[Token<'_>]) -> Vec<Violation> {
+    if ALLOWED.iter().any(|(allowed, _)| *allowed == file) {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for token in tokens.iter().filter(|token| token.text == "unsafe") {
+        let text =
+            "`unsafe` here needs an entry, with its reason, in xtask/src/lint/unsafe_code.rs";
+        found.push(Violation { file: file.to_owned(), line: token.line, text: text.to_owned() });
+    }
+    found
+}
+
+/// Finds entries whose file has no `unsafe`, or has gone. `is_unsafe` looks into a file.
+pub(super) fn stale(is_unsafe: impl Fn(&str) -> bool) -> Vec<Violation> {
+    let stale = ALLOWED.iter().filter(|(file, _)| !is_unsafe(file));
+    stale
+        .map(|(file, _)| Violation {
+            file: "xtask/src/lint/unsafe_code.rs".to_owned(),
+            line: 1,
+            text: format!("{file} has no `unsafe` any more: remove its entry"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lint::source::tokens;
+
+    #[test]
+    fn unsafe_is_found_outside_the_list() {
+        let text = "fn a() {\n    unsafe { b() }\n}\n// unsafe\nconst C: &str = \"unsafe\";";
+        let found = check("proxy-userspace/src/plan/diff.rs", &tokens(text));
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].line, 2);
+        assert_eq!(check("proxy-ebpf/src/ctx.rs", &tokens(text)), []);
+    }
+
+    #[test]
+    fn an_entry_without_unsafe_is_stale() {
+        assert_eq!(stale(|_| true), []);
+        assert_eq!(stale(|file| file != "proxy-ebpf/src/ctx.rs").len(), 1);
+    }
+}
