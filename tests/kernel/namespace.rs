@@ -11,8 +11,12 @@ use proxy_userspace::kernel::link::Links;
 
 use crate::CHILD;
 
+/// Tests that take longer say so.
+const SLOW: Duration = Duration::from_secs(10);
+
 /// Runs the named test in a process of its own, in a network namespace of its own.
 pub(crate) fn run_in_fresh(name: &str) -> anyhow::Result<()> {
+    let start = Instant::now();
     let output = Command::new("unshare")
         .arg("--net")
         .arg(env::current_exe()?)
@@ -21,6 +25,9 @@ pub(crate) fn run_in_fresh(name: &str) -> anyhow::Result<()> {
         .context("run unshare")?;
     print!("{}", String::from_utf8_lossy(&output.stdout));
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    if start.elapsed() > SLOW {
+        println!("{name} took {:.1?}", start.elapsed());
+    }
     Ok(())
 }
 
