@@ -19,9 +19,12 @@ pub(crate) struct Listed {
     pub(crate) series: String,
     suite: String,
     package: String,
-    /// Packages unpacked beside it, where a kernel and its modules are shipped apart.
+    /// Package names up to the version, unpacked beside it: a kernel may come in several packages.
     #[serde(default)]
     beside: Vec<String>,
+    /// What may take the package's place: names with this start. The default is its series.
+    #[serde(default)]
+    else_newest_of: Option<String>,
     /// Tests run on it unless told otherwise.
     #[serde(default)]
     pub(crate) default: bool,
@@ -73,8 +76,8 @@ impl Listed {
         let package = self.in_archive(&suite)?;
         let dir = workspace::cache(&format!("kernels/{package}"), |dir| {
             suite.unpack(&package, dir)?;
-            for name in &self.beside {
-                suite.unpack(&name.replace("{package}", &package), dir)?;
+            for prefix in &self.beside {
+                suite.unpack(&format!("{prefix}{}", version(&package)), dir)?;
             }
             prepare(dir)
         })?;
@@ -86,7 +89,13 @@ impl Listed {
         let (before, after) = (self.stem(), "-cloud-amd64");
         let matching = || -> Result<Vec<String>> {
             let mut names = suite.packages(&before)?;
-            names.retain(|name| name.ends_with(after));
+            // Not -unsigned, -rt or -dbg.
+            names.retain(|name| {
+                let version_next = name
+                    .strip_prefix(&before)
+                    .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+                name.ends_with(after) && version_next
+            });
             Ok(names)
         };
         let mut names = matching()?;
@@ -108,11 +117,20 @@ impl Listed {
 
     /// `linux-image-6.12.` of `linux-image-6.12.117+deb12-cloud-amd64`.
     fn stem(&self) -> String {
-        let end = self.package.find(|c: char| c.is_ascii_digit()).unwrap_or(self.package.len());
-        let version = self.package.get(end..).unwrap_or_default();
+        if let Some(stem) = &self.else_newest_of {
+            return stem.clone();
+        }
+        let version = version(&self.package);
         let series: Vec<&str> = version.split('.').take(2).collect();
-        format!("{}{}.", self.package.get(..end).unwrap_or_default(), series.join("."))
+        let before = self.package.strip_suffix(version).unwrap_or_default();
+        format!("{before}{}.", series.join("."))
     }
+}
+
+/// A package name from its first digit on.
+fn version(package: &str) -> &str {
+    let start = package.find(|c: char| c.is_ascii_digit()).unwrap_or(package.len());
+    package.get(start..).unwrap_or_default()
 }
 
 /// The numbers in a package name, for comparing versions.
@@ -125,6 +143,10 @@ fn prepare(dir: &Path) -> Result<()> {
     let kernel = unpacked(dir)?;
     // Documentation and signatures of the package serve nobody here.
     workspace::remove(&dir.join("usr/share"))?;
+    // depmod looks below /lib, which newer packages leave to be a link.
+    if !dir.join("lib").exists() {
+        std::os::unix::fs::symlink("usr/lib", dir.join("lib"))?;
+    }
     command::run(Command::new("depmod").arg("-b").arg(dir).arg(&kernel.release))
 }
 
@@ -155,6 +177,7 @@ mod tests {
             suite: String::new(),
             package: name.to_owned(),
             beside: Vec::new(),
+            else_newest_of: None,
             default: false,
         }
     }
