@@ -171,7 +171,7 @@ async fn putting_and_removing_twice_succeeds() -> anyhow::Result<()> {
 async fn a_put_edits_what_is_there() -> anyhow::Result<()> {
     sh(ROUTES)?;
     sh("ipvsadm -A -u 10.96.0.1:80 -s rr -o -p 60
-        ipvsadm -a -u 10.96.0.1:80 -r 10.1.0.5:8080 -g -w 3 -x 100 -y 50")?;
+        ipvsadm -a -u 10.96.0.1:80 -r 10.1.0.5:8080 -m -w 3 -x 100 -y 50")?;
     let client = Client::open().await?;
     let web = frontend("10.96.0.1", 80, Protocol::Udp)?;
     client.put_virtual_server(&virtual_server(web, Scheduler::Lc)).await?;

@@ -1,7 +1,7 @@
 //! IPVS under traffic: connections and counters, and edits that must not disturb.
 
 use std::{
-    net::{IpAddr, TcpStream},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -23,8 +23,9 @@ use proxy_userspace::{
 
 use crate::{
     Case,
+    actor::{Actor, dial},
     ipvs::{destination, frontend, virtual_server},
-    namespace::{Peer, Program, python, sh, wait_for},
+    namespace::{Peer, Program, sh, start},
     needs::Need,
 };
 
@@ -38,15 +39,6 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Answers each connection with the client's address.
-const SERVER: &str = "import socket
-server = socket.create_server(('0.0.0.0', 8080), backlog=1024)
-print('ready', flush=True)
-while True:
-    connection, client = server.accept()
-    connection.sendall(client[0].encode())
-    connection.close()";
-
 const VIP: [u8; 4] = [10, 96, 0, 1];
 
 struct Stage {
@@ -59,7 +51,7 @@ struct Stage {
 async fn stage() -> anyhow::Result<Stage> {
     sh("ip link set lo up; echo 1 > /proc/sys/net/ipv4/ip_forward")?;
     let backend = Peer::join("pod1", "10.1.0.1", "10.1.0.5")?;
-    let server = backend.python(SERVER)?;
+    let server = backend.start(Actor::Mirror(8080))?;
     let client = Client::open().await?;
     sysctl::write(&Key::dotted("net.ipv4.vs.conntrack"), "1")?;
     let dummy = Links::open()?.put_dummy("kube-ipvs0").await?;
@@ -79,19 +71,9 @@ async fn stage() -> anyhow::Result<Stage> {
     Ok(Stage { client, backend, _server: server })
 }
 
-fn dial(addr: [u8; 4], port: u16) -> std::io::Result<String> {
-    use std::io::Read;
-    let addr = (IpAddr::from(addr), port).into();
-    let mut stream = TcpStream::connect_timeout(&addr, Duration::from_secs(3))?;
-    stream.set_read_timeout(Some(Duration::from_secs(3)))?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
-}
-
 async fn a_connection_is_listed_and_counted() -> anyhow::Result<()> {
     let stage = stage().await?;
-    dial(VIP, 80)?;
+    dial((VIP.into(), 80))?;
     let web = frontend("10.96.0.1", 80, Protocol::Tcp)?;
     let connections = connections::read()?;
     let [connection] = connections.as_slice() else { anyhow::bail!("{connections:?}") };
@@ -120,19 +102,15 @@ async fn a_connection_is_listed_and_counted() -> anyhow::Result<()> {
 
 async fn a_host_process_reaches_a_vip_and_its_other_ports_are_refused() -> anyhow::Result<()> {
     let stage = stage().await?;
-    let _host = python(&SERVER.replace("8080", "22"))?;
-    let seen = dial(VIP, 80)?;
+    let _host = start(Actor::Mirror(22))?;
+    let seen = dial((VIP.into(), 80))?;
     ensure!(seen == "10.1.0.1", "the backend saw {seen}");
-    let refused = stage.backend.sh("python3 -c \"import socket
-try:
-    socket.create_connection(('10.96.0.1', 22), 3)
-except ConnectionRefusedError:
-    print('refused')\"")?;
-    ensure!(refused.trim() == "refused");
+    let refused = stage.backend.play(Actor::Dial(VIP.into(), 22))?;
+    ensure!(refused == "refused");
     // A pod that dials the VIP and is sent to itself.
     let seen = stage.backend.sh("python3 -c \"import socket
 print(socket.create_connection(('10.96.0.1', 80), 3).recv(99).decode())\"")?;
-    ensure!(seen.trim() == "10.1.0.1", "hairpin: the backend saw {seen}");
+    ensure!(seen == "10.1.0.1", "hairpin: the backend saw {seen}");
     Ok(())
 }
 
@@ -143,7 +121,7 @@ async fn putting_an_unchanged_virtual_server_refuses_no_connection() -> anyhow::
         let (stop, dialled) = (stop.clone(), dialled.clone());
         std::thread::spawn(move || -> std::io::Result<()> {
             while !stop.load(Ordering::Relaxed) {
-                dial(VIP, 80)?;
+                dial((VIP.into(), 80))?;
                 dialled.fetch_add(1, Ordering::Relaxed);
             }
             Ok(())
@@ -168,15 +146,9 @@ async fn a_node_port_is_masqueraded_by_its_original_tuple() -> anyhow::Result<()
     let client = Peer::join("client", "172.18.0.2", "172.18.0.9")?;
     let seen = client.sh("python3 -c \"import socket
 print(socket.create_connection(('172.18.0.2', 30080), 3).recv(99).decode())\"")?;
-    ensure!(seen.trim() == "10.1.0.1", "the backend saw {seen}");
+    ensure!(seen == "10.1.0.1", "the backend saw {seen}");
     // The VIP from the same client is not a NodePort: its source stays.
-    client.sh("ip route replace default via 172.18.0.2")?;
-    let mut seen = String::new();
-    wait_for("the vip", || {
-        seen = client.sh("python3 -c \"import socket
-print(socket.create_connection(('10.96.0.1', 80), 3).recv(99).decode())\"")?;
-        Ok(!seen.is_empty())
-    })?;
-    ensure!(seen.trim() == "172.18.0.9", "the backend saw {seen}");
+    let seen = client.play(Actor::Dial(VIP.into(), 80))?;
+    ensure!(seen == "172.18.0.9", "the backend saw {seen}");
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! A test runs in a process of its own: this binary starts itself again under `unshare --net`, with
 //! the test's name in [`CHILD`]. Nothing is left behind, whatever a test does.
 
+mod actor;
 mod ipvs;
 mod ipvs_traffic;
 mod link;
@@ -61,9 +62,22 @@ fn all() -> Vec<Case> {
 }
 
 fn main() -> ExitCode {
+    if let Ok(words) = env::var(actor::ACTOR) {
+        return exit_code(actor::play(&words));
+    }
     match env::var(CHILD) {
         Ok(name) => run_child(&name),
         Err(_) => run_all(),
+    }
+}
+
+fn exit_code(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -92,11 +106,5 @@ fn run_child(name: &str) -> ExitCode {
         return ExitCode::FAILURE;
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on((case.body)())) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(runtime.map_err(Into::into).and_then(|runtime| runtime.block_on((case.body)())))
 }

@@ -9,10 +9,14 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use proxy_userspace::kernel::link::Links;
 
-use crate::CHILD;
+use crate::{CHILD, actor::Actor};
+
+/// Tests that take longer say so.
+const SLOW: Duration = Duration::from_secs(10);
 
 /// Runs the named test in a process of its own, in a network namespace of its own.
 pub(crate) fn run_in_fresh(name: &str) -> anyhow::Result<()> {
+    let start = Instant::now();
     let output = Command::new("unshare")
         .arg("--net")
         .arg(env::current_exe()?)
@@ -21,6 +25,9 @@ pub(crate) fn run_in_fresh(name: &str) -> anyhow::Result<()> {
         .context("run unshare")?;
     print!("{}", String::from_utf8_lossy(&output.stdout));
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    if start.elapsed() > SLOW {
+        println!("{name} took {:.1?}", start.elapsed());
+    }
     Ok(())
 }
 
@@ -73,9 +80,17 @@ impl Peer {
         run(self.enter().args(["sh", "-euc", script]), script)
     }
 
-    /// Starts a Python script there that prints a line when it is ready.
-    pub(crate) fn python(&self, script: &str) -> anyhow::Result<Program> {
-        start(self.enter().args(["python3", "-c", script]))
+    /// Starts an actor there that says when it is ready.
+    pub(crate) fn start(&self, actor: Actor) -> anyhow::Result<Program> {
+        start_as(actor, self.enter().arg(env::current_exe()?))
+    }
+
+    /// Lets an actor play there to its end, and returns what it printed, trimmed.
+    pub(crate) fn play(&self, actor: Actor) -> anyhow::Result<String> {
+        let mut command = self.enter();
+        command.arg(env::current_exe()?);
+        actor.direct(&mut command);
+        Ok(run(&mut command, &format!("{actor:?}"))?.trim().to_owned())
     }
 
     fn enter(&self) -> Command {
@@ -111,19 +126,20 @@ impl Drop for Program {
     }
 }
 
-/// Starts a Python script here that prints a line when it is ready.
-pub(crate) fn python(script: &str) -> anyhow::Result<Program> {
-    start(Command::new("python3").args(["-c", script]))
+/// Starts an actor here that says when it is ready.
+pub(crate) fn start(actor: Actor) -> anyhow::Result<Program> {
+    start_as(actor, &mut Command::new(env::current_exe()?))
 }
 
-fn start(command: &mut Command) -> anyhow::Result<Program> {
+fn start_as(actor: Actor, command: &mut Command) -> anyhow::Result<Program> {
     use std::io::{BufRead, BufReader};
-    let mut child = command.stdout(Stdio::piped()).spawn().context("run python3")?;
+    actor.direct(command);
+    let mut child = command.stdout(Stdio::piped()).spawn().context("start an actor")?;
     let stdout = child.stdout.take().context("no stdout")?;
     let program = Program { child };
     let mut line = String::new();
     BufReader::new(stdout).read_line(&mut line)?;
-    ensure!(!line.is_empty(), "the program ended before it was ready");
+    ensure!(!line.is_empty(), "{actor:?} ended before it was ready");
     Ok(program)
 }
 

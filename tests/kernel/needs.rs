@@ -67,7 +67,7 @@ fn check(need: Need) -> Option<String> {
         Need::Nft => command("nft", "--version"),
         Need::Flowtables => {
             let flowtable = "flowtable f { hook ingress priority 0; devices = { lo }; }";
-            let script = format!("unshare --net nft 'table ip t {{ {flowtable} }}'");
+            let script = format!("unshare --net nft 'table ip t {{ {flowtable}; }}'");
             sh(&script).is_err().then(|| "no flowtables in this kernel".to_owned())
         }
         Need::Dummy => {

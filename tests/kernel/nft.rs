@@ -10,7 +10,8 @@ use proxy_userspace::{
 
 use crate::{
     Case,
-    namespace::{Peer, python, sh, vip_device},
+    actor::Actor,
+    namespace::{Peer, sh, start, vip_device},
     needs::Need,
 };
 
@@ -154,85 +155,54 @@ async fn foreign_flowtables_are_named() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A TCP server that answers each connection with the client's address.
-fn mirror(port: u16) -> String {
-    format!(
-        "import socket
-server = socket.create_server(('0.0.0.0', {port}))
-print('ready', flush=True)
-while True:
-    connection, client = server.accept()
-    connection.sendall(client[0].encode())
-    connection.close()"
-    )
-}
-
-/// A shell line that prints what the server at the address answers.
-fn dial(addr: &str, port: u16) -> String {
-    format!(
-        "python3 -c \"import socket
-connection = socket.create_connection(('{addr}', {port}), 3)
-print(connection.recv(99).decode())\""
-    )
+fn dial(addr: [u8; 4], port: u16) -> Actor {
+    Actor::Dial(addr.into(), port)
 }
 
 async fn a_node_port_connection_is_masqueraded_and_others_are_not() -> anyhow::Result<()> {
     let client = Peer::join("client", "172.18.0.2", "172.18.0.9")?;
     let backend = Peer::join("backend", "10.1.0.1", "10.1.0.5")?;
-    let _server = backend.python(&mirror(8080))?;
+    let _server = backend.start(Actor::Mirror(8080))?;
     // Destination NAT stands in for ip_vs, which keeps the original tuple in the same way.
     sh("echo 1 > /proc/sys/net/ipv4/ip_forward
         nft add table ip other
         nft add chain ip other pre '{ type nat hook prerouting priority dstnat; }'
         nft add rule ip other pre tcp dport { 30080, 30081 } dnat to 10.1.0.5:8080")?;
     Table::open().await?.install(&elements()).await?;
-    let seen = client.sh(&dial("172.18.0.2", 30080))?;
-    ensure!(seen.trim() == "10.1.0.1", "NodePort: the backend saw {seen}");
-    let seen = client.sh(&dial("172.18.0.2", 30081))?;
-    ensure!(seen.trim() == "172.18.0.9", "no NodePort: the backend saw {seen}");
-    let seen = client.sh(&dial("10.1.0.5", 8080))?;
-    ensure!(seen.trim() == "172.18.0.9", "plain forwarding: the backend saw {seen}");
+    let seen = client.play(dial([172, 18, 0, 2], 30080))?;
+    ensure!(seen == "10.1.0.1", "NodePort: the backend saw {seen}");
+    let seen = client.play(dial([172, 18, 0, 2], 30081))?;
+    ensure!(seen == "172.18.0.9", "no NodePort: the backend saw {seen}");
+    let seen = client.play(dial([10, 1, 0, 5], 8080))?;
+    ensure!(seen == "172.18.0.9", "plain forwarding: the backend saw {seen}");
     Ok(())
 }
 
 async fn a_hairpin_connection_is_masqueraded() -> anyhow::Result<()> {
     let backend = Peer::join("backend", "10.1.0.1", "10.1.0.5")?;
-    let _server = backend.python(&mirror(8080))?;
+    let _server = backend.start(Actor::Mirror(8080))?;
     sh("echo 1 > /proc/sys/net/ipv4/ip_forward
         nft add table ip other
         nft add chain ip other pre '{ type nat hook prerouting priority dstnat; }'
         nft add rule ip other pre ip daddr 10.96.0.10 dnat to 10.1.0.5")?;
     Table::open().await?.install(&elements()).await?;
-    let seen = backend.sh(&dial("10.96.0.10", 8080))?;
-    ensure!(seen.trim() == "10.1.0.1", "the backend saw {seen}");
+    let seen = backend.play(dial([10, 96, 0, 10], 8080))?;
+    ensure!(seen == "10.1.0.1", "the backend saw {seen}");
     Ok(())
 }
 
 async fn a_port_of_a_vip_never_reaches_a_host_process() -> anyhow::Result<()> {
     let client = Peer::join("client", "172.18.0.2", "172.18.0.9")?;
     Routes::open()?.put_vips(vip_device().await?, &[[10, 96, 0, 10].into()]).await?;
-    let _server = python(&mirror(22))?;
-    let guarded = "python3 -c \"
-import socket, sys
-try:
-    socket.create_connection(('10.96.0.10', 22), 3)
-    sys.exit('connected')
-except ConnectionRefusedError:
-    pass
-probe = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-probe.settimeout(3)
-probe.connect(('10.96.0.10', 9999))
-probe.send(b'x')
-try:
-    probe.recv(9)
-except ConnectionRefusedError:
-    pass\"";
-    ensure!(client.sh(&dial("10.96.0.10", 22)).is_ok(), "without the guard the host answers");
+    let _server = start(Actor::Mirror(22))?;
+    let seen = client.play(dial([10, 96, 0, 10], 22))?;
+    ensure!(seen == "172.18.0.9", "without the guard the host answers: {seen}");
     Table::open().await?.install(&elements()).await?;
-    client.sh(guarded)?;
+    ensure!(client.play(dial([10, 96, 0, 10], 22))? == "refused");
+    ensure!(client.play(Actor::Send([10, 96, 0, 10].into(), 9999))? == "refused");
     let counted = sh("nft list chain inet passlane input")?;
     ensure!(counted.matches("packets 0 ").count() == 1, "only sctp saw nothing: {counted}");
-    let seen = client.sh(&dial("172.18.0.2", 22))?;
-    ensure!(seen.trim() == "172.18.0.9", "the node's own address is not guarded: {seen}");
+    let seen = client.play(dial([172, 18, 0, 2], 22))?;
+    ensure!(seen == "172.18.0.9", "the node's own address is not guarded: {seen}");
     Ok(())
 }

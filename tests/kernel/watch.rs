@@ -137,9 +137,9 @@ async fn a_neighbour_is_reported_when_its_address_changes() -> anyhow::Result<()
 async fn a_stalled_reader_is_told_of_the_overrun() -> anyhow::Result<()> {
     sh("ip link add v0 type veth peer name v1; ip link set v0 up; ip link set v1 up")?;
     let mut watch = Watch::open("kube-ipvs0").await?;
-    sh("for n in $(seq 250); do for m in $(seq 20); do
-            echo route add 10.$m.$n.0/24 dev v0
-        done; done | ip -batch -")?;
+    let routes: String =
+        (0..3000).map(|n| format!("route add 10.{}.{}.0/24 dev v0\n", n / 250, n % 250)).collect();
+    sh(&format!("ip -batch - <<END\n{routes}END"))?;
     let mut events = 0;
     loop {
         match tokio::time::timeout(Duration::from_secs(10), watch.next()).await? {

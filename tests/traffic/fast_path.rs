@@ -102,9 +102,9 @@ fn slow_part_of(
     let node = &stage.topology.node;
     let client = stage.topology.pod("client")?;
     let flow = format!("ip saddr {} th sport {}", local.ip(), local.port());
-    slow_path::watch(node, "flow", &flow)?;
+    slow_path::watch(node, "watched", &flow)?;
     let sent_before = slow_path::sent_by(&client.namespace, "eth0")?;
     traffic()?;
     let sent = slow_path::sent_by(&client.namespace, "eth0")? - sent_before;
-    Ok(slow_path::seen(node, "flow")?.packets as f64 / sent as f64)
+    Ok(slow_path::seen(node, "watched")?.packets as f64 / sent as f64)
 }

@@ -48,7 +48,7 @@ fn outlived_drop_rule(options: &[&str]) -> Result<Duration> {
     connection.set_timeout(Duration::from_secs(2))?;
     // What a network policy becomes: IPVS sends requests through OUTPUT, answers come by FORWARD.
     stage.topology.node.nft(&format!(
-        "table inet policy {{\n\
+        "table inet netpol {{\n\
          chain output {{ type filter hook output priority 0;\n\
          ip saddr {client} ip daddr {backend} drop\n}}\n\
          chain forward {{ type filter hook forward priority 0;\n\
@@ -110,7 +110,11 @@ fn flow_longer_than_the_timeout(options: &[&str]) -> Result<(u64, u64, bool)> {
     let mut connection = stage.fast_connection(WEB_FRONTEND)?;
     connection.set_timeout(Duration::from_secs(2))?;
     let local = connection.local()?;
-    slow_path::watch(node, "flow", &format!("ip saddr {} th sport {}", local.ip(), local.port()))?;
+    slow_path::watch(
+        node,
+        "watched",
+        &format!("ip saddr {} th sport {}", local.ip(), local.port()),
+    )?;
     let mut known = true;
     let mut rounds = 0;
     // Two looks, each after more than one timeout. A flow that IPVS forgot may break meanwhile.
@@ -122,7 +126,7 @@ fn flow_longer_than_the_timeout(options: &[&str]) -> Result<(u64, u64, bool)> {
         let entry = ipvs::entry(node, local, WEB_FRONTEND)?;
         known &= asked.is_ok() && entry.is_some_and(|entry| entry.state == "ESTABLISHED");
     }
-    Ok((rounds, slow_path::seen(node, "flow")?.packets, known))
+    Ok((rounds, slow_path::seen(node, "watched")?.packets, known))
 }
 
 /// Asks until there is no answer any more and returns when the last one came.

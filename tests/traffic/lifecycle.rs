@@ -42,7 +42,7 @@ fn still_served_and_fast(stage: &Stage, mut connection: Connection) -> Result<()
     let local = connection.local()?;
     watch(stage, local)?;
     let rounds = asked_for(Duration::from_secs(7), &mut connection)?;
-    let slow = slow_path::seen(&stage.topology.node, "flow")?.packets;
+    let slow = slow_path::seen(&stage.topology.node, "watched")?.packets;
     ensure!(slow * 5 < rounds, "{slow} packets of {rounds} rounds went slow");
     Ok(())
 }
@@ -60,7 +60,7 @@ fn agent_restart_adopts_pins_and_keeps_flows_fast() -> Result<()> {
     rounds += asked_for(Duration::from_secs(1), &mut connection)?;
     let after = map_id(&stage.agent.pins().join("flows4"))?;
     ensure!(before == after, "the flow table was replaced: map {before} is now {after}");
-    let slow = slow_path::seen(&stage.topology.node, "flow")?.packets;
+    let slow = slow_path::seen(&stage.topology.node, "watched")?.packets;
     ensure!(slow * 5 < rounds, "{slow} packets of {rounds} rounds went slow");
     let flow = flows::flow(&stage.agent, local, WEB_FRONTEND)?;
     ensure!(flow.as_ref().is_some_and(flows::Flow::is_active), "{flow:?}");
@@ -69,7 +69,7 @@ fn agent_restart_adopts_pins_and_keeps_flows_fast() -> Result<()> {
 
 fn watch(stage: &Stage, local: SocketAddr) -> Result<()> {
     let flow = format!("ip saddr {} th sport {}", local.ip(), local.port());
-    slow_path::watch(&stage.topology.node, "flow", &flow)
+    slow_path::watch(&stage.topology.node, "watched", &flow)
 }
 
 fn asked_for(duration: Duration, connection: &mut Connection) -> Result<u64> {

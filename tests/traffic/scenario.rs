@@ -55,7 +55,7 @@ impl Scenario {
     pub(crate) fn trial(&'static self) -> Trial {
         let lacking = self.needs.iter().find_map(|need| need.lack().map(|why| (need, why)));
         match lacking {
-            None => Trial::test(self.name, || (self.run)().map_err(shown)),
+            None => Trial::test(self.name, || (self.run)().map_err(|error| self.failed(&error))),
             Some((need, why)) if need.is_required() => {
                 let why = format!("required but missing: {why}");
                 Trial::test(self.name, move || Err(Failed::from(why)))
@@ -66,10 +66,12 @@ impl Scenario {
             }
         }
     }
-}
 
-fn shown(error: anyhow::Error) -> Failed {
-    Failed::from(format!("{error:?}"))
+    /// Says it at once as well: a run of all scenarios in a guest takes minutes.
+    fn failed(&self, error: &anyhow::Error) -> Failed {
+        eprintln!("FAILED {}: {error:?}", self.name);
+        Failed::from(format!("{error:?}"))
+    }
 }
 
 impl Need {

@@ -6,7 +6,8 @@ use super::sysctls;
 use crate::{
     config::{FastPathMode, RunFlags},
     kernel::{
-        bpf::{Datapath, Error, LoadOptions, PinDirectory},
+        bpf::{Datapath, Error, LoadOptions, Maps, PinDirectory, detach_filters},
+        link,
         node::Node,
     },
     ledger::{Ledger, Record},
@@ -70,10 +71,15 @@ fn open(flags: &RunFlags, ledger: &mut Ledger, observe: bool) -> Result<Datapath
     Ok(loaded)
 }
 
+/// Removes our pins and with them the TCX links; clsact filters stay with their interface, so they
+/// are taken off first.
 fn remove_pins(directory: &std::path::Path) -> Result<(), Error> {
-    PinDirectory::at(directory)
-        .remove_pins()
-        .map_err(|source| Error::PinDirectory { path: directory.to_owned(), source })
+    let pins = PinDirectory::at(directory);
+    let interfaces = Maps::open(&pins).and_then(|maps| maps.interfaces()).unwrap_or_default();
+    for name in interfaces.into_iter().filter_map(|(index, _)| link::name(index)) {
+        detach_filters(&name);
+    }
+    pins.remove_pins().map_err(|source| Error::PinDirectory { path: directory.to_owned(), source })
 }
 
 /// Returns an error with its causes, on one line.

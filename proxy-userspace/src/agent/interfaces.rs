@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use proxy_common::abi::{self, InterfaceFlags};
 use tracing::{error, info, warn};
 
-use super::Agent;
+use super::{Agent, datapath::chain};
 use crate::{
     audit::guard,
-    kernel::bpf::Datapath,
+    kernel::{bpf::Datapath, tc::TrafficControl},
     ledger::{Ledger, Record},
     model::interface::Interface,
     plan::interfaces::{Decision, Foreign, interfaces},
@@ -63,7 +63,7 @@ impl Agent {
         }
         if self.node.datapath.is_some() {
             self.interfaces.foreign = guard::foreign(&self.node, &self.present).await;
-            self.settle_interfaces();
+            self.settle_interfaces().await;
         }
     }
 
@@ -75,11 +75,11 @@ impl Agent {
         let foreign = guard::foreign(&self.node, &self.present).await;
         if foreign != self.interfaces.foreign {
             self.interfaces.foreign = foreign;
-            self.settle_interfaces();
+            self.settle_interfaces().await;
         }
     }
 
-    fn settle_interfaces(&mut self) {
+    async fn settle_interfaces(&mut self) {
         let decisions = interfaces(
             &self.present,
             &self.flags.interfaces,
@@ -97,7 +97,13 @@ impl Agent {
         let mut changed = detach_refused(datapath, state);
         for interface in present.iter() {
             if let Some(Decision::On { peer }) = state.decisions.get(&interface.index).cloned() {
-                changed |= attach(datapath, ledger, state, interface, peer);
+                changed |= match claim_clsact(&node.traffic, ledger, datapath, interface).await {
+                    Ok(()) => attach(datapath, state, interface, peer),
+                    Err(reason) => {
+                        state.decisions.insert(interface.index, Decision::Off(reason));
+                        false
+                    }
+                };
             }
         }
         log_changes(present, &before, &state.decisions);
@@ -141,10 +147,28 @@ fn detach_refused(datapath: &mut Datapath, state: &mut Interfaces) -> bool {
     !refused.is_empty()
 }
 
+/// Records the clsact qdisc that attaching will make, before it is made. Where the kernel has TCX,
+/// or the qdisc is there, there is nothing to make.
+async fn claim_clsact(
+    traffic: &TrafficControl,
+    ledger: &mut Ledger,
+    datapath: &Datapath,
+    interface: &Interface,
+) -> Result<(), String> {
+    if !datapath.needs_clsact(&interface.name) {
+        return Ok(());
+    }
+    let qdiscs = traffic.qdiscs(interface.index).await.map_err(|error| chain(&error))?;
+    if qdiscs.iter().any(|qdisc| qdisc.kind == "clsact") {
+        return Ok(());
+    }
+    let record = Record::Clsact { interface: interface.name.clone(), owned: true };
+    ledger.record([record]).map_err(|error| chain(&error))
+}
+
 /// Attaches where it may run and does not yet; says whether anything changed.
 fn attach(
     datapath: &mut Datapath,
-    ledger: &mut Ledger,
     state: &mut Interfaces,
     interface: &Interface,
     peer: bool,
@@ -156,25 +180,16 @@ fn attach(
         return false;
     }
     let attached = if state.attached.contains_key(&interface.index) {
-        Ok(false)
+        Ok(())
     } else {
         datapath.attach(&interface.name, interface.index)
     };
-    let result = attached.and_then(|made_clsact| {
-        if made_clsact {
-            let record = Record::Clsact { interface: interface.name.clone(), owned: true };
-            if let Err(error) = ledger.record([record]) {
-                warn!(event = "ledger_failed", %error, "cleanup will leave a clsact qdisc");
-            }
-        }
-        datapath.maps.put_interface(interface.index, value)
-    });
-    match result {
+    match attached.and_then(|()| datapath.maps.put_interface(interface.index, value)) {
         Ok(()) => {
             state.attached.insert(interface.index, wanted);
         }
         Err(error) => {
-            let reason = super::datapath::chain(&error);
+            let reason = chain(&error);
             state.decisions.insert(interface.index, Decision::Off(reason));
         }
     }

@@ -60,6 +60,12 @@ struct Agent {
     notices: Vec<Notice>,
     ready: bool,
     retry: Duration,
+    retry_at: Option<tokio::time::Instant>,
+}
+
+/// A time that a timer without a purpose may wait for.
+fn far() -> tokio::time::Instant {
+    tokio::time::Instant::now() + Duration::from_secs(3600)
 }
 
 /// Runs the agent until SIGTERM or SIGINT. Forwarding stays as it is then.
@@ -85,7 +91,7 @@ pub async fn run(flags: RunFlags) -> Result<(), Fatal> {
     agent.reload().await;
     agent.reconcile().await;
     loop {
-        let retry = agent.retry_in();
+        let retry = agent.retry_at;
         tokio::select! {
             changed = source.changed() => {
                 changed.map_err(Fatal::Watch)?;
@@ -98,7 +104,7 @@ pub async fn run(flags: RunFlags) -> Result<(), Fatal> {
             }
             _ = guard.tick() => agent.look_for_foreign().await,
             _ = sync.tick() => agent.resync().await,
-            () = tokio::time::sleep(retry.unwrap_or(Duration::MAX)), if retry.is_some() => {
+            () = tokio::time::sleep_until(retry.unwrap_or_else(far)), if retry.is_some() => {
                 agent.resync().await;
             }
             _ = terminate.recv() => break,
@@ -130,6 +136,7 @@ impl Agent {
         sysctls::apply(&mut ledger, sysctls::Need::Always)?;
         let fast_path = datapath::load(&flags, &mut node, &mut ledger);
         let observed = audit::observe::observe(&node, ledger.owned()).await?;
+        pass::forget_absent(&mut ledger, &observed)?;
         info!(
             event = "started",
             version = env!("CARGO_PKG_VERSION"),
@@ -140,6 +147,7 @@ impl Agent {
         );
         Ok(Self {
             retry: FIRST_RETRY,
+            retry_at: None,
             flags,
             path,
             node,
@@ -206,11 +214,6 @@ impl Agent {
             // Leases end by themselves within the hard lease.
             error!(event = "epoch_failed", %error, "flow entries could not be made stale at once");
         }
-    }
-
-    /// Returns when to try again what failed.
-    fn retry_in(&self) -> Option<Duration> {
-        (!self.pass.errors.is_empty()).then_some(self.retry)
     }
 
     fn report(&self) {

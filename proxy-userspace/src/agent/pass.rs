@@ -13,8 +13,9 @@ use super::{Agent, FIRST_RETRY, datapath::chain};
 use crate::{
     apply::{Executor, Outcome},
     audit::observe::observe,
+    ledger::{self, Ledger, Record},
     model::{Frontend, Notice},
-    plan::{self, Defaults, Desired, Limits, NodeFacts, Plan},
+    plan::{self, Defaults, Desired, Limits, NodeFacts, Observed, Plan},
     status::Pass,
 };
 
@@ -25,7 +26,12 @@ impl Agent {
     /// Compares with everything read anew: finds what others changed.
     pub(super) async fn resync(&mut self) {
         match observe(&self.node, self.ledger.owned()).await {
-            Ok(observed) => self.observed = observed,
+            Ok(observed) => {
+                if let Err(error) = forget_absent(&mut self.ledger, &observed) {
+                    warn!(event = "ledger_failed", error = chain(&error), "the ledger is behind");
+                }
+                self.observed = observed;
+            }
             Err(error) => {
                 error!(event = "observe_failed", error = chain(&error), "the node cannot be read");
                 return;
@@ -91,6 +97,7 @@ impl Agent {
             (true, _) | (false, true) => FIRST_RETRY,
             (false, false) => (self.retry * 2).min(self.flags.sync_period),
         };
+        self.retry_at = (!errors.is_empty()).then(|| tokio::time::Instant::now() + self.retry);
         self.ready = !outcomes.iter().any(Outcome::is_foundation);
         self.pass = Pass {
             at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
@@ -110,6 +117,19 @@ impl Agent {
         }
         self.notices = notices;
     }
+}
+
+/// Strikes virtual servers out of the ledger that are not in IPVS any more: whoever makes one there
+/// next, it is not us.
+pub(super) fn forget_absent(ledger: &mut Ledger, observed: &Observed) -> Result<(), ledger::Error> {
+    let absent: Vec<Record> = ledger
+        .owned()
+        .virtual_servers
+        .keys()
+        .filter(|frontend| !observed.servers.contains_key(frontend))
+        .map(|frontend| Record::VirtualServer { frontend: *frontend, service: None })
+        .collect();
+    ledger.record(absent)
 }
 
 fn service_names(desired: &Desired) -> BTreeMap<Frontend, String> {

@@ -60,15 +60,23 @@ pub(super) fn has_tcx(interface: &str) -> bool {
 }
 
 impl Datapath {
-    /// Attaches both programs to an interface, replacing what an earlier agent left there.
-    /// Returns true when a clsact qdisc was made for it.
+    /// Says whether attaching to an interface needs a clsact qdisc there: the kernel has no TCX.
+    pub fn needs_clsact(&self, name: &str) -> bool {
+        !has_tcx(name)
+    }
+
+    /// Attaches both programs to an interface, replacing what an earlier agent left there. Makes
+    /// the clsact qdisc when it needs one.
     ///
     /// # Errors
     ///
     /// [`Error::Program`] and [`Error::Link`]; nothing stays attached at the other hook alone.
-    pub fn attach(&mut self, name: &str, index: u32) -> Result<bool, Error> {
+    pub fn attach(&mut self, name: &str, index: u32) -> Result<(), Error> {
         let tcx = has_tcx(name);
-        let made_clsact = !tcx && tc::qdisc_add_clsact(name).is_ok();
+        if !tcx {
+            // It may be there already; if it is not, attaching says so.
+            let _ = tc::qdisc_add_clsact(name);
+        }
         for hook in Hook::BOTH {
             let attached = if tcx {
                 self.attach_tcx(name, index, hook)
@@ -81,7 +89,7 @@ impl Datapath {
                 return Err(error);
             }
         }
-        Ok(made_clsact)
+        Ok(())
     }
 
     /// Detaches both programs from an interface. An interface that is gone is detached already.

@@ -16,6 +16,8 @@ pub mod connections;
 pub mod destination;
 mod error;
 mod family;
+#[cfg(test)]
+mod golden;
 pub mod info;
 pub mod message;
 pub mod stats;

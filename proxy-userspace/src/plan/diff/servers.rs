@@ -1,6 +1,6 @@
 //! IPVS: virtual servers and destinations.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, mem};
 
 use super::Changes;
 use crate::{
@@ -10,17 +10,19 @@ use crate::{
 
 pub(super) fn compare(changes: &mut Changes<'_>) {
     let observed = changes.observed;
-    for (frontend, server) in changes.servers.clone() {
+    let servers = mem::take(&mut changes.servers);
+    for (&frontend, server) in &servers {
         match observed.servers.get(&frontend) {
             Some(held) => compare_server(changes, frontend, server, held),
             None => make(changes, frontend, server),
         }
     }
     for (&frontend, held) in &observed.servers {
-        if held.owned && !changes.servers.contains_key(&frontend) {
+        if held.owned && !servers.contains_key(&frontend) {
             changes.push(Rank::RemoveVirtualServer, Action::RemoveVirtualServer(frontend));
         }
     }
+    changes.servers = servers;
 }
 
 /// Draining destinations come with the others here, so that the order of insertion is the sorted
