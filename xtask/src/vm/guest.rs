@@ -21,9 +21,9 @@ use super::terminal::{self, Raw};
 use crate::command::{Consent, progress};
 use crate::workspace;
 
-const BOOT_LIMIT: Duration = Duration::from_secs(180);
-/// The guest's init sends a sign of life every 5 s.
-const SILENCE_LIMIT: Duration = Duration::from_secs(90);
+const BOOT_LIMIT: Duration = Duration::from_secs(300);
+/// The guest's init sends a sign of life every 5 s; a crowded host delays it, and the boot, a lot.
+const SILENCE_LIMIT: Duration = Duration::from_secs(180);
 /// Logs of failed runs that stay; older ones go.
 const KEPT_RUNS: usize = 20;
 const TICK: Duration = Duration::from_millis(100);
@@ -62,7 +62,7 @@ impl Guest {
         let sockets = tempfile::Builder::new().prefix("passlane-vm-").tempdir()?;
         let files = Files { sockets: sockets.path().to_owned(), logs: logs.clone() };
         let outcome = self.run_in(&files, streams);
-        let _ = fs::remove_file(files.initramfs());
+        let _ = fs::remove_file(files.initramfs()).and_then(|()| fs::remove_file(files.init()));
         if outcome.is_ok() && !self.keep_log {
             workspace::remove(&logs)?;
             return outcome;
@@ -72,8 +72,9 @@ impl Guest {
     }
 
     fn run_in(&self, files: &Files, streams: Streams<'_>) -> Result<i32> {
-        let init = std::env::current_exe()?;
-        let archive = initramfs::build(&self.kernel, &init, self.consent)?;
+        // A copy: a rebuild of xtask while it runs must not change the guest's init.
+        fs::copy("/proc/self/exe", files.init()).context("cannot copy xtask for the guest")?;
+        let archive = initramfs::build(&self.kernel, &files.init(), self.consent)?;
         fs::write(files.initramfs(), &archive)?;
         let accelerator = match self.accelerator {
             Accelerator::Auto => qemu::accelerator(&self.kernel, &archive)?,

@@ -81,6 +81,11 @@ impl Files {
         self.logs.join("initramfs.cpio")
     }
 
+    /// The guest's process 1: a copy of this program.
+    pub(super) fn init(&self) -> PathBuf {
+        self.logs.join("init")
+    }
+
     fn root(&self) -> PathBuf {
         self.sockets.join("root")
     }
