@@ -12,6 +12,8 @@ use super::Error;
 
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+/// Where the kernel keeps the place for a bpffs.
+const PLACE: &str = "/sys/fs/bpf";
 
 /// A directory on a bpffs that holds the pins of one agent. Having one proves the mount.
 #[derive(Clone, Debug)]
@@ -74,6 +76,7 @@ impl PinDirectory {
         let directory = Self::at(root);
         if !on_bpffs(root) {
             mount_over(root).map_err(failed)?;
+            tracing::info!(event = "bpffs_mounted", "no bpffs was there: mounted one at {PLACE}");
         }
         fs::create_dir_all(directory.links()).map_err(failed)?;
         if !on_bpffs(root) {
@@ -167,7 +170,6 @@ pub fn on_bpffs(path: &Path) -> bool {
 
 /// Mounts a bpffs where the kernel keeps the place for it, when the path is below.
 fn mount_over(root: &Path) -> io::Result<()> {
-    const PLACE: &str = "/sys/fs/bpf";
     if !root.starts_with(PLACE) {
         return Err(io::Error::from(io::ErrorKind::Unsupported));
     }

@@ -10,6 +10,15 @@ pub enum Error {
     /// There is no `nft` command.
     #[error("no nft command: install it with `apt-get install nftables`")]
     NftMissing,
+    /// The kernel does not answer `nft`.
+    #[error(
+        "nft gets no answer from nf_tables ({}): run `modprobe nf_tables`, and as root",
+        first_line(complaint)
+    )]
+    NoTables {
+        /// What `nft` wrote to its standard error.
+        complaint: String,
+    },
     /// `nft` was built without JSON.
     #[error("this nft command does not speak JSON: use one built with libjansson")]
     NoJson,
@@ -56,6 +65,9 @@ impl Error {
             NftablesError::NftInvalidJson(cause) => Self::Unreadable { operation, cause },
             NftablesError::NftFailed { stderr, .. } if stderr.contains("JSON support not") => {
                 Self::NoJson
+            }
+            NftablesError::NftFailed { stderr, .. } if operation == Operation::Probe => {
+                Self::NoTables { complaint: stderr }
             }
             NftablesError::NftFailed { stderr, .. } => {
                 Self::Refused { operation, complaint: stderr }
