@@ -8,6 +8,7 @@
 #![no_main]
 #![feature(core_intrinsics, adt_const_params)]
 #![allow(internal_features, reason = "compare and exchange has no stable way on BPF")]
+#![allow(missing_docs, reason = "the classifier macro makes public functions that cannot have any")]
 #![expect(unreachable_pub, reason = "a binary crate: pub says what other modules use")]
 
 mod atomic;

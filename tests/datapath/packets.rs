@@ -6,30 +6,30 @@ use etherparse::PacketBuilder;
 
 /// A plain TCP or UDP packet.
 #[derive(Clone, Debug)]
-pub struct Plain {
-    pub ethernet: ([u8; 6], [u8; 6]),
-    pub source: ([u8; 4], u16),
-    pub destination: ([u8; 4], u16),
-    pub ttl: u8,
-    pub payload: Vec<u8>,
-    pub l4: L4,
+pub(crate) struct Plain {
+    pub(crate) ethernet: ([u8; 6], [u8; 6]),
+    pub(crate) source: ([u8; 4], u16),
+    pub(crate) destination: ([u8; 4], u16),
+    pub(crate) ttl: u8,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) l4: L4,
 }
 
 /// The transport header.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum L4 {
+pub(crate) enum L4 {
     Udp,
     Tcp { syn: bool, fin: bool, rst: bool },
 }
 
-pub const ACK: L4 = L4::Tcp { syn: false, fin: false, rst: false };
-pub const SYN: L4 = L4::Tcp { syn: true, fin: false, rst: false };
-pub const FIN: L4 = L4::Tcp { syn: false, fin: true, rst: false };
-pub const RST: L4 = L4::Tcp { syn: false, fin: false, rst: true };
+pub(crate) const ACK: L4 = L4::Tcp { syn: false, fin: false, rst: false };
+pub(crate) const SYN: L4 = L4::Tcp { syn: true, fin: false, rst: false };
+pub(crate) const FIN: L4 = L4::Tcp { syn: false, fin: true, rst: false };
+pub(crate) const RST: L4 = L4::Tcp { syn: false, fin: false, rst: true };
 
 impl Plain {
     /// A request of 10.1.0.5:40000 to 10.96.0.10:80, for the loopback device's MAC address.
-    pub fn request(l4: L4) -> Self {
+    pub(crate) fn request(l4: L4) -> Self {
         Self {
             ethernet: ([2, 0, 0, 0, 0, 5], [0; 6]),
             source: ([10, 1, 0, 5], 40000),
@@ -41,7 +41,7 @@ impl Plain {
     }
 
     /// Returns the frame, with checksums.
-    pub fn frame(&self) -> Vec<u8> {
+    pub(crate) fn frame(&self) -> Vec<u8> {
         let ip = PacketBuilder::ethernet2(self.ethernet.0, self.ethernet.1).ipv4(
             Ipv4Addr::from(self.source.0).octets(),
             Ipv4Addr::from(self.destination.0).octets(),
@@ -72,7 +72,7 @@ impl Plain {
 }
 
 /// Returns a hex dump that shows two packets line by line where they differ.
-pub fn difference(got: &[u8], wanted: &[u8]) -> String {
+pub(crate) fn difference(got: &[u8], wanted: &[u8]) -> String {
     let line = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let mut text = format!("got {} bytes, wanted {}\n", got.len(), wanted.len());
     for at in (0..got.len().max(wanted.len())).step_by(16) {

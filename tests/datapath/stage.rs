@@ -20,15 +20,15 @@ use proxy_userspace::kernel::bpf::{Datapath, LoadOptions};
 
 use crate::packets::{L4, Plain};
 
-pub const BACKEND: u32 = FIRST_BACKEND_ID;
+pub(crate) const BACKEND: u32 = FIRST_BACKEND_ID;
 /// The way out in the stage's entries. No such interface needs to exist: a redirect is decided,
 /// not carried out.
-pub const OUT: u32 = 77;
+pub(crate) const OUT: u32 = 77;
 const SOFT: Duration = Duration::from_secs(60);
 const HARD: Duration = Duration::from_secs(100);
 
 /// Says why this machine cannot run the programs.
-pub fn missing() -> Option<String> {
+pub(crate) fn missing() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("not root".into());
     }
@@ -36,17 +36,17 @@ pub fn missing() -> Option<String> {
 }
 
 /// Programs, maps and their pins; the pins go with it.
-pub struct Stage {
-    pub datapath: Datapath,
+pub(crate) struct Stage {
+    pub(crate) datapath: Datapath,
     directory: PathBuf,
 }
 
 impl Stage {
-    pub fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         Self::with(|_| {})
     }
 
-    pub fn with(change: impl FnOnce(&mut LoadOptions)) -> anyhow::Result<Self> {
+    pub(crate) fn with(change: impl FnOnce(&mut LoadOptions)) -> anyhow::Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let directory =
@@ -75,12 +75,12 @@ impl Stage {
     }
 
     /// Returns how many packets were counted under a reason.
-    pub fn count(&self, reason: Reason) -> u64 {
+    pub(crate) fn count(&self, reason: Reason) -> u64 {
         self.datapath.maps.counter(reason).map_or(u64::MAX, |counter| counter.packets)
     }
 
     /// Returns the entry of a flow.
-    pub fn flow(&self, key: &FlowKey4) -> Option<Flow4> {
+    pub(crate) fn flow(&self, key: &FlowKey4) -> Option<Flow4> {
         let flows = self.datapath.maps.flows().ok()?;
         flows.into_iter().find_map(|(found, flow)| (found == *key).then_some(flow))
     }
@@ -95,13 +95,13 @@ impl Drop for Stage {
 
 /// Returns the low word of the kernel's jiffies. They are no multiple of any clock that user space
 /// can read, so the kernel is asked.
-pub fn jiffies_now() -> u32 {
+pub(crate) fn jiffies_now() -> u32 {
     let list = std::fs::read_to_string("/proc/timer_list").expect("root reads the timer list");
     let jiffies = list.lines().find_map(|line| line.strip_prefix("jiffies: ")?.parse::<u64>().ok());
     jiffies.expect("the timer list says jiffies") as u32
 }
 
-pub fn key(packet: &Plain) -> FlowKey4 {
+pub(crate) fn key(packet: &Plain) -> FlowKey4 {
     FlowKey4 {
         source: packet.source.0,
         destination: packet.destination.0,
@@ -114,7 +114,7 @@ pub fn key(packet: &Plain) -> FlowKey4 {
 }
 
 /// Returns what the fast path shall make of a packet: to 10.2.0.9:8080, by way of [`OUT`].
-pub fn translated(packet: &Plain) -> Plain {
+pub(crate) fn translated(packet: &Plain) -> Plain {
     Plain {
         ethernet: ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 9]),
         destination: ([10, 2, 0, 9], 8080),
@@ -124,7 +124,7 @@ pub fn translated(packet: &Plain) -> Plain {
 }
 
 /// Returns an active entry that turns `from` into `to`.
-pub fn entry(from: &Plain, to: &Plain) -> Flow4 {
+pub(crate) fn entry(from: &Plain, to: &Plain) -> Flow4 {
     let word = u32::from_ne_bytes;
     let address_delta = checksum::add(
         checksum::replace(word(from.source.0), word(to.source.0)),

@@ -39,16 +39,16 @@ fn udp() -> Plain {
     Plain::request(L4::Udp)
 }
 
-fn rows() -> Vec<Row> {
-    let row = |name, reason, state| Row {
-        name,
-        packet: tcp,
-        entry: nothing,
-        frame: as_it_is,
-        reason,
-        state,
-    };
-    let active = FlowState::ACTIVE;
+const ACTIVE: u32 = FlowState::ACTIVE;
+
+/// A TCP packet of the flow against its active entry.
+fn row(name: &'static str, reason: Reason, state: u32) -> Row {
+    Row { name, packet: tcp, entry: nothing, frame: as_it_is, reason, state }
+}
+
+/// Packets that the fast path takes, and states that keep them from it.
+fn by_state() -> Vec<Row> {
+    let active = ACTIVE;
     vec![
         row("an_established_tcp_packet_is_rewritten_and_redirected", Reason::Hit, active),
         Row {
@@ -84,6 +84,13 @@ fn rows() -> Vec<Row> {
             packet: || Plain::request(SYN),
             ..row("a_syn_is_slow_and_drops_the_entry", Reason::Syn, 0)
         },
+    ]
+}
+
+/// Entries that hold no more, or need renewal.
+fn by_lease() -> Vec<Row> {
+    let active = ACTIVE;
+    vec![
         Row {
             entry: |flow| flow.epoch = 9,
             ..row("an_entry_of_another_epoch_is_stale", Reason::StaleEpoch, active)
@@ -113,6 +120,13 @@ fn rows() -> Vec<Row> {
             },
             ..row("one_packet_a_period_is_elected", Reason::Hit, active)
         },
+    ]
+}
+
+/// Packets that only the kernel can treat.
+fn by_packet() -> Vec<Row> {
+    let active = ACTIVE;
+    vec![
         Row {
             packet: || Plain { ttl: 1, ..tcp() },
             entry: nothing,
@@ -203,9 +217,10 @@ fn counters(stage: &Stage) -> Vec<(&'static str, u64)> {
 }
 
 /// Returns every case of the level.
-pub fn cases() -> Vec<(String, Case)> {
-    let mut cases: Vec<(String, Case)> = rows()
+pub(crate) fn cases() -> Vec<(String, Case)> {
+    let mut cases: Vec<(String, Case)> = [by_state(), by_lease(), by_packet()]
         .into_iter()
+        .flatten()
         .map(|row| (row.name.to_owned(), Box::new(move || run(&row)) as Case))
         .collect();
     let mut add = |name: &str, case: fn() -> anyhow::Result<()>| {

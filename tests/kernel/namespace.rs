@@ -146,7 +146,9 @@ fn start_as(actor: Actor, command: &mut Command) -> anyhow::Result<Program> {
 /// Makes the device for VIP routes and returns its index. A veth stands in for the dummy, which not
 /// every kernel has: to routes they are the same.
 pub(crate) async fn vip_device() -> anyhow::Result<u32> {
+    // Without link-local addresses, which come with routes of their own a second later.
     sh("ip link add kube-ipvs0 type veth peer name unused
+        ip link set kube-ipvs0 addrgenmode none; ip link set unused addrgenmode none
         ip link set kube-ipvs0 up; ip link set unused up")?;
     Links::open()?.index_of("kube-ipvs0").await?.context("no kube-ipvs0")
 }

@@ -85,7 +85,8 @@ async fn fifty_thousand_vips_take_seconds() -> anyhow::Result<()> {
         listed - put,
         removed - listed
     );
-    ensure!(put.as_secs() < 20 && (removed - listed).as_secs() < 20);
+    // Addresses would take minutes here; an emulated guest under load takes ten seconds.
+    ensure!(put.as_secs() < 60 && (removed - listed).as_secs() < 60);
     Ok(())
 }
 

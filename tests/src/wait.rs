@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 
 /// How long a state of the node may take to come: generous, because an emulated guest is slow
 /// and a state that comes earlier ends the wait earlier.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(20);

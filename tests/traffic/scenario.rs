@@ -69,8 +69,8 @@ impl Scenario {
 
     /// Says it at once as well: a run of all scenarios in a guest takes minutes.
     fn failed(&self, error: &anyhow::Error) -> Failed {
-        eprintln!("FAILED {}: {error:?}", self.name);
-        Failed::from(format!("{error:?}"))
+        eprintln!("\n{}: {error:#}", self.name);
+        Failed::from(format!("{error:#}"))
     }
 }
 

@@ -101,6 +101,9 @@ fn load_object(options: &LoadOptions, pins: &PinDirectory) -> Result<Ebpf, Error
     let log_level: u8 = if options.log { 4 } else { 0 };
     let mut loader = EbpfLoader::new();
     loader
+        // Nothing in the object depends on the kernel's types, and parsing them takes seconds on a
+        // slow machine.
+        .btf(None)
         .override_global(Setting::SOFT_LEASE, &soft, true)
         .override_global(Setting::HARD_LEASE, &hard, true)
         .override_global(Setting::ELECTION, &election, true)

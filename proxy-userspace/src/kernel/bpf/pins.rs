@@ -162,7 +162,7 @@ pub(super) fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
 pub fn on_bpffs(path: &Path) -> bool {
     path.ancestors()
         .find_map(|path| rustix::fs::statfs(path).ok())
-        .is_some_and(|stat| stat.f_type as i64 == BPF_FS_MAGIC)
+        .is_some_and(|stat| stat.f_type == BPF_FS_MAGIC)
 }
 
 /// Mounts a bpffs where the kernel keeps the place for it, when the path is below.
