@@ -30,14 +30,18 @@ struct Target {
     name: String,
 }
 
-/// Runs `cargo` with `arguments` and returns the executables it made or found fresh.
+/// Builds targets such as `--bin passlane` and returns the executables, made or found fresh.
+///
+/// No package is named: cargo would then choose other features for the shared dependencies than
+/// `cargo test` does, and compile all of them again.
 ///
 /// The agent's build script takes the BPF object from where `build-ebpf` puts it.
-pub(crate) fn build(arguments: &[&str]) -> Result<Vec<Executable>> {
-    progress(&format!("cargo {}", arguments.join(" ")));
+pub(crate) fn build(targets: &[&str]) -> Result<Vec<Executable>> {
+    progress(&format!("building {}", targets.join(" ")));
     let mut cargo = workspace::cargo();
     cargo
-        .args(arguments)
+        .arg("build")
+        .args(targets)
         .arg("--message-format=json-render-diagnostics")
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
@@ -58,17 +62,11 @@ pub(crate) fn build(arguments: &[&str]) -> Result<Vec<Executable>> {
     Ok(built)
 }
 
-/// The agent, `passlane`.
-pub(crate) fn agent() -> Result<PathBuf> {
-    let arguments = ["build", "--package", "proxy-userspace", "--bin", "passlane"];
-    one(build(&arguments)?, "passlane")
-}
-
 /// The executable of the target `name`.
-pub(crate) fn one(built: Vec<Executable>, name: &str) -> Result<PathBuf> {
+pub(crate) fn one(built: &[Executable], name: &str) -> Result<PathBuf> {
     built
-        .into_iter()
+        .iter()
         .find(|executable| executable.target == name)
-        .map(|executable| executable.path)
+        .map(|executable| executable.path.clone())
         .with_context(|| format!("cargo built no executable `{name}`"))
 }

@@ -32,9 +32,8 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     let consent = Consent::new(args.yes);
     packages::ensure(&[packages::BUILD, packages::NETWORK], consent)?;
     build_ebpf::build(consent)?;
-    let agent = artifacts::agent()?;
-    let arguments = ["build", "--package", "proxy-tests", "--bin", "demo"];
-    let demo = artifacts::one(artifacts::build(&arguments)?, "demo")?;
+    let built = artifacts::build(&["--bin", "passlane", "--bin", "demo"])?;
+    let (agent, demo) = (artifacts::one(&built, "passlane")?, artifacts::one(&built, "demo")?);
     let mut command = vec![demo.display().to_string()];
     command.extend(args.json.then(|| "--json".to_owned()));
     command.extend(args.keep.then(|| "--keep".to_owned()));

@@ -46,13 +46,9 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
     let levels: Vec<Level> = ALL.into_iter().filter(chosen).collect();
     prepare(&levels, consent)?;
     build_ebpf::build(consent)?;
-    let binaries = binaries(&levels)?;
-    let setting = Setting {
-        filter: args.filter,
-        timeout: Duration::from_secs(args.timeout),
-        agent: artifacts::agent()?,
-        consent,
-    };
+    let (binaries, agent) = binaries(&levels)?;
+    let setting =
+        Setting { filter: args.filter, timeout: Duration::from_secs(args.timeout), agent, consent };
     let mut outcomes = run(&setting, &levels, &binaries, &args.kernel)?;
     if args.no_skips || std::env::var("CI").is_ok_and(|value| value == "true") {
         outcomes.iter_mut().for_each(|outcome| outcome.tally.forbid_skips());
@@ -75,22 +71,18 @@ fn prepare(levels: &[Level], consent: Consent) -> Result<()> {
     packages::ensure(&needs, consent)
 }
 
-/// Builds the test binaries of the levels in one go.
-fn binaries(levels: &[Level]) -> Result<Vec<(Level, PathBuf)>> {
+/// Builds the test binaries of the levels, and the agent that they start, in one go.
+fn binaries(levels: &[Level]) -> Result<(Vec<(Level, PathBuf)>, PathBuf)> {
     let targets: Vec<(Level, &str)> =
         levels.iter().filter_map(|level| Some((*level, level.target()?))).collect();
     if targets.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), PathBuf::new()));
     }
-    let mut arguments = vec!["test", "--no-run", "--package", "proxy-tests"];
+    let mut arguments = vec!["--bin", "passlane"];
     arguments.extend(targets.iter().flat_map(|(_, target)| ["--test", target]));
-    let mut built = artifacts::build(&arguments)?;
-    let mut found = Vec::new();
-    for (level, target) in targets {
-        let of_target = built.extract_if(.., |executable| executable.target == target).collect();
-        found.push((level, artifacts::one(of_target, target)?));
-    }
-    Ok(found)
+    let built = artifacts::build(&arguments)?;
+    let found = targets.iter().map(|(level, target)| Ok((*level, artifacts::one(&built, target)?)));
+    Ok((found.collect::<Result<_>>()?, artifacts::one(&built, "passlane")?))
 }
 
 fn run(

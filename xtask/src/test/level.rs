@@ -81,9 +81,10 @@ impl Setting {
     pub(super) fn natively(&self, level: Level, binary: &Path) -> Result<Outcome> {
         let started = Instant::now();
         let mut tally = Tally::default();
-        let mut command = Command::new("timeout");
-        // In the foreground, Ctrl-C reaches the tests.
-        command.args(["--foreground", "--kill-after=10", &self.timeout.as_secs().to_string()]);
+        let mut command = Command::new("setpriv");
+        // Tests end when we do; in the foreground, Ctrl-C reaches them.
+        command.args(["--pdeathsig", "TERM", "--", "timeout", "--foreground"]);
+        command.args(["--kill-after=10", &self.timeout.as_secs().to_string()]);
         command.arg(binary).args(&self.filter).current_dir(directory()).envs(self.environment());
         self.watch(&mut command, &mut tally)?;
         Ok(Outcome { level, kernel: host(), tally, elapsed: started.elapsed() })

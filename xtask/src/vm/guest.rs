@@ -187,12 +187,14 @@ impl Session<'_> {
         machine: &mut Owned,
         mut streams: Streams<'_>,
     ) -> Result<i32> {
-        let mut raw = None;
+        // Dropped on every way out, so that an error is printed to a terminal in order.
+        let mut _raw = None;
         let mut heard = Instant::now();
+        let mut looked = Instant::now();
         let mut running = false;
         loop {
             let frame = match frames.recv_timeout(TICK) {
-                Ok(Ok(Some(frame))) => Some(frame),
+                Ok(Ok(frame @ Some(_))) => frame,
                 Err(RecvTimeoutError::Timeout) => None,
                 Ok(_) | Err(RecvTimeoutError::Disconnected) => bail!("{}", self.why_it_ended()),
             };
@@ -201,27 +203,32 @@ impl Session<'_> {
                 match kind {
                     Kind::Hello => {
                         running = true;
-                        raw = self.begin(matches!(streams, Streams::Inherit))?;
+                        _raw = self.begin(matches!(streams, Streams::Inherit))?;
                     }
                     Kind::Exit => return Ok(String::from_utf8_lossy(&bytes).parse()?),
                     Kind::Failed => bail!("the guest's init: {}", String::from_utf8_lossy(&bytes)),
                     _ => deliver(&mut streams, kind, &bytes)?,
                 }
-                if kind != Kind::Alive {
-                    self.check_time(running, heard).inspect_err(|_| drop(raw.take()))?;
-                    continue;
-                }
             }
-            if let Some(trouble) = self.console.trouble() {
-                // The rest of the trace is worth having in the log.
-                thread::sleep(Duration::from_secs(1));
-                bail!("{trouble}");
-            }
-            self.check_time(running, heard)?;
-            if machine.ended() {
-                bail!("{}", self.why_it_ended());
+            if looked.elapsed() >= TICK {
+                looked = Instant::now();
+                self.look(machine, running, heard)?;
             }
         }
+    }
+
+    /// Fails when the guest is broken, silent, out of time or gone.
+    fn look(&mut self, machine: &mut Owned, running: bool, heard: Instant) -> Result<()> {
+        if let Some(trouble) = self.console.trouble() {
+            // The rest of the trace is worth having in the log.
+            thread::sleep(Duration::from_secs(1));
+            bail!("{trouble}");
+        }
+        self.check_time(running, heard)?;
+        if machine.ended() {
+            bail!("{}", self.why_it_ended());
+        }
+        Ok(())
     }
 
     /// The guest is up: says what to run, and passes the caller's input on.
