@@ -33,6 +33,7 @@ pub struct Agent {
     bpffs: PathBuf,
     manifests: PathBuf,
     options: Vec<String>,
+    prefix: Vec<String>,
     child: Option<Child>,
 }
 
@@ -54,6 +55,7 @@ impl Agent {
             bpffs: topology.bpffs(),
             manifests: manifests.directory().to_owned(),
             options: options.iter().map(|&option| option.to_owned()).collect(),
+            prefix: Vec::new(),
             child: None,
         }
     }
@@ -63,11 +65,28 @@ impl Agent {
         self.options = options.iter().map(|&option| option.to_owned()).collect();
     }
 
+    /// Starts from now on through a command that ends by executing its arguments, e.g. `env`.
+    #[must_use]
+    pub fn through(mut self, prefix: &[&str]) -> Self {
+        self.prefix = prefix.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    /// Pins elsewhere from now on.
+    #[must_use]
+    pub fn pinning_at(mut self, directory: &Path) -> Self {
+        directory.clone_into(&mut self.bpffs);
+        self
+    }
+
     /// Starts the process and returns at once.
     pub fn spawn(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.log_path())?;
-        let mut command = Command::new(binary()?);
+        let mut words = self.prefix.clone();
+        words.push(binary()?.to_string_lossy().into_owned());
+        let mut command = Command::new(&words[0]);
         command
+            .args(&words[1..])
             .args(["run", "--source", &format!("file:{}", self.manifests.display())])
             .args(self.places())
             .args(&self.options)

@@ -1,11 +1,9 @@
 //! Hiding parts of a machine from one process, by a mount namespace of its own.
 
-use std::process::Output;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::netns::Namespace;
 use crate::{process, wait};
 
 /// A part of the machine that a process does not see.
@@ -29,12 +27,12 @@ impl Hidden {
     }
 }
 
-/// Runs `command` inside `namespace` without seeing `hidden`, for at most ten seconds.
-pub fn output_without(namespace: &Namespace, hidden: Hidden, command: &[&str]) -> Result<Output> {
-    let script = format!("mount -t tmpfs none {} && exec timeout 10 \"$@\"", hidden.path());
-    let mut args = vec!["--mount", "--propagation", "private", "sh", "-c", &script, "sh"];
-    args.extend(command);
-    namespace.output("unshare", &args)
+/// A command that executes its arguments without seeing `hidden`.
+#[must_use]
+pub fn without(hidden: Hidden) -> Vec<String> {
+    let script = format!("mount -t tmpfs none {} && exec \"$@\"", hidden.path());
+    let words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", &script, "sh"];
+    words.map(str::to_owned).to_vec()
 }
 
 /// A module unloaded and kept from being loaded again, for as long as this lives.

@@ -38,10 +38,15 @@ impl Stage {
 
     /// The examples with an agent that was not started.
     pub fn without_agent(options: &[&str]) -> Result<Self> {
+        Self::with_agent(|topology, manifests| Agent::new(topology, manifests, options))
+    }
+
+    /// The examples with an agent of the caller's making.
+    pub fn with_agent(make: impl FnOnce(&Topology, &Manifests) -> Agent) -> Result<Self> {
         let topology = Topology::example()?;
         let workload = Workload::start(&topology)?;
         let manifests = Manifests::examples_in(topology.directory())?;
-        let agent = Agent::new(&topology, &manifests, options);
+        let agent = make(&topology, &manifests);
         Ok(Self { agent, workload, manifests, topology })
     }
 

@@ -1,13 +1,14 @@
-//! What the agent cannot work with or without is said before anything is touched.
+//! What the agent cannot work with or without is said before anything is touched; what costs only
+//! the fast path is said while everything is served.
 
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use proxy_tests::agent::binary;
-use proxy_tests::ending::{refuses, said};
-use proxy_tests::hidden::{Hidden, Unloaded, output_without};
-use proxy_tests::http::get_once;
+use proxy_tests::agent::Agent;
+use proxy_tests::ending::refuses;
+use proxy_tests::hidden::{Hidden, Unloaded, without};
 use proxy_tests::objects::{Manifests, WEB_FRONTEND};
+use proxy_tests::spread;
 use proxy_tests::stage::Stage;
 use proxy_tests::topology::Topology;
 
@@ -17,8 +18,10 @@ scenarios! { AGENT =>
     not_root_is_refused,
     flowtable_present_is_refused,
     kube_ipvs0_of_another_kind_is_refused,
-    missing_bpffs_is_said_or_served_without,
-    missing_btf_is_said_or_served_without,
+    missing_nft_command_is_refused,
+    missing_bpffs_is_no_obstacle,
+    pins_outside_bpffs_cost_only_the_fast_path,
+    missing_btf_costs_at_most_the_fast_path,
 }
 
 /// Scenarios that unload a module. They come last: what they need is only there in a guest, or was
@@ -29,79 +32,70 @@ pub(crate) const UNLOADING: &[Scenario] = &[
         needs: &[Need::Root, Need::Agent],
         run: missing_ipvs_is_refused,
     },
-    Scenario { name: "missing_nft_is_refused", needs: AGENT, run: missing_nft_is_refused },
+    Scenario {
+        name: "missing_nf_tables_is_refused",
+        needs: AGENT,
+        run: missing_nf_tables_is_refused,
+    },
 ];
 
 fn not_root_is_refused() -> Result<()> {
-    let stage = Stage::without_agent(&[])?;
-    let (source, binary) = (source(&stage.manifests), binary()?);
-    let output = stage.topology.node.output(
-        "setpriv",
-        &[
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            &binary.to_string_lossy(),
-            "run",
-            "--source",
-            &source,
-        ],
-    )?;
-    said(output.status, &String::from_utf8_lossy(&output.stderr), &["CAP_NET_ADMIN"])
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    refuses(&mut stage_through(&nobody)?.agent, &["root", "CAP_NET_ADMIN"])
+}
+
+fn missing_nft_command_is_refused() -> Result<()> {
+    refuses(&mut stage_through(&["env", "PATH=/nowhere"])?.agent, &["nft", "install"])
 }
 
 fn missing_ipvs_is_refused() -> Result<()> {
-    refused_without_module("ip_vs", "/proc/net/ip_vs")
+    refused_without_module("ip_vs", "/proc/net/ip_vs", &["ip_vs"])
 }
 
-fn missing_nft_is_refused() -> Result<()> {
-    refused_without_module("nf_tables", "/sys/module/nf_tables")
+fn missing_nf_tables_is_refused() -> Result<()> {
+    refused_without_module("nf_tables", "/sys/module/nf_tables", &["nft"])
 }
 
 /// The agent must say so when `module`, seen at `sign` when present, is missing.
-fn refused_without_module(module: &'static str, sign: &str) -> Result<()> {
+fn refused_without_module(module: &'static str, sign: &str, words: &[&str]) -> Result<()> {
     // No traffic and no rules: whatever else uses the module would keep it loaded.
     let topology = Topology::with_pods(&[])?;
     let manifests = Manifests::examples_in(topology.directory())?;
-    let unloaded = Path::new(sign).exists().then(|| Unloaded::enforce(module)).transpose()?;
-    let (source, binary) = (source(&manifests), binary()?);
-    let state_dir = topology.state_dir().display().to_string();
-    let command =
-        [&*binary.to_string_lossy(), "run", "--source", &source, "--state-dir", &state_dir];
-    let output = output_without(&topology.node, Hidden::Modules, &command)?;
-    drop(unloaded);
-    said(output.status, &String::from_utf8_lossy(&output.stderr), &[module])
+    let _unloaded = Path::new(sign).exists().then(|| Unloaded::enforce(module)).transpose()?;
+    let prefix = without(Hidden::Modules);
+    let mut agent = Agent::new(&topology, &manifests, &[]).through(&words_of(&prefix));
+    refuses(&mut agent, words)
 }
 
-fn missing_bpffs_is_said_or_served_without() -> Result<()> {
-    refused_or_served_without(Hidden::BpfFs, &["bpf"])
+fn missing_bpffs_is_no_obstacle() -> Result<()> {
+    let mut stage = stage_through(&words_of(&without(Hidden::BpfFs)))?;
+    stage.agent.spawn()?;
+    stage.agent.wait_ready()?;
+    all_served(&stage)
 }
 
-fn missing_btf_is_said_or_served_without() -> Result<()> {
-    refused_or_served_without(Hidden::Btf, &["BTF"])
+fn pins_outside_bpffs_cost_only_the_fast_path() -> Result<()> {
+    let mut stage = Stage::with_agent(|topology, manifests| {
+        let no_bpffs = topology.directory().join("pins");
+        Agent::new(topology, manifests, &[]).pinning_at(&no_bpffs)
+    })?;
+    stage.agent.spawn()?;
+    stage.agent.wait_ready()?;
+    fast_path_is_off(&stage, &["bpf"])?;
+    all_served(&stage)
 }
 
-/// The slow path is complete without BPF: what is hidden may cost speed, and must be said.
-fn refused_or_served_without(hidden: Hidden, words: &[&str]) -> Result<()> {
-    let stage = Stage::without_agent(&[])?;
-    let (source, binary) = (source(&stage.manifests), binary()?);
-    let state_dir = stage.topology.state_dir().display().to_string();
-    let command =
-        [&*binary.to_string_lossy(), "run", "--source", &source, "--state-dir", &state_dir];
-    let output = output_without(&stage.topology.node, hidden, &command)?;
-    let log = String::from_utf8_lossy(&output.stderr);
-    let ran_until_timeout = output.status.success() || output.status.code() == Some(124);
-    if !ran_until_timeout {
-        return said(output.status, &log, words);
+fn missing_btf_costs_at_most_the_fast_path() -> Result<()> {
+    let mut stage = stage_through(&words_of(&without(Hidden::Btf)))?;
+    stage.agent.spawn()?;
+    stage.agent.wait_ready()?;
+    all_served(&stage)?;
+    let on = stage.agent.status()?["fast_path"]["mode"] == "on";
+    if on {
+        stage.fast_connection(WEB_FRONTEND).map(drop)
+    } else {
+        fast_path_is_off(&stage, &["BTF"])
     }
-    let answer = get_once(&stage.client()?, WEB_FRONTEND, "/").context("it ran, unserved")?;
-    ensure!(answer.starts_with("web-"), "{answer}");
-    let lower = log.to_lowercase();
-    ensure!(
-        words.iter().all(|word| lower.contains(&word.to_lowercase())) || hidden == Hidden::Btf,
-        "it did not say what is missing:\n{log}"
-    );
-    Ok(())
 }
 
 fn flowtable_present_is_refused() -> Result<()> {
@@ -112,18 +106,39 @@ fn flowtable_present_is_refused() -> Result<()> {
          chain forward { type filter hook forward priority 0;\n\
          ip protocol tcp flow add @fast\n}\n}\n",
     )?;
-    refuses(&mut stage, &["flowtable", "accelerated"])
+    refuses(&mut stage.agent, &["flowtable", "accelerated"])
 }
 
 fn kube_ipvs0_of_another_kind_is_refused() -> Result<()> {
     let mut stage = Stage::without_agent(&[])?;
     stage.topology.node.run("ip", &["link", "add", "kube-ipvs0", "type", "bridge"])?;
-    refuses(&mut stage, &["kube-ipvs0", "dummy"])?;
+    refuses(&mut stage.agent, &["kube-ipvs0", "dummy"])?;
     let link = stage.topology.node.run("ip", &["-d", "link", "show", "kube-ipvs0"])?;
     ensure!(link.contains("bridge"), "it was replaced: {link}");
     Ok(())
 }
 
-fn source(manifests: &Manifests) -> String {
-    format!("file:{}", manifests.directory().display())
+/// The examples with an agent that is started through `prefix`.
+fn stage_through(prefix: &[&str]) -> Result<Stage> {
+    Stage::with_agent(|topology, manifests| Agent::new(topology, manifests, &[]).through(prefix))
+}
+
+fn words_of(prefix: &[String]) -> Vec<&str> {
+    prefix.iter().map(String::as_str).collect()
+}
+
+/// Checks that the status says that the fast path is off, and all of `words` as the reason.
+pub(crate) fn fast_path_is_off(stage: &Stage, words: &[&str]) -> Result<()> {
+    let status = stage.agent.status()?;
+    let report = &status["fast_path"];
+    let reason = report["reason"].as_str().context("no reason")?;
+    let said = words.iter().all(|word| reason.to_lowercase().contains(&word.to_lowercase()));
+    ensure!(report["mode"] == "off" && said, "{report}");
+    Ok(())
+}
+
+fn all_served(stage: &Stage) -> Result<()> {
+    let spread = spread::of(stage.short_requests(WEB_FRONTEND, 6)?);
+    ensure!(spread::is_even(&spread, &["web-a", "web-b", "web-c"], 2), "{spread:?}");
+    Ok(())
 }
