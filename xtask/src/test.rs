@@ -5,9 +5,10 @@ mod tally;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 
 use crate::artifacts;
 use crate::command::{Consent, progress};
@@ -106,14 +107,33 @@ fn run(
     } else {
         series.iter().map(|name| kernels::find(name)).collect::<Result<Vec<_>>>()?
     };
-    for listed in wanted {
-        let kernel = listed.obtain(setting.consent)?;
-        for (level, binary) in binaries.iter().filter(|(level, _)| level.in_guest()) {
-            progress(&format!("{level:?} on {}", listed.series));
-            outcomes.push(setting.in_guest(*level, binary, &listed.series, &kernel));
+    let guests: Vec<_> = binaries.iter().filter(|(level, _)| level.in_guest()).collect();
+    let kernels = wanted
+        .into_iter()
+        .map(|listed| Ok((listed.obtain(setting.consent)?, listed.series)))
+        .collect::<Result<Vec<_>>>()?;
+    // Emulated guests wait a lot, and each keeps one core busy at most: kernels run side by side.
+    thread::scope(|scope| {
+        let running: Vec<_> = kernels
+            .iter()
+            .map(|(kernel, series)| {
+                let guests = &guests;
+                scope.spawn(move || {
+                    guests
+                        .iter()
+                        .map(|(level, binary)| {
+                            progress(&format!("{level:?} on {series}"));
+                            setting.in_guest(*level, binary, series, kernel)
+                        })
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        for kernel in running {
+            outcomes.extend(kernel.join().map_err(|_| anyhow!("running a guest panicked"))?);
         }
-    }
-    Ok(outcomes)
+        Ok(outcomes)
+    })
 }
 
 /// Prints the table, what failed and what was skipped; the totals are the last line.

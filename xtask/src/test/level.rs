@@ -100,6 +100,7 @@ impl Setting {
     ) -> Outcome {
         let started = Instant::now();
         let mut tally = Tally::default();
+        let mut lines = Lines::of(series);
         let mut command = vec![binary.display().to_string()];
         command.extend(self.filter.clone());
         let guest = Guest {
@@ -118,9 +119,11 @@ impl Setting {
             if is_stderr {
                 let _ = io::stderr().write_all(bytes);
             } else {
-                pass_on(&mut tally, bytes);
+                tally.feed(bytes);
+                lines.pass_on(bytes);
             }
         }));
+        lines.end();
         match status {
             Ok(status) => judge(&mut tally, status == 0, &format!("exit status {status}")),
             Err(error) => {
@@ -171,6 +174,42 @@ fn pass_on(tally: &mut Tally, bytes: &[u8]) {
     // A closed stdout does not stop the tests.
     let mut stdout = io::stdout().lock();
     let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
+}
+
+/// The output of one of several guests that run at once: whole lines, each with its kernel.
+struct Lines<'a> {
+    series: &'a str,
+    rest: Vec<u8>,
+}
+
+impl<'a> Lines<'a> {
+    fn of(series: &'a str) -> Self {
+        Self { series, rest: Vec::new() }
+    }
+
+    fn pass_on(&mut self, bytes: &[u8]) {
+        self.rest.extend_from_slice(bytes);
+        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.rest.drain(..=end).collect();
+            self.print(&line);
+        }
+    }
+
+    fn end(&mut self) {
+        let mut line = std::mem::take(&mut self.rest);
+        if !line.is_empty() {
+            line.push(b'\n');
+            self.print(&line);
+        }
+    }
+
+    /// A closed stdout does not stop the tests.
+    fn print(&self, line: &[u8]) {
+        let mut stdout = io::stdout().lock();
+        let _ = write!(stdout, "{:<5}| ", self.series)
+            .and_then(|()| stdout.write_all(line))
+            .and_then(|()| stdout.flush());
+    }
 }
 
 /// Where cargo would run the tests of package proxy-tests.
