@@ -19,7 +19,7 @@ pub(crate) fn start_clock() {
 pub(crate) fn progress(text: &str) {
     let elapsed = STARTED.get_or_init(Instant::now).elapsed().as_secs_f64();
     // A closed stderr is no reason to stop work.
-    let _ = writeln!(io::stderr(), "[{elapsed:6.1}s] {text}");
+    let _ = io::stderr().write_all(format!("[{elapsed:6.1}s] {text}\n").as_bytes());
 }
 
 /// The command as one would type it.

@@ -1,6 +1,9 @@
 //! How the demo speaks: headings and data on stdout, progress on stderr.
 
-use std::time::Instant;
+use std::{
+    io::{self, Write as _},
+    time::Instant,
+};
 
 use anyhow::Result;
 
@@ -21,7 +24,9 @@ impl Report {
 
     /// Says what is being done.
     pub(super) fn step(&self, text: &str) {
-        eprintln!("[{:5.1} s] {text}", self.start.elapsed().as_secs_f64());
+        // One write: lines of stdout may go to the same terminal.
+        let line = format!("[{:5.1} s] {text}\n", self.start.elapsed().as_secs_f64());
+        let _ = io::stderr().write_all(line.as_bytes());
     }
 
     /// Begins a section: what is seen, and why it matters.
