@@ -91,6 +91,8 @@ reasons! {
     Replaced = 23, "replaced", Learn;
     /// The interface is not one whose egress may be learned.
     InterfaceOff = 24, "interface_off", Learn;
+    /// The flow closed while the packet was on its way.
+    Closed = 25, "closed", Learn;
 }
 
 impl Reason {

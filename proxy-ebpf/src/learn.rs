@@ -182,7 +182,7 @@ fn record(key: &FlowKey4, entry: &Flow4) -> Result<Reason, Reason> {
     // reading it.
     unsafe {
         if (*flow).state == FlowState::CLOSING {
-            return Err(Reason::Closing);
+            return Err(Reason::Closed);
         }
         if (*flow).transform != entry.transform || (*flow).backend != entry.backend {
             FLOWS4.insert(key, entry, ANY).map_err(|_| Reason::MapFull)?;

@@ -13,6 +13,7 @@
 pub mod agent;
 pub mod apply;
 pub mod audit;
+pub mod chain;
 pub mod cli;
 pub mod config;
 pub mod kernel;

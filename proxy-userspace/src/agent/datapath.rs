@@ -4,6 +4,7 @@ use tracing::{info, warn};
 
 use super::sysctls;
 use crate::{
+    chain::chain,
     config::{FastPathMode, RunFlags},
     kernel::{
         bpf::{Datapath, Error, LoadOptions, Maps, PinDirectory, detach_filters},
@@ -80,19 +81,4 @@ fn remove_pins(directory: &std::path::Path) -> Result<(), Error> {
         detach_filters(&name);
     }
     pins.remove_pins().map_err(|source| Error::PinDirectory { path: directory.to_owned(), source })
-}
-
-/// Returns an error with its causes, on one line.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        let line = next.lines().next().unwrap_or_default();
-        if !text.contains(line) {
-            text += &format!(": {line}");
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use proxy_common::abi::{self, InterfaceFlags};
 use tracing::{error, info, warn};
 
-use super::{Agent, datapath::chain};
+use super::Agent;
 use crate::{
     audit::guard,
+    chain::chain,
     kernel::{bpf::Datapath, tc::TrafficControl},
     ledger::{Ledger, Record},
     model::interface::Interface,

@@ -9,10 +9,11 @@ use std::{
 use proxy_common::abi::capacity;
 use tracing::{debug, error, info, warn};
 
-use super::{Agent, FIRST_RETRY, datapath::chain};
+use super::{Agent, FIRST_RETRY};
 use crate::{
     apply::{Executor, Outcome},
     audit::observe::observe,
+    chain::chain,
     ledger::{self, Ledger, Record},
     model::{Frontend, Notice},
     plan::{self, Defaults, Desired, Limits, NodeFacts, Observed, Plan},

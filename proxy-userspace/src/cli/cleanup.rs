@@ -7,6 +7,7 @@ use clap::Args;
 use super::{Failure, output};
 use crate::{
     agent,
+    chain::chain,
     config::Paths,
     kernel::{
         bpf::{self, PinDirectory},
@@ -100,7 +101,7 @@ impl Cleanup {
         match result {
             Ok(()) => Ok(self.ledger.record([record])?),
             Err(error) => {
-                eprintln!("passlane: {object} stays: {}", super::chain(&error));
+                eprintln!("passlane: {object} stays: {}", chain(&error));
                 self.left += 1;
                 Ok(())
             }

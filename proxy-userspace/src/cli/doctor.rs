@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{Failure, output};
 use crate::{
     agent,
+    chain::chain,
     config::Paths,
     kernel::{
         ipvs::Client,
@@ -91,14 +92,14 @@ fn kernel() -> Check {
 
 async fn ipvs() -> Check {
     if let Err(error) = module::load("ip_vs") {
-        return Check::bad("ip_vs", Grade::Fail, super::chain(&error), "modprobe ip_vs");
+        return Check::bad("ip_vs", Grade::Fail, chain(&error), "modprobe ip_vs");
     }
     match Client::open().await {
         Ok(client) => match client.info().await {
             Ok(info) => Check::ok("ip_vs", format!("version {}", info.version)),
-            Err(error) => Check::bad("ip_vs", Grade::Fail, super::chain(&error), "run as root"),
+            Err(error) => Check::bad("ip_vs", Grade::Fail, chain(&error), "run as root"),
         },
-        Err(error) => Check::bad("ip_vs", Grade::Fail, super::chain(&error), "modprobe ip_vs"),
+        Err(error) => Check::bad("ip_vs", Grade::Fail, chain(&error), "modprobe ip_vs"),
     }
 }
 
@@ -108,7 +109,7 @@ async fn nft() -> Check {
         Err(error) => Check::bad(
             "nft",
             Grade::Fail,
-            super::chain(&error),
+            chain(&error),
             "apt-get install nftables, and run as root",
         ),
     }
@@ -130,15 +131,15 @@ async fn flowtables() -> Check {
                 format!("nft delete flowtable {name}: it breaks IPVS's connections"),
             ),
         },
-        Err(error) => Check::bad(NAME, Grade::Warn, super::chain(&error), "see nft"),
+        Err(error) => Check::bad(NAME, Grade::Warn, chain(&error), "see nft"),
     }
 }
 
 async fn device() -> Check {
     const NAME: &str = "kube-ipvs0";
     let interfaces = match Links::open() {
-        Ok(links) => links.interfaces().await.map_err(|error| super::chain(&error)),
-        Err(error) => Err(super::chain(&error)),
+        Ok(links) => links.interfaces().await.map_err(|error| chain(&error)),
+        Err(error) => Err(chain(&error)),
     };
     match interfaces {
         Err(error) => Check::bad(NAME, Grade::Warn, error, "run as root"),
@@ -173,7 +174,7 @@ fn bpf() -> Check {
 }
 
 fn aya_probe() -> Result<bool, String> {
-    crate::kernel::bpf::supports_tc().map_err(|error| super::chain(&error))
+    crate::kernel::bpf::supports_tc().map_err(|error| chain(&error))
 }
 
 fn btf() -> Check {
@@ -209,7 +210,7 @@ fn setting(setting: &agent::Setting) -> Check {
     match sysctl::read(&Key::dotted(setting.key)) {
         Ok(value) if setting.holds(&value) => Check::ok(setting.key, value),
         Ok(value) => Check::bad(setting.key, Grade::Warn, value, cure),
-        Err(error) => Check::bad(setting.key, Grade::Warn, super::chain(&error), cure),
+        Err(error) => Check::bad(setting.key, Grade::Warn, chain(&error), cure),
     }
 }
 

@@ -19,6 +19,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     agent,
     audit::observe,
+    chain::chain,
     config::{Paths, RunFlags},
     kernel::{bpf, ipvs, node},
     ledger,
@@ -161,18 +162,4 @@ fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Fa
         .build()
         .map_err(Failure::Runtime)?
         .block_on(future)
-}
-
-/// Returns an error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text += &format!(": {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
