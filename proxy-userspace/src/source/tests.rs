@@ -217,8 +217,14 @@ async fn a_signal_survives_a_dropped_wait() {
     let site = site("services");
     fs::create_dir(&site.path).unwrap();
     let mut watch = watch(&site.path).unwrap();
-    fs::write(site.path.join("a.yaml"), service("a")).unwrap();
-    let short = tokio::time::timeout(Duration::from_millis(20), watch.changed()).await;
-    assert!(short.is_err(), "50 ms have not passed");
-    assert!(signalled(&mut watch).await);
+    // A machine that sleeps through the 50 ms of quiet gives the signal at once: try again then.
+    for _ in 0..100 {
+        fs::write(site.path.join("a.yaml"), service("a")).unwrap();
+        let short = tokio::time::timeout(Duration::from_millis(10), watch.changed()).await;
+        if short.is_err() {
+            assert!(signalled(&mut watch).await);
+            return;
+        }
+    }
+    panic!("no wait could be dropped early in a hundred tries");
 }
