@@ -30,7 +30,10 @@ impl Hidden {
 /// A command that executes its arguments without seeing `hidden`.
 #[must_use]
 pub fn without(hidden: Hidden) -> Vec<String> {
-    let script = format!("mount -t tmpfs none {} && exec \"$@\"", hidden.path());
+    // What does not exist is hidden already.
+    let path = hidden.path();
+    let script =
+        format!("if [ -d {path} ]; then mount -t tmpfs none {path} || exit; fi; exec \"$@\"");
     let words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", &script, "sh"];
     words.map(str::to_owned).to_vec()
 }
