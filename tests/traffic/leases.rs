@@ -61,8 +61,8 @@ fn outlived_drop_rule(options: &[&str]) -> Result<Duration> {
     Ok(last_answer.saturating_duration_since(ruled))
 }
 
-/// Seen to fail with an agent that does not bump the backend's generation: answers then go on
-/// until the hard lease ends.
+/// Without the generation check answers would go on until the hard lease ends; the bound is below
+/// the soft lease to tell the two apart. No public setting takes the check out.
 fn deleted_destination_is_left_at_once() -> Result<()> {
     /// Much less than the soft lease of 3 s, more than one look with `ipvsadm` in a slow guest.
     const AT_ONCE: Duration = Duration::from_secs(1);

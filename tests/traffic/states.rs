@@ -45,8 +45,8 @@ fn rst_leaves_ipvs_in_close() -> Result<()> {
     wait_states(&stage, local, "CLOSE", "CLOSE")
 }
 
-/// Seen to fail with `net.netfilter.nf_conntrack_tcp_be_liberal` set back to 0 under the agent:
-/// conntrack then takes every slow packet after fast ones for INVALID.
+/// The treatment is `net.netfilter.nf_conntrack_tcp_be_liberal`: without it conntrack takes slow
+/// packets after fast ones for INVALID.
 fn invalid_drop_rules_do_not_hang_a_flow() -> Result<()> {
     const SIZE: u64 = 8 << 20;
     let stage = Stage::start(&[])?;
