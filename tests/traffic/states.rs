@@ -17,6 +17,7 @@ scenarios! { AGENT =>
     fin_of_the_server_leaves_ipvs_and_conntrack_in_time_wait,
     rst_leaves_ipvs_in_close,
     invalid_drop_rules_do_not_hang_a_flow,
+    without_liberal_conntrack_slow_packets_after_fast_ones_are_invalid,
     port_reused_after_fin_gets_a_new_connection,
     port_reused_after_rst_gets_a_new_connection,
 }
@@ -48,8 +49,27 @@ fn rst_leaves_ipvs_in_close() -> Result<()> {
 /// The treatment is `net.netfilter.nf_conntrack_tcp_be_liberal`: without it conntrack takes slow
 /// packets after fast ones for INVALID.
 fn invalid_drop_rules_do_not_hang_a_flow() -> Result<()> {
-    const SIZE: u64 = 8 << 20;
     let stage = Stage::start(&[])?;
+    let local = past_strict_rules(&stage)?;
+    let dropped = invalid_packets(&stage)?;
+    ensure!(dropped == 0, "{dropped} packets were taken for INVALID");
+    wait_states(&stage, local, "TIME_WAIT", "TIME_WAIT")
+}
+
+/// The treatment taken out: the same traffic, with conntrack as strict as it was before the agent.
+fn without_liberal_conntrack_slow_packets_after_fast_ones_are_invalid() -> Result<()> {
+    let stage = Stage::start(&[])?;
+    stage.topology.node.set_sysctl("net/netfilter/nf_conntrack_tcp_be_liberal", "0")?;
+    let hung = past_strict_rules(&stage).is_err();
+    let dropped = invalid_packets(&stage)?;
+    ensure!(dropped > 0, "nothing was INVALID (hung: {hung}): the treatment is not needed");
+    Ok(())
+}
+
+/// Runs one connection for longer than two hard leases, with data in both directions between the
+/// renewals, past rules that drop what conntrack takes for INVALID. Returns its address.
+fn past_strict_rules(stage: &Stage) -> Result<SocketAddr> {
+    const SIZE: u64 = 8 << 20;
     stage.topology.node.nft(
         "table inet strict {\n\
          counter invalid {}\n\
@@ -63,14 +83,20 @@ fn invalid_drop_rules_do_not_hang_a_flow() -> Result<()> {
     let mut connection = stage.fast_connection(WEB_FRONTEND)?;
     let local = connection.local()?;
     let expected = Blob::of(SIZE).digest();
-    // Longer than two hard leases, with data in both directions between the renewals.
     wait::paced(Duration::from_secs(11), Duration::from_millis(100), || {
         ensure!(connection.download(SIZE, |_| ())? == expected, "download changed on the way");
         ensure!(connection.upload(SIZE / 8)? == Blob::of(SIZE / 8).digest(), "upload changed");
         Ok(())
     })?;
-    drop(connection);
-    wait_states(&stage, local, "TIME_WAIT", "TIME_WAIT")
+    Ok(local)
+}
+
+/// Returns how many packets the strict rules dropped.
+fn invalid_packets(stage: &Stage) -> Result<u64> {
+    let listed =
+        stage.topology.node.run("nft", &["list", "counter", "inet", "strict", "invalid"])?;
+    let packets = listed.split_whitespace().skip_while(|word| *word != "packets").nth(1);
+    Ok(packets.context("the counter says packets")?.parse()?)
 }
 
 fn port_reused_after_fin_gets_a_new_connection() -> Result<()> {
