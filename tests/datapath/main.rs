@@ -11,6 +11,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 fn main() {
     let arguments = Arguments::from_args();
     let missing = stage::missing();
+    stage::sweep();
     let trials = table::cases()
         .into_iter()
         .map(|(name, case)| {

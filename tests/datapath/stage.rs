@@ -1,6 +1,7 @@
 //! Loaded programs with the maps of one small Service, for one case.
 
 use std::{
+    fs,
     path::PathBuf,
     process,
     sync::atomic::{AtomicU32, Ordering},
@@ -16,7 +17,7 @@ use proxy_common::{
     packet::checksum,
     reason::Reason,
 };
-use proxy_userspace::kernel::bpf::{Datapath, LoadOptions};
+use proxy_userspace::kernel::bpf::{Datapath, LoadOptions, PinDirectory};
 
 use crate::packets::{L4, Plain};
 
@@ -24,6 +25,8 @@ pub(crate) const BACKEND: u32 = FIRST_BACKEND_ID;
 /// The way out in the stage's entries. No such interface needs to exist: a redirect is decided,
 /// not carried out.
 pub(crate) const OUT: u32 = 77;
+const BPFFS: &str = "/sys/fs/bpf";
+const PREFIX: &str = "passlane-test-";
 const SOFT: Duration = Duration::from_secs(60);
 const HARD: Duration = Duration::from_secs(100);
 
@@ -38,7 +41,29 @@ pub(crate) fn missing() -> Option<String> {
 /// Programs, maps and their pins; the pins go with it.
 pub(crate) struct Stage {
     pub(crate) datapath: Datapath,
-    directory: PathBuf,
+    _pins: Pins,
+}
+
+/// The pins of a stage, also of one that could not be set up.
+struct Pins(PathBuf);
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        // A leftover only wastes memory until the next run sweeps it.
+        let _ = PinDirectory::at(&self.0).remove_pins();
+    }
+}
+
+/// Removes the pins of runs that were killed.
+pub(crate) fn sweep() {
+    let Ok(entries) = fs::read_dir(BPFFS) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let process = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        if process.is_some_and(|process| !fs::exists(format!("/proc/{process}")).unwrap_or(true)) {
+            drop(Pins(entry.path()));
+        }
+    }
 }
 
 impl Stage {
@@ -49,10 +74,9 @@ impl Stage {
     pub(crate) fn with(change: impl FnOnce(&mut LoadOptions)) -> anyhow::Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let directory =
-            PathBuf::from(format!("/sys/fs/bpf/passlane-test-{}-{number}", process::id()));
+        let pins = Pins(PathBuf::from(format!("{BPFFS}/{PREFIX}{}-{number}", process::id())));
         let mut options = LoadOptions {
-            bpffs: directory.clone(),
+            bpffs: pins.0.clone(),
             flow_entries: 4096,
             soft_lease: SOFT,
             hard_lease: HARD,
@@ -71,7 +95,7 @@ impl Stage {
                 .maps
                 .put_backend(key([10, 2, 0, 9], 8080, protocol), Backend { id: BACKEND })?;
         }
-        Ok(Self { datapath, directory })
+        Ok(Self { datapath, _pins: pins })
     }
 
     /// Returns how many packets were counted under a reason.
@@ -83,13 +107,6 @@ impl Stage {
     pub(crate) fn flow(&self, key: &FlowKey4) -> Option<Flow4> {
         let flows = self.datapath.maps.flows().ok()?;
         flows.into_iter().find_map(|(found, flow)| (found == *key).then_some(flow))
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        // A leftover pin only wastes memory; the sweep of the next run finds it by its name.
-        let _ = proxy_userspace::kernel::bpf::PinDirectory::at(&self.directory).remove_pins();
     }
 }
 
