@@ -1,5 +1,5 @@
-//! Counts the first packets of a flow in a small direct-mapped table, so that short connections,
-//! scans and floods never reach the flow map. A collision restarts a count; nothing else.
+//! Counts the first packets of a flow in a small direct-mapped table, so that flows of one or two
+//! packets, as of scans and floods, never reach the flow map. A collision restarts a count; nothing else.
 
 use proxy_common::{
     abi::{FlowKey4, LEARN_AFTER, WARMUP_SLOTS},

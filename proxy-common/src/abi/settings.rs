@@ -1,7 +1,7 @@
 //! Read-only globals of the programs, set when they are loaded. The verifier sees constants.
 
 /// Slow-path packets of a flow, in one direction, before it is worth an entry: keeps short
-/// connections, scans and floods out of the flow map.
+/// flows, as of scans and floods, out of the flow map.
 pub const LEARN_AFTER: u32 = 3;
 
 /// Names of the globals. All are `u32` unless said.

@@ -20,7 +20,7 @@ use crate::{
     },
     ledger::{Ledger, Owned, Record},
     model::Frontend,
-    status::{Lock, Report},
+    status::{self, Lock, Report},
 };
 
 /// The flags of `passlane cleanup`.
@@ -50,7 +50,10 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     if flags.dry_run {
         return Ok(output::text(&list(&owned))?);
     }
-    let Ok(lock) = Lock::take(&flags.paths.state_dir) else { return Err(Failure::Running) };
+    let lock = Lock::take(&flags.paths.state_dir).map_err(|error| match error {
+        status::Error::Running(_) => Failure::Running,
+        error => error.into(),
+    })?;
     let left = super::block_on(async {
         let ledger = Ledger::open(&flags.paths.state_dir)?;
         let links = Links::open().map_err(crate::kernel::node::Error::from)?;
