@@ -60,4 +60,8 @@ pub struct Endpoint {
     pub node: Option<String>,
     /// Topology zone of that node.
     pub zone: Option<String>,
+    /// `hints.forZones`: nodes of these zones should use the endpoint (KEP-2433).
+    pub zone_hints: Vec<String>,
+    /// `hints.forNodes`: these nodes should use the endpoint (KEP-3015).
+    pub node_hints: Vec<String>,
 }

@@ -4,6 +4,7 @@ pub mod backend;
 pub mod endpoint;
 pub mod interface;
 pub mod nat;
+pub mod node;
 pub mod notice;
 pub mod protocol;
 pub mod scheduler;
@@ -14,9 +15,13 @@ pub mod virtual_server;
 pub use backend::Backend;
 pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, SliceName};
 pub use nat::NatElements;
+pub use node::Node;
 pub use notice::Notice;
 pub use protocol::{ParseProtocolError, Protocol};
 pub use scheduler::{ParseSchedulerError, Scheduler, SchedulerFlags};
-pub use service::{FastPath, Service, ServiceKind, ServiceName, ServicePort, ServicePortName};
-pub use snapshot::Snapshot;
+pub use service::{
+    FastPath, Service, ServiceKind, ServiceName, ServicePort, ServicePortName, Sources,
+    TrafficPolicy, Weights,
+};
+pub use snapshot::{Change, Snapshot, Update};
 pub use virtual_server::{Destination, DestinationKey, Forwarding, Frontend, VirtualServer};

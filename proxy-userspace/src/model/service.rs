@@ -1,10 +1,11 @@
 //! Services, reduced to what decides forwarding.
 
-use std::{fmt, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Protocol, Scheduler};
+use super::{Forwarding, Protocol, Scheduler, SchedulerFlags};
 
 /// The identity of a Service.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
@@ -62,6 +63,37 @@ pub enum FastPath {
     Off,
 }
 
+/// `spec.internalTrafficPolicy` and `spec.externalTrafficPolicy`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub enum TrafficPolicy {
+    /// All endpoints of the cluster.
+    #[default]
+    Cluster,
+    /// The endpoints of this node, or none.
+    Local,
+}
+
+/// The annotation `passlane.io/weights`: `10.244.1.5=3, node-b=2`, by address or by node name.
+/// What is not named has weight 1.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Weights {
+    /// By address of the endpoint; goes before `by_node`.
+    pub by_addr: BTreeMap<IpAddr, u32>,
+    /// By the name of the node that runs the endpoint.
+    pub by_node: BTreeMap<String, u32>,
+}
+
+/// Who may reach the load-balancer IPs: `spec.loadBalancerSourceRanges`.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Sources {
+    /// Everyone.
+    #[default]
+    Any,
+    /// Only these. None at all is possible: then all that was written could not be read, and
+    /// nothing is opened that somebody wanted closed.
+    Only(Vec<IpNet>),
+}
+
 /// A Service with forwarding state.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Service {
@@ -71,10 +103,30 @@ pub struct Service {
     pub kind: ServiceKind,
     /// `spec.clusterIPs`; never empty.
     pub cluster_ips: Vec<IpAddr>,
+    /// `spec.externalIPs`.
+    pub external_ips: Vec<IpAddr>,
+    /// Addresses of `status.loadBalancer.ingress` whose `ipMode` is not `Proxy` (KEP-1860).
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// `spec.loadBalancerSourceRanges`.
+    pub sources: Sources,
     /// `spec.ports`, in the manifest's order.
     pub ports: Vec<ServicePort>,
-    /// Annotation `passlane.io/scheduler`; `None` means the agent's default.
-    pub scheduler: Option<Scheduler>,
+    /// `spec.internalTrafficPolicy`: the endpoints behind the cluster IPs.
+    pub internal_policy: TrafficPolicy,
+    /// `spec.externalTrafficPolicy`: the endpoints behind all other addresses.
+    pub external_policy: TrafficPolicy,
+    /// `spec.sessionAffinityConfig.clientIP.timeoutSeconds` where `spec.sessionAffinity` is
+    /// `ClientIP`.
+    pub affinity_secs: Option<u32>,
+    /// `spec.healthCheckNodePort`, host order.
+    pub health_check_port: Option<u16>,
+    /// Annotation `passlane.io/scheduler`, as `mh` or `mh,mh-port`; `None` means the agent's
+    /// default.
+    pub scheduler: Option<(Scheduler, SchedulerFlags)>,
+    /// Annotation `passlane.io/weights`.
+    pub weights: Weights,
+    /// Annotation `passlane.io/forwarding`.
+    pub forwarding: Forwarding,
     /// Annotation `passlane.io/fast-path`.
     pub fast_path: FastPath,
     /// `metadata.creationTimestamp` as seconds since 1970, when the manifest has one: the older

@@ -115,7 +115,7 @@ fn claim_port(
     let server = |frontend: Frontend, origin: Origin| DesiredServer {
         virtual_server: VirtualServer {
             frontend,
-            scheduler: service.scheduler.unwrap_or(defaults.scheduler),
+            scheduler: service.scheduler.map_or(defaults.scheduler, |(scheduler, _)| scheduler),
             flags: SchedulerFlags::default(),
             persistent_secs: 0,
         },

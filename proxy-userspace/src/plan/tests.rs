@@ -17,8 +17,9 @@ use super::{
     Action, Defaults, Desired, Limits, NodeFacts, Observed, ObservedServer, desired, plan,
 };
 use crate::model::{
-    Endpoint, EndpointPort, EndpointSlice, FastPath, Frontend, Protocol, Scheduler, SchedulerFlags,
-    Service, ServiceKind, ServiceName, ServicePort, SliceName, Snapshot, VirtualServer,
+    Endpoint, EndpointPort, EndpointSlice, FastPath, Forwarding, Frontend, Protocol, Scheduler,
+    SchedulerFlags, Service, ServiceKind, ServiceName, ServicePort, SliceName, Snapshot, Sources,
+    TrafficPolicy, VirtualServer, Weights,
 };
 
 const ROOMY: Limits = Limits { frontends: 1_000, backends: 1_000 };
@@ -60,7 +61,24 @@ fn service() -> impl Strategy<Value = Service> {
                 node_port,
             });
             let ports = ports.collect();
-            Service { name, kind, cluster_ips, ports, scheduler, fast_path, created_at }
+            Service {
+                name,
+                kind,
+                cluster_ips,
+                external_ips: Vec::new(),
+                load_balancer_ips: Vec::new(),
+                sources: Sources::Any,
+                ports,
+                internal_policy: TrafficPolicy::Cluster,
+                external_policy: TrafficPolicy::Cluster,
+                affinity_secs: None,
+                health_check_port: None,
+                scheduler: scheduler.map(|scheduler| (scheduler, SchedulerFlags::default())),
+                weights: Weights::default(),
+                forwarding: Forwarding::Masq,
+                fast_path,
+                created_at,
+            }
         })
 }
 
@@ -73,6 +91,8 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
             terminating,
             node: None,
             zone: None,
+            zone_hints: Vec::new(),
+            node_hints: Vec::new(),
         },
     )
 }
@@ -102,6 +122,7 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
     (vec(service(), 0..5), vec(slice(), 0..6)).prop_map(|(services, slices)| Snapshot {
         services: services.into_iter().map(|service| (service.name.clone(), service)).collect(),
         slices: slices.into_iter().map(|slice| (slice.name.clone(), slice)).collect(),
+        ..Snapshot::default()
     })
 }
 

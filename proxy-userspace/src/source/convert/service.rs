@@ -10,7 +10,10 @@ use super::{
     timestamp,
 };
 use crate::{
-    model::{FastPath, Notice, Protocol, Service, ServiceKind, ServiceName, ServicePort},
+    model::{
+        FastPath, Forwarding, Notice, Protocol, SchedulerFlags, Service, ServiceKind, ServiceName,
+        ServicePort, Sources, TrafficPolicy, Weights,
+    },
     source::{
         Fault, Found,
         manifest::{Leaf, Loose, Manifest, Metadata, Object, PortFields, ServiceSpec},
@@ -47,7 +50,24 @@ pub(super) fn convert(
     let created_at = created_at(scope, metadata);
     let (scheduler, fast_path) = annotations(scope, metadata, &name, notices);
     let (cluster_ips, ports) = (cluster_ips?, ports?);
-    Some(Service { name, kind, cluster_ips, ports, scheduler, fast_path, created_at })
+    Some(Service {
+        name,
+        kind,
+        cluster_ips,
+        external_ips: Vec::new(),
+        load_balancer_ips: Vec::new(),
+        sources: Sources::Any,
+        ports,
+        internal_policy: TrafficPolicy::Cluster,
+        external_policy: TrafficPolicy::Cluster,
+        affinity_secs: None,
+        health_check_port: None,
+        scheduler: scheduler.map(|scheduler| (scheduler, SchedulerFlags::default())),
+        weights: Weights::default(),
+        forwarding: Forwarding::Masq,
+        fast_path,
+        created_at,
+    })
 }
 
 fn kind(scope: &mut Scope<'_>, spec: &ServiceSpec) -> Option<ServiceKind> {

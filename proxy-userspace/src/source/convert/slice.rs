@@ -124,6 +124,8 @@ fn endpoint(
         terminating: terminating.unwrap_or(false),
         node: node_name.map(str::to_owned),
         zone: zone.map(str::to_owned),
+        zone_hints: Vec::new(),
+        node_hints: Vec::new(),
     })
 }
 
