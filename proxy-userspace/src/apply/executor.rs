@@ -16,7 +16,7 @@ use crate::{
     },
     ledger::{self, Ledger, Record},
     model::{Backend, Frontend, Protocol},
-    plan::{Action, FrontendEntry, Observed, Plan},
+    plan::{Action, DesiredServer, FrontendEntry, Observed, Plan},
 };
 
 /// Why an action failed.
@@ -71,8 +71,8 @@ pub struct Executor<'a> {
     pub node: &'a mut Node,
     /// What is ours.
     pub ledger: &'a mut Ledger,
-    /// The Service port of each frontend, for the ledger.
-    pub services: &'a BTreeMap<Frontend, String>,
+    /// The virtual servers that should be: the ledger says whose each is.
+    pub servers: &'a BTreeMap<Frontend, DesiredServer>,
 }
 
 impl Executor<'_> {
@@ -124,11 +124,11 @@ impl Executor<'_> {
     async fn single(&mut self, action: &Action) -> Result<(), Failure> {
         match action {
             Action::PutDevice => self.put_device().await,
-            Action::InstallNat(elements) => {
+            Action::InstallTable { rules, elements } => {
                 self.ledger.record([Record::NatTable { owned: true }])?;
-                Ok(self.node.nat.install(elements).await?)
+                Ok(self.node.nat.install(rules, elements).await?)
             }
-            Action::ChangeNat { added, removed } => {
+            Action::ChangeElements { added, removed } => {
                 Ok(self.node.nat.change(added, removed).await?)
             }
             action => match &mut self.node.datapath {
@@ -170,7 +170,11 @@ impl Executor<'_> {
         let records = commands.iter().filter_map(|(_, command)| match command {
             Command::PutVirtualServer(server) => Some(Record::VirtualServer {
                 frontend: server.frontend,
-                service: Some(self.services.get(&server.frontend).cloned().unwrap_or_default()),
+                service: Some(
+                    self.servers
+                        .get(&server.frontend)
+                        .map_or_else(String::new, |server| server.service.to_string()),
+                ),
             }),
             _ => None,
         });
@@ -203,7 +207,10 @@ impl Executor<'_> {
 
 /// Without these no VIP may go live.
 fn is_foundation(action: &Action) -> bool {
-    matches!(action, Action::PutDevice | Action::InstallNat(_) | Action::ChangeNat { .. })
+    matches!(
+        action,
+        Action::PutDevice | Action::InstallTable { .. } | Action::ChangeElements { .. }
+    )
 }
 
 /// Gives every action of a batch the outcome of the batch; an error is told once.

@@ -81,6 +81,9 @@ pub struct RunFlags {
     /// Time between full comparisons of what should be and what is
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub sync_period: Duration,
+    /// An endpoint that left its Service keeps its connections for at most this time
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
+    pub drain_timeout: Duration,
     /// Log what the datapath learns; for looking closely, not for production
     #[arg(long)]
     pub log_datapath: bool,

@@ -7,9 +7,9 @@ use std::{
 
 use serde::Serialize;
 
-use super::Action;
+use super::{Action, IdMap, ids::Numbered};
 use crate::model::{
-    Backend, Destination, DestinationKey, Frontend, NatElements, Protocol, VirtualServer,
+    Backend, Destination, DestinationKey, Element, Frontend, Protocol, RuleOptions, VirtualServer,
 };
 
 /// An entry of the frontend map.
@@ -19,6 +19,12 @@ pub struct FrontendEntry {
     pub id: u32,
     /// Flows of the frontend may be learned.
     pub learn: bool,
+}
+
+impl Numbered for FrontendEntry {
+    fn id(&self) -> u32 {
+        self.id
+    }
 }
 
 /// A virtual server in IPVS.
@@ -32,6 +38,15 @@ pub struct ObservedServer {
     pub owned: bool,
 }
 
+/// Our nft table.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ObservedTable {
+    /// Which of the fixed rules it has.
+    pub rules: RuleOptions,
+    /// Its elements.
+    pub elements: BTreeSet<Element>,
+}
+
 /// The state of the node.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Observed {
@@ -41,12 +56,12 @@ pub struct Observed {
     pub vips: BTreeSet<IpAddr>,
     /// All virtual servers in IPVS, ours and others'.
     pub servers: BTreeMap<Frontend, ObservedServer>,
-    /// Elements of our nft table; `None` when the table is missing or of another version.
-    pub nat: Option<NatElements>,
+    /// Our nft table; `None` when it is missing or of another version.
+    pub table: Option<ObservedTable>,
     /// The frontend map.
-    pub frontends: BTreeMap<Frontend, FrontendEntry>,
+    pub frontends: IdMap<Frontend, FrontendEntry>,
     /// The backend map: ids.
-    pub backends: BTreeMap<Backend, u32>,
+    pub backends: IdMap<Backend, u32>,
     /// The BPF maps exist; without them a plan holds no action on them.
     pub fast_path: bool,
 }
@@ -62,9 +77,17 @@ impl Observed {
             Action::RemoveVip(addr) => {
                 self.vips.remove(addr);
             }
-            Action::InstallNat(elements) => self.nat = Some(elements.clone()),
-            Action::ChangeNat { added, removed } => {
-                self.nat = self.nat.as_ref().map(|held| held.minus(removed).plus(added));
+            Action::InstallTable { rules, elements } => {
+                let (rules, elements) = (rules.clone(), elements.clone());
+                self.table = Some(ObservedTable { rules, elements });
+            }
+            Action::ChangeElements { added, removed } => {
+                if let Some(table) = &mut self.table {
+                    removed.iter().for_each(|element| {
+                        table.elements.remove(element);
+                    });
+                    table.elements.extend(added);
+                }
             }
             Action::PutBackend { backend, id } => {
                 self.backends.insert(*backend, *id);
@@ -78,7 +101,7 @@ impl Observed {
             Action::RemoveFrontend(frontend) => {
                 self.frontends.remove(frontend);
             }
-            Action::Invalidate { .. } => {}
+            Action::Invalidate { .. } | Action::Flush { .. } => {}
             Action::PutVirtualServer(virtual_server) => self.put_virtual_server(*virtual_server),
             Action::RemoveVirtualServer(frontend) => {
                 self.servers.remove(frontend);

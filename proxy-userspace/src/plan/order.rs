@@ -41,6 +41,8 @@ pub enum Rank {
     RemoveVirtualServer,
     /// The same generations again: what was learned while IPVS was being edited dies.
     InvalidateAfter,
+    /// Conntrack entries of UDP connections: after IPVS holds what they should lead to.
+    Flush,
     /// VIP routes that go: after their virtual servers, since without the route a packet for the
     /// VIP would leave by the default route, and the guard refuses it cleanly as long as it stays.
     RemoveVip,
