@@ -22,8 +22,8 @@ pub(crate) fn cases() -> Vec<Case> {
         only_entries_that_lead_to_the_gone_endpoint_go,
         entries_in_conntrack_zones_go_too,
         entries_of_other_protocols_go_by_their_own_frontend,
-        two_flushes_at_once_both_succeed,
-        a_flush_finds_few_among_many,
+        two_flushes_of_entries_at_once_both_succeed,
+        a_flush_finds_few_entries_among_many,
     ]
 }
 
@@ -193,7 +193,7 @@ async fn entries_of_other_protocols_go_by_their_own_frontend() -> anyhow::Result
     Ok(())
 }
 
-async fn two_flushes_at_once_both_succeed() -> anyhow::Result<()> {
+async fn two_flushes_of_entries_at_once_both_succeed() -> anyhow::Result<()> {
     stage()?;
     send_all()?;
     let client = Client::open()?;
@@ -204,7 +204,7 @@ async fn two_flushes_at_once_both_succeed() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn a_flush_finds_few_among_many() -> anyhow::Result<()> {
+async fn a_flush_finds_few_entries_among_many() -> anyhow::Result<()> {
     /// Below the limit of a guest with 2 GiB.
     const MANY: u32 = 50_000;
     const FEW: u32 = 500;

@@ -10,6 +10,7 @@
 //! | [`tc`] | filters on interfaces, read only |
 //! | [`sysctl`] | settings under `/proc/sys` |
 //! | [`conntrack`] | stale conntrack entries, by netlink |
+//! | [`listen`] | sockets of the agent's own servers |
 //! | [`module`] | kernel modules |
 //!
 //! Everything may import `model`; nothing here imports `plan`, `apply`, `source` or the command
@@ -19,6 +20,7 @@ pub mod bpf;
 pub mod conntrack;
 pub mod ipvs;
 pub mod link;
+pub mod listen;
 pub mod module;
 mod netlink;
 pub mod nft;
