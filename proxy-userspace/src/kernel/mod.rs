@@ -1,4 +1,4 @@
-//! All I/O on the node: IPVS, nft, links, routes, sysctls, modules, BPF. Nothing here decides.
+//! All I/O on the node: IPVS, nft, links, routes, conntrack, sysctls, modules, BPF. Nothing here decides.
 //!
 //! | module | owns |
 //! |---|---|
@@ -9,14 +9,18 @@
 //! | [`route`] | VIPs as local routes |
 //! | [`tc`] | filters on interfaces, read only |
 //! | [`sysctl`] | settings under `/proc/sys` |
+//! | [`conntrack`] | stale conntrack entries, by netlink |
+//! | [`listen`] | sockets of the agent's own servers |
 //! | [`module`] | kernel modules |
 //!
 //! Everything may import `model`; nothing here imports `plan`, `apply`, `source` or the command
 //! line. Writes are idempotent: putting what exists edits it, removing the absent succeeds.
 
 pub mod bpf;
+pub mod conntrack;
 pub mod ipvs;
 pub mod link;
+pub mod listen;
 pub mod module;
 mod netlink;
 pub mod nft;
