@@ -35,7 +35,7 @@ pub(super) fn remote_host(
             IpAddr::V4(addr) => addr.is_link_local(),
             IpAddr::V6(addr) => addr.is_unicast_link_local(),
         };
-        let kind = "a link-local address";
+        let kind = "a link-local address, which is another host on every link";
         if on_link { Err(Fault::UnusableAddress { addr, kind }) } else { Ok(addr) }
     });
     found(scope, node.referenced, field, addr)
