@@ -41,6 +41,19 @@ fn empty_texts_are_what_is_not_written() {
 }
 
 #[test]
+fn a_service_has_one_cluster_ip_of_each_family() {
+    let dual = service("ClusterIP", ", clusterIPs: [10.96.0.10, 'fd00::10']");
+    assert_eq!(texts(dual.cluster_ips), ["10.96.0.10", "fd00::10"]);
+    assert_eq!(
+        problems("ClusterIP", ", clusterIPs: [10.96.0.10, 'fd00::10', 10.96.0.11]"),
+        [
+            "spec.clusterIPs[2]: a service has one cluster IP of each family at most; write the others \
+          as externalIPs"
+        ]
+    );
+}
+
+#[test]
 fn external_ips_are_read_of_both_families_and_once_each() {
     let service = service("ClusterIP", ", externalIPs: [192.0.2.7, '2001:db8::7', 192.0.2.7]");
     assert_eq!(texts(service.external_ips), ["192.0.2.7", "2001:db8::7"]);

@@ -1,5 +1,6 @@
 //! Objects of the API server: JSON, without places, and older than its rules.
 
+use proptest::{collection::vec, prelude::*};
 use serde_json::{Value, json};
 
 use super::{read, texts};
@@ -248,5 +249,44 @@ fn what_is_no_object_is_a_problem_and_no_panic() {
         assert!(outcome.identity.is_none() && outcome.converted.is_none(), "{text}");
         assert_eq!(outcome.problems.len(), 1, "{text}");
         assert!(outcome.problems[0].to_string().starts_with("service: "), "{text}");
+    }
+}
+
+/// JSON that may or may not be what belongs where it stands.
+fn any_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[0-9.:/a-f]{0,12}".prop_map(Value::from),
+        Just(json!("10.0.0.0/8")),
+    ];
+    leaf.prop_recursive(2, 12, 3, |inner| {
+        let field = prop_oneof![Just("ip"), Just("clientIP"), Just("ingress"), Just("name")];
+        prop_oneof![
+            vec(inner.clone(), 0..3).prop_map(Value::from),
+            vec((field, inner), 0..3).prop_map(|fields| {
+                fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+            }),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_value_of_a_field_stops_the_rest_or_opens_what_has_source_ranges(
+        ranges in any_value(),
+        (external, affinity, config) in (any_value(), any_value(), any_value()),
+        (policy, health, status) in (any_value(), any_value(), any_value()),
+    ) {
+        let mut object = service(json!({"loadBalancerSourceRanges": ranges,
+            "externalIPs": external, "sessionAffinity": affinity, "sessionAffinityConfig": config,
+            "externalTrafficPolicy": policy, "healthCheckNodePort": health}));
+        object["status"] = json!({"loadBalancer": status});
+        let (service, _) = converted(&object);
+        prop_assert_eq!(texts(service.cluster_ips), ["10.96.0.10"]);
+        prop_assert_eq!(service.ports.len(), 1);
+        let open = ranges.is_null() || ranges.as_array().is_some_and(Vec::is_empty);
+        prop_assert_eq!(service.sources == Sources::Any, open);
     }
 }
