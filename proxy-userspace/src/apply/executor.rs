@@ -9,6 +9,7 @@ use super::batch::{Batch, batches};
 use crate::{
     kernel::{
         bpf::{self, Maps},
+        conntrack,
         ipvs::{self, Command},
         link, nft,
         node::Node,
@@ -25,6 +26,9 @@ pub enum Failure {
     /// IPVS refused.
     #[error(transparent)]
     Ipvs(#[from] ipvs::Error),
+    /// Conntrack refused.
+    #[error(transparent)]
+    Conntrack(#[from] conntrack::Error),
     /// nft refused.
     #[error(transparent)]
     Nat(#[from] nft::Error),
@@ -117,6 +121,10 @@ impl Executor<'_> {
                 all_alike(actions, result)
             }
             Batch::Ipvs(commands) => self.change_ipvs(commands).await,
+            Batch::Flush(stale, actions) => {
+                let flushed = self.node.conntrack.flush(stale).await;
+                all_alike(actions, flushed.map(drop).map_err(Failure::from))
+            }
             Batch::Single(action) => vec![(*action, self.single(action).await)],
         }
     }
