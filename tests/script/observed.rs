@@ -31,7 +31,7 @@ pub(crate) fn take(observed: &mut Observed, line: &str) -> Result<()> {
                 persistent_secs: 0,
             };
             let (destinations, owned) = (BTreeMap::new(), owner == "owned");
-            let server = ObservedServer { virtual_server, destinations, owned };
+            let server = ObservedServer { virtual_server, destinations, owned, in_order: true };
             observed.servers.insert(frontend, server);
         }
         ["destination", key, destination, weight] => {

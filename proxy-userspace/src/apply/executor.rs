@@ -14,9 +14,10 @@ use crate::{
         link, nft,
         node::Node,
         route,
+        sysctl::{self, Key},
     },
     ledger::{self, Ledger, Record},
-    model::{Backend, Frontend, Protocol},
+    model::{Backend, Destination, Frontend, Protocol},
     plan::{Action, DesiredServer, FrontendEntry, Observed, Plan},
 };
 
@@ -26,6 +27,9 @@ pub enum Failure {
     /// IPVS refused.
     #[error(transparent)]
     Ipvs(#[from] ipvs::Error),
+    /// A setting could not be changed.
+    #[error(transparent)]
+    Sysctl(#[from] sysctl::Error),
     /// Conntrack refused.
     #[error(transparent)]
     Conntrack(#[from] conntrack::Error),
@@ -139,11 +143,36 @@ impl Executor<'_> {
             Action::ChangeElements { added, removed } => {
                 Ok(self.node.nat.change(added, removed).await?)
             }
+            Action::OrderDestinations { frontend, destinations } => {
+                self.order_destinations(*frontend, destinations).await
+            }
             action => match &mut self.node.datapath {
                 Some(datapath) => change_maps(&mut datapath.maps, action),
                 None => Ok(()),
             },
         }
+    }
+
+    /// A destination that is made again right after it was deleted takes its connections back
+    /// (`ip_vs_trash_get_dest`), unless the kernel was told to expire them at once: it is not, for
+    /// that moment.
+    async fn order_destinations(
+        &self,
+        frontend: Frontend,
+        destinations: &[Destination],
+    ) -> Result<(), Failure> {
+        let expire = Key::dotted("net.ipv4.vs.expire_nodest_conn");
+        let before = sysctl::read(&expire)?;
+        sysctl::write(&expire, "0")?;
+        let commands = destinations.iter().flat_map(|destination| {
+            [
+                Command::RemoveDestination(frontend, destination.key),
+                Command::PutDestination(frontend, *destination),
+            ]
+        });
+        let results = self.node.ipvs.batch(commands.collect()).await;
+        sysctl::write(&expire, &before)?;
+        Ok(results.into_iter().collect::<Result<(), _>>()?)
     }
 
     /// The device is recorded as ours before it is made, and struck out again when it was there:

@@ -71,12 +71,18 @@ async fn servers(node: &Node, owned: &Owned) -> Result<BTreeMap<Frontend, Observ
         let frontend = virtual_server.frontend;
         let owned = owned.virtual_servers.contains_key(&frontend);
         let mut destinations = BTreeMap::new();
+        let mut in_order = true;
         if owned {
+            let mut before = None;
             for state in node.ipvs.destinations(&frontend).await? {
-                destinations.insert(state.destination.key, state.destination);
+                let key = state.destination.key;
+                in_order &= before.is_none_or(|before| key < before);
+                before = Some(key);
+                destinations.insert(key, state.destination);
             }
         }
-        servers.insert(frontend, ObservedServer { virtual_server, destinations, owned });
+        let server = ObservedServer { virtual_server, destinations, owned, in_order };
+        servers.insert(frontend, server);
     }
     Ok(servers)
 }

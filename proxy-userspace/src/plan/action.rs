@@ -81,6 +81,14 @@ pub enum Action {
         /// Its key.
         key: DestinationKey,
     },
+    /// Delete these destinations and make them again, in this order, without a loss to their
+    /// connections: schedulers that hash depend on the order, and nodes have to agree.
+    OrderDestinations {
+        /// Their virtual server.
+        frontend: Frontend,
+        /// The destinations.
+        destinations: Vec<Destination>,
+    },
     /// Forget what conntrack knows of the UDP connections to a frontend: they were made when
     /// something else, or nothing, was behind it (k8s#98305).
     Flush {

@@ -53,6 +53,10 @@ impl Display for Action {
             Self::RemoveDestination { frontend, key } => {
                 write!(f, "remove-destination {frontend} {key}")
             }
+            Self::OrderDestinations { frontend, destinations } => {
+                write!(f, "order-destinations {frontend}")?;
+                write_list(f, "", "again", destinations.iter().map(|again| again.key))
+            }
             Self::Flush { frontend, to: None } => write!(f, "flush {frontend}"),
             Self::Flush { frontend, to: Some(key) } => write!(f, "flush {frontend} to {key}"),
         }

@@ -36,6 +36,9 @@ pub struct ObservedServer {
     pub destinations: BTreeMap<DestinationKey, Destination>,
     /// The ledger says that we made it. What we did not make is never changed.
     pub owned: bool,
+    /// The kernel, which puts each new destination first, lists them from the last by key to the
+    /// first: every node then has the same list.
+    pub in_order: bool,
 }
 
 /// Our nft table.
@@ -101,6 +104,11 @@ impl Observed {
             Action::RemoveFrontend(frontend) => {
                 self.frontends.remove(frontend);
             }
+            Action::OrderDestinations { frontend, .. } => {
+                if let Some(server) = self.servers.get_mut(frontend) {
+                    server.in_order = true;
+                }
+            }
             Action::Invalidate { .. } | Action::Flush { .. } => {}
             Action::PutVirtualServer(virtual_server) => self.put_virtual_server(*virtual_server),
             Action::RemoveVirtualServer(frontend) => {
@@ -108,6 +116,9 @@ impl Observed {
             }
             Action::PutDestination { frontend, destination } => {
                 if let Some(server) = self.servers.get_mut(frontend) {
+                    let last = server.destinations.last_key_value().map(|(key, _)| *key);
+                    let new = !server.destinations.contains_key(&destination.key);
+                    server.in_order &= !new || last.is_none_or(|last| last < destination.key);
                     server.destinations.insert(destination.key, *destination);
                 }
             }
@@ -140,6 +151,7 @@ impl Observed {
                 virtual_server,
                 destinations: BTreeMap::new(),
                 owned: true,
+                in_order: true,
             });
     }
 }

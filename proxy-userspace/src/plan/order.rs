@@ -39,6 +39,8 @@ pub enum Rank {
     RemoveDestination,
     /// Virtual servers that go, with their destinations.
     RemoveVirtualServer,
+    /// Destinations that are put into order: when it is known which are left.
+    Order,
     /// The same generations again: what was learned while IPVS was being edited dies.
     InvalidateAfter,
     /// Conntrack entries of UDP connections: after IPVS holds what they should lead to.

@@ -160,6 +160,7 @@ fn foreign(frontend: Frontend) -> ObservedServer {
         },
         destinations: BTreeMap::new(),
         owned: false,
+        in_order: true,
     }
 }
 

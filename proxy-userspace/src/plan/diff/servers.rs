@@ -81,6 +81,42 @@ fn compare_server(
             changes.push_for(server, Rank::Drain, action);
         }
     }
+    if server.virtual_server.scheduler.depends_on_order() {
+        order(changes, frontend, server, held);
+    }
+}
+
+/// Puts the destinations into the one order: what is listed before a new one, and should be after
+/// it, is made again.
+fn order(
+    changes: &mut Changes<'_>,
+    frontend: Frontend,
+    server: &DesiredServer,
+    held: &ObservedServer,
+) {
+    let new = |key: &&DestinationKey| !held.destinations.contains_key(key);
+    let first_new = server.destinations.keys().find(new);
+    let misplaced = |key: &DestinationKey| match first_new {
+        _ if !held.in_order => true,
+        Some(first_new) => key > first_new,
+        None => false,
+    };
+    if held.in_order && !held.destinations.keys().any(misplaced) {
+        return;
+    }
+    // What drains holds its place as well.
+    let mut left = (*server.destinations).clone();
+    for (key, destination) in &held.destinations {
+        let lingers = frontend.protocol != Protocol::Udp && server.lingering.contains(key);
+        if lingers || changes.draining.contains(&(frontend, *key)) {
+            left.entry(*key).or_insert(Destination { weight: 0, ..*destination });
+        }
+    }
+    let destinations: Vec<_> = left.into_values().filter(|left| misplaced(&left.key)).collect();
+    if !destinations.is_empty() {
+        let action = Action::OrderDestinations { frontend, destinations };
+        changes.push_for(server, Rank::Order, action);
+    }
 }
 
 fn rank_of_put(held: &BTreeMap<DestinationKey, Destination>, wanted: &Destination) -> Option<Rank> {
