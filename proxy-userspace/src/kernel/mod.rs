@@ -10,17 +10,21 @@
 //! | [`tc`] | filters on interfaces, read only |
 //! | [`sysctl`] | settings under `/proc/sys` |
 //! | [`module`] | kernel modules |
+//! | [`oom`] | what is ended first when memory runs out |
+//! | [`cpu`] | how many CPUs the node has |
 //!
 //! Everything may import `model`; nothing here imports `plan`, `apply`, `source` or the command
 //! line. Writes are idempotent: putting what exists edits it, removing the absent succeeds.
 
 pub mod bpf;
+pub mod cpu;
 pub mod ipvs;
 pub mod link;
 pub mod module;
 mod netlink;
 pub mod nft;
 pub mod node;
+pub mod oom;
 pub mod route;
 pub mod sysctl;
 pub mod tc;
