@@ -101,7 +101,8 @@ pub fn settings() -> &'static [Setting] {
 fn settings_of(settings: &Settings, cpus: u32) -> Vec<Setting> {
     let mut all = SETTINGS.to_vec();
     if let Some(tcp) = settings.ipvs_timeouts.tcp {
-        let waiting = all.iter_mut().filter(|each| [UNACKNOWLEDGED, MAX_RETRANS].contains(&each.key));
+        let waiting =
+            all.iter_mut().filter(|each| [UNACKNOWLEDGED, MAX_RETRANS].contains(&each.key));
         waiting.for_each(|each| each.value = each.value.max(tcp.as_secs() + BEYOND_IPVS));
     }
     all.extend(conntrack(&settings.conntrack, cpus));

@@ -88,7 +88,10 @@ fn list(owned: &Owned) -> String {
     lines.extend(owned.nat_table.then(|| "nft table inet passlane".to_owned()));
     lines.extend(owned.devices.iter().map(|name| format!("device {name}")));
     lines.extend(
-        owned.sysctls.iter().map(|(key, change)| format!("sysctl {key} (back to {})", change.previous)),
+        owned
+            .sysctls
+            .iter()
+            .map(|(key, change)| format!("sysctl {key} (back to {})", change.previous)),
     );
     lines.into_iter().map(|line| line + "\n").collect()
 }

@@ -219,7 +219,8 @@ mod tests {
 
     #[test]
     fn times_print_as_go_prints_them() {
-        for text in ["0s", "5ns", "1.5\u{b5}s", "250ms", "30s", "1.5s", "1m0s", "2h22m0s", "24h0m0s"]
+        for text in
+            ["0s", "5ns", "1.5\u{b5}s", "250ms", "30s", "1.5s", "1m0s", "2h22m0s", "24h0m0s"]
         {
             assert_eq!(text.parse::<GoDuration>().unwrap().to_string(), text);
         }

@@ -59,9 +59,7 @@ impl ConfigFile {
         check_type(&name, &document, &mut problems);
         let mut entries = Vec::new();
         if let Value::Map(fields) = document.value {
-            let own = |(key, _): &(Node, Node)| {
-                !matches!(&key.value, Value::Text(key) if key == "apiVersion" || key == "kind")
-            };
+            let own = |(key, _): &(Node, Node)| !matches!(&key.value, Value::Text(key) if key == "apiVersion" || key == "kind");
             let fields = fields.into_iter().filter(own).collect();
             walk(&name, "", fields, &mut entries, &mut problems);
         }

@@ -39,7 +39,8 @@ impl Settings {
         flags: &RunFlags,
         file: Option<&ConfigFile>,
     ) -> Result<(Self, Vec<FieldReport>), Error> {
-        let mut merge = Merge { draft: Draft::default(), reports: Vec::new(), problems: Vec::new() };
+        let mut merge =
+            Merge { draft: Draft::default(), reports: Vec::new(), problems: Vec::new() };
         if let Some(file) = file {
             for field in fields::all().filter(|field| !field.path.is_empty()) {
                 if let Some(node) = file.get(field.path) {
@@ -110,6 +111,7 @@ impl Merge {
             (_, Value::Null) => Verdict::Unset,
             (_, Value::Text(text)) if text.is_empty() => Verdict::Unset,
             (Role::Used { set, .. }, value) => match set(&mut self.draft, value) {
+                Ok(Verdict::Ignored(_)) if says_nothing(value) => Verdict::Unset,
                 Ok(_) if overruled => Verdict::Ignored("the flag wins"),
                 Ok(verdict) => verdict,
                 Err(fault) => {
@@ -191,7 +193,7 @@ impl Places<'_> {
 fn finish(
     draft: Draft,
     places: &Places<'_>,
-    reports: &mut Vec<FieldReport>,
+    reports: &mut [FieldReport],
     problems: &mut Vec<Problem>,
 ) -> Settings {
     let (detect_local, complaint) = detect_local(&draft);
@@ -211,12 +213,12 @@ fn finish(
         problems.push(places.problem("detectLocalMode", fault));
     }
     if local_mode == Some(LocalMode::ClusterCidr) && settings.detect_local == DetectLocal::None {
-        reports.push(FieldReport {
-            field: "detectLocalMode".into(),
-            value: "ClusterCIDR".into(),
-            place: places.problem("detectLocalMode", Fault::NoConfig).place,
-            verdict: Verdict::Ignored("clusterCIDR is not set; no traffic counts as a Pod's"),
-        });
+        let mut told = reports.iter_mut().filter(|report| report.verdict == Verdict::Used);
+        let of_mode = |field: &str| ["detectLocalMode", "--detect-local-mode"].contains(&field);
+        if let Some(report) = told.find(|report| of_mode(&report.field)) {
+            report.verdict =
+                Verdict::Ignored("clusterCIDR is not set; no traffic counts as a Pod's");
+        }
     }
     let checks = [leases(&settings), periods(&settings), ranges(&settings), servers(&settings)];
     let found = checks.into_iter().flatten();

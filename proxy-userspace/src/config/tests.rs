@@ -13,8 +13,7 @@ use crate::{
 
 const KUBEADM: &str = include_str!("golden/kubeadm.yaml");
 const EVERY_FIELD: &str = include_str!("golden/every-field.yaml");
-const HEADER: &str =
-    "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
+const HEADER: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
 
 #[derive(Debug, Parser)]
 struct CommandLine {
@@ -74,7 +73,7 @@ fn kubeadms_config_map_is_taken_as_it_is() {
     assert!(notable.is_empty(), "nothing of it is lost: {notable:?}");
     let mode = reports.iter().find(|report| report.field == "mode").unwrap();
     assert_eq!(mode.to_string(), "mode ipvs: used");
-    assert_eq!(mode.place, "c.yaml: data.config.conf:53");
+    assert_eq!(mode.place, "c.yaml: data.config.conf:52");
 }
 
 #[test]
@@ -189,7 +188,7 @@ fn an_unknown_field_is_an_error_with_its_line_and_a_suggestion() {
     let inner = KUBEADM.replace("    portRange:", "    portRanges:");
     assert_eq!(
         problem(resolve(Some(&inner), &[])),
-        "c.yaml: data.config.conf:61: portRanges: unknown field; did you mean portRange?"
+        "c.yaml: data.config.conf:60: portRanges: unknown field; did you mean portRange?"
     );
 }
 
@@ -211,18 +210,9 @@ fn a_bad_value_names_field_and_cure() {
         ("mode: kernelspace", "mode: mode \"kernelspace\" is for Windows; write ipvs"),
         ("mode: [ipvs]", "mode: [ipvs] is a list; write a string"),
         ("ipvs: true", "ipvs: true is true or false; write an object"),
-        (
-            "ipvs: {strictARP: \"true\"}",
-            "ipvs.strictARP: true is a string; write true or false",
-        ),
-        (
-            "ipvs: {tcpTimeout: 30}",
-            "ipvs.tcpTimeout: \"30\" has no unit; write 30s for seconds",
-        ),
-        (
-            "ipvs: {udpTimeout: -1s}",
-            "ipvs.udpTimeout: \"-1s\" is negative; write 0 or more",
-        ),
+        ("ipvs: {strictARP: \"true\"}", "ipvs.strictARP: true is a string; write true or false"),
+        ("ipvs: {tcpTimeout: 30}", "ipvs.tcpTimeout: \"30\" has no unit; write 30s for seconds"),
+        ("ipvs: {udpTimeout: -1s}", "ipvs.udpTimeout: \"-1s\" is negative; write 0 or more"),
         (
             "ipvs: {excludeCIDRs: 10.0.0.0/8}",
             "ipvs.excludeCIDRs: 10.0.0.0/8 is a string; write a list of strings",
@@ -430,10 +420,7 @@ fn flags_that_cannot_be_honoured_are_taken_and_named() {
 fn a_bad_flag_is_named_with_the_cure() {
     let cases = [
         ("--masquerade-all=maybe", "--masquerade-all: maybe is a string; write true or false"),
-        (
-            "--conntrack-min=many",
-            "--conntrack-min: many is a string; write a whole number",
-        ),
+        ("--conntrack-min=many", "--conntrack-min: many is a string; write a whole number"),
         ("--fast-path=on", "--fast-path: unknown value \"on\"; write auto, off or observe"),
         ("--flow-entries=5", "--flow-entries: 5 is out of range; write 1024 to 67108864"),
         ("--soft-lease=0s", "--soft-lease: 0s is out of range; write 1ns to 292 years"),

@@ -10,9 +10,7 @@ use super::{
 use crate::config::{
     problem::Fault,
     report::Verdict,
-    settings::{
-        DetectLocal, HEALTHZ_PORT, METRICS_PORT, NodePortAddress, NodePortAddresses,
-    },
+    settings::{DetectLocal, HEALTHZ_PORT, METRICS_PORT, NodePortAddress, NodePortAddresses},
     tree::Value,
     values::{address, choice, cidr, flag, interface, socket_address, text, texts, whole},
 };
