@@ -4,8 +4,12 @@
 use tracing::{info, warn};
 
 use crate::{
+    chain::chain,
     config::{Conntrack, Settings},
-    kernel::sysctl::{self, Error, Key},
+    kernel::{
+        cpu,
+        sysctl::{self, Error, Key},
+    },
     ledger::{self, Ledger, Record, SysctlChange},
 };
 
@@ -183,8 +187,15 @@ impl Setting {
         }
         let written = self.value.to_string();
         let change = SysctlChange { previous: previous.clone(), written: written.clone() };
+        let known = ledger.owned().sysctls.contains_key(self.key);
         ledger.record([Record::Sysctl { key: self.key.into(), change: Some(change) }])?;
-        sysctl::write(&key, &written)?;
+        if let Err(error) = sysctl::write(&key, &written) {
+            if !known {
+                // Nothing was changed, so there is nothing to restore.
+                ledger.record([Record::Sysctl { key: self.key.into(), change: None }])?;
+            }
+            return Err(error.into());
+        }
         info!(event = "sysctl_set", key = self.key, value = self.value, previous, "{}", self.why);
         if self.key == LIBERAL && self.need == Need::FastPath {
             warn!(
@@ -205,6 +216,40 @@ impl Setting {
 /// The first setting that cannot be read or written.
 pub(super) fn apply(ledger: &mut Ledger, need: Need) -> Result<(), Failure> {
     SETTINGS.iter().filter(|setting| setting.need == need).try_for_each(|each| each.put(ledger))
+}
+
+/// As [`apply`], for the fast path of a configuration.
+///
+/// # Errors
+///
+/// As [`apply`].
+pub(super) fn apply_for_fast_path(ledger: &mut Ledger, config: &Settings) -> Result<(), Failure> {
+    let all = settings_of(config, cpu::online());
+    all.iter().filter(|each| each.need == Need::FastPath).try_for_each(|each| each.put(ledger))
+}
+
+/// Sets what the operator asks for. Forwarding does not depend on it, so what cannot be set is
+/// logged: a container without the host's network namespace may not set conntrack's limit.
+///
+/// # Errors
+///
+/// The ledger cannot be written.
+pub(super) fn apply_configured(
+    ledger: &mut Ledger,
+    config: &Settings,
+) -> Result<(), ledger::Error> {
+    let all = settings_of(config, cpu::online());
+    for setting in all.iter().filter(|each| each.need == Need::Configured) {
+        match setting.put(ledger) {
+            Ok(()) => {}
+            Err(Failure::Ledger(error)) => return Err(error),
+            Err(Failure::Sysctl(error)) => {
+                let error = chain(&error);
+                warn!(event = "sysctl_failed", key = setting.key, error, "{}", setting.why);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A setting or its record could not be written.

@@ -61,3 +61,38 @@ fn defaults(settings: &Settings) -> comfy_table::Table {
     }
     table
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_that_is_not_used_says_why() {
+        let text = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n\
+                    mode: ipvs\nportRange: 1-2\nclusterCIDR: ''\n";
+        let file = ConfigFile::parse("c.yaml", text).unwrap();
+        let (_, reports) = Settings::resolve(&RunFlags::default(), Some(&file)).unwrap();
+        let printed = output::render(&verdicts(&reports, false));
+        let expected = "\
+FIELD         VALUE   VERDICT
+mode          ipvs    used
+clusterCIDR   \"\"      not set
+portRange     1-2     ignored because only the userspace mode of kube-proxy had it
+";
+        assert_eq!(printed, expected);
+        let printed = output::render(&verdicts(&reports, true));
+        assert!(printed.lines().any(|line| line.ends_with("had it   c.yaml:4")), "{printed}");
+    }
+
+    #[test]
+    fn every_default_is_listed_with_its_flag() {
+        let printed = output::render(&defaults(&Settings::default()));
+        let has = |line: &[&str]| {
+            let words = |text: &str| text.split_whitespace().eq(line.iter().copied());
+            assert!(printed.lines().any(words), "{line:?} in\n{printed}");
+        };
+        has(&["ipvs.scheduler", "rr", "--ipvs-scheduler"]);
+        has(&["passlane.drainTimeout", "5m0s", "--drain-timeout"]);
+        has(&["healthzBindAddress", "0.0.0.0:10256", "--healthz-bind-address"]);
+    }
+}

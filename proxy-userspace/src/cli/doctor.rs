@@ -293,3 +293,30 @@ fn table(checks: &[Check]) -> comfy_table::Table {
     }
     table
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_for_modules_has_one_a_line() {
+        let modules = ["ip_vs", "ip_vs_mh"].map(str::to_owned);
+        let expected = "\n# /etc/modules-load.d/passlane.conf\nip_vs\nip_vs_mh\n";
+        assert_eq!(modules_file(&modules), expected);
+    }
+
+    #[tokio::test]
+    async fn the_default_schedulers_module_is_needed() {
+        let scheduler = (crate::model::Scheduler::Mh, crate::model::SchedulerFlags(0));
+        let modules = modules(&Settings { scheduler, ..Settings::default() }).await;
+        assert_eq!(modules[0], "ip_vs", "loaded first");
+        assert!(modules.contains(&"ip_vs_mh".to_owned()), "{modules:?}");
+    }
+
+    #[test]
+    fn an_absent_module_is_named_with_the_command() {
+        let check = modules_loaded(&["passlane_none".to_owned()]);
+        assert_eq!(check.grade, Grade::Warn);
+        assert!(check.cure.starts_with("modprobe -a passlane_none;"), "{}", check.cure);
+    }
+}

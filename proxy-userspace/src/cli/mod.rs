@@ -169,3 +169,28 @@ fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Fa
         .map_err(Failure::Runtime)?
         .block_on(future)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn help_of_run_names_the_flags_of_kube_proxy_and_who_wins() {
+        let mut command = Arguments::command();
+        let run = command.find_subcommand_mut("run").unwrap();
+        let short = run.render_help().to_string();
+        assert!(short.contains("--ipvs-scheduler") && short.contains("--fast-path"), "{short}");
+        assert!(!short.contains("--feature-gates"), "what is ignored stays out:\n{short}");
+        let long = run.render_long_help().to_string();
+        assert!(long.contains("--feature-gates"), "{long}");
+        let words: Vec<&str> = long.split_whitespace().collect();
+        assert!(words.join(" ").contains("Flags win over"), "{long}");
+    }
+}

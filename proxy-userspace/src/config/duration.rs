@@ -65,7 +65,7 @@ impl FromStr for GoDuration {
         }
         let mut nanos: u128 = 0;
         while !rest.is_empty() {
-            let (number, after) = split(rest, |character| is_of_number(character));
+            let (number, after) = split(rest, is_of_number);
             let (unit, after) = split(after, |character| !is_of_number(character));
             let unit_nanos = match (nanos_of(unit), unit) {
                 (Some(nanos), _) => nanos,

@@ -38,7 +38,7 @@ pub enum SourceArgument {
 }
 
 /// The flags of `passlane run`. [`Settings`] is what they mean together with the file; the fields
-/// after `given` are copies from there, see [`RunFlags::adopt`].
+/// after `settings` are copies from there, see [`RunFlags::adopt`].
 #[derive(Args, Clone, Debug)]
 pub struct RunFlags {
     /// KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1), or a ConfigMap that has one as
@@ -48,6 +48,9 @@ pub struct RunFlags {
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc comment here would become help text")]
     pub given: GivenFlags,
+    /// What file and flags mean together.
+    #[arg(skip)]
+    pub settings: Settings,
     /// Where Services come from.
     #[arg(skip = SourceArgument::File(PathBuf::new()))]
     pub source: SourceArgument,
@@ -89,6 +92,7 @@ impl Default for RunFlags {
         let mut flags = Self {
             config: None,
             given: GivenFlags::default(),
+            settings: Settings::default(),
             source: SourceArgument::File(PathBuf::new()),
             scheduler: Scheduler::default(),
             fast_path: FastPathMode::Auto,
@@ -112,6 +116,7 @@ impl RunFlags {
         if let Source::File(path) = &settings.source {
             self.source = SourceArgument::File(path.clone());
         }
+        self.settings = settings.clone();
         self.scheduler = settings.scheduler.0;
         self.fast_path = settings.fast_path;
         self.interfaces = settings.interfaces.clone();
@@ -208,6 +213,7 @@ impl Shape {
     fn placeholder(self) -> &'static str {
         match self {
             Self::Text => "TEXT",
+            Self::Time => "TIME",
             Self::Number => "N",
             Self::Flag => "BOOL",
             Self::List => "LIST",
@@ -220,7 +226,7 @@ impl Shape {
     pub(super) fn value(self, text: &str) -> Value {
         let as_text = || Value::Text(text.to_owned());
         match self {
-            Self::Text | Self::Map => as_text(),
+            Self::Text | Self::Time | Self::Map => as_text(),
             Self::Flag => match text {
                 "1" | "t" | "T" | "true" | "TRUE" | "True" => Value::Flag(true),
                 "0" | "f" | "F" | "false" | "FALSE" | "False" => Value::Flag(false),

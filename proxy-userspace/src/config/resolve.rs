@@ -87,8 +87,8 @@ fn put(entries: &mut Vec<(Node, Node)>, path: &str, value: Value) {
         entries.push((Node::new(Value::Text(path.to_owned())), Node::new(value)));
         return;
     };
-    let named = |(key, _): &mut (Node, Node)| key.value == Value::Text(section.to_owned());
-    let at = entries.iter_mut().position(|entry| named(entry)).unwrap_or_else(|| {
+    let named = |(key, _): &(Node, Node)| key.value == Value::Text(section.to_owned());
+    let at = entries.iter().position(named).unwrap_or_else(|| {
         let key = Node::new(Value::Text(section.to_owned()));
         entries.push((key, Node::new(Value::Map(Vec::new()))));
         entries.len() - 1

@@ -204,96 +204,98 @@ fn all_problems_of_a_file_are_told_at_once() {
     );
 }
 
+/// A line of a file, and what is said of it.
+const BAD_VALUES: &[(&str, &str)] = &[
+    ("mode: kernelspace", "mode: mode \"kernelspace\" is for Windows; write ipvs"),
+    ("mode: [ipvs]", "mode: [ipvs] is a list; write a string"),
+    ("ipvs: true", "ipvs: true is true or false; write an object"),
+    ("ipvs: {strictARP: \"true\"}", "ipvs.strictARP: true is a string; write true or false"),
+    ("ipvs: {tcpTimeout: 30}", "ipvs.tcpTimeout: \"30\" has no unit; write 30s for seconds"),
+    ("ipvs: {udpTimeout: -1s}", "ipvs.udpTimeout: \"-1s\" is negative; write 0 or more"),
+    (
+        "ipvs: {excludeCIDRs: 10.0.0.0/8}",
+        "ipvs.excludeCIDRs: 10.0.0.0/8 is a string; write a list of strings",
+    ),
+    (
+        "ipvs: {excludeCIDRs: [10.0.0.0]}",
+        "ipvs.excludeCIDRs: unknown value \"10.0.0.0\"; write a CIDR such as 10.244.0.0/16 or \
+         fd00::/64",
+    ),
+    (
+        "nodePortAddresses: [first]",
+        "nodePortAddresses: unknown value \"first\"; write a CIDR, primary, localhost or all",
+    ),
+    (
+        "clusterCIDR: 10.0.0.0/8,10.1.0.0/16",
+        "clusterCIDR: unknown value \"10.0.0.0/8,10.1.0.0/16\"; write one range, or an IPv4 \
+         and an IPv6 one separated by a comma",
+    ),
+    (
+        "detectLocalMode: BridgeInterface",
+        "detectLocalMode: BridgeInterface needs the bridge's name; set \
+         detectLocal.bridgeInterface (--pod-bridge-interface)",
+    ),
+    (
+        "detectLocalMode: InterfaceNamePrefix",
+        "detectLocalMode: InterfaceNamePrefix needs the prefix; set \
+         detectLocal.interfaceNamePrefix (--pod-interface-name-prefix)",
+    ),
+    (
+        "conntrack: {maxPerCore: -1}",
+        "conntrack.maxPerCore: -1 is out of range; write 0 to 2147483647",
+    ),
+    (
+        "healthzBindAddress: localhost:1",
+        "healthzBindAddress: unknown value \"localhost:1\"; write an IP address with a port, \
+         such as 0.0.0.0:10256 or [::]:10256",
+    ),
+    (
+        "metricsBindAddress: 127.0.0.1:10256",
+        "metricsBindAddress: 127.0.0.1:10256 does not go with healthzBindAddress \
+         0.0.0.0:10256; write another port",
+    ),
+    (
+        "ipvs: {minSyncPeriod: 31s}",
+        "ipvs.minSyncPeriod: 31s does not go with ipvs.syncPeriod 30s; write no more than that",
+    ),
+    (
+        "passlane: {hardLease: 10s}",
+        "passlane.hardLease: 10s does not go with the limit of 10s; write less: then IPVS may \
+         give a closed connection's ports to another one",
+    ),
+    (
+        "passlane: {softLease: 5s}",
+        "passlane.softLease: 5s does not go with passlane.hardLease 5s; write less than that",
+    ),
+    (
+        "passlane: {externalIPs: {enabled: false, cidrs: [192.0.2.0/24]}}",
+        "passlane.externalIPs.cidrs: [192.0.2.0/24] does not go with \
+         passlane.externalIPs.enabled false; write enabled: true, or remove the ranges",
+    ),
+    (
+        "passlane: {apiServers: [192.0.2.1:6443]}",
+        "passlane.apiServers: unknown value \"192.0.2.1:6443\"; write a URL such as \
+         https://192.0.2.10:6443",
+    ),
+    (
+        "passlane: {interfaces: [a*b*]}",
+        "passlane.interfaces: unknown value \"a*b*\"; write auto, or names with at most one *",
+    ),
+    (
+        "passlane: {source: /etc}",
+        "passlane.source: unknown value \"/etc\"; write kubernetes, or file:PATH, where PATH \
+         is a manifest or a directory of them",
+    ),
+    (
+        "passlane: {dummyDevice: longer-than-fifteen}",
+        "passlane.dummyDevice: unknown value \"longer-than-fifteen\"; write an interface name \
+         of 1 to 15 bytes",
+    ),
+];
+
 #[test]
 fn a_bad_value_names_field_and_cure() {
-    let cases = [
-        ("mode: kernelspace", "mode: mode \"kernelspace\" is for Windows; write ipvs"),
-        ("mode: [ipvs]", "mode: [ipvs] is a list; write a string"),
-        ("ipvs: true", "ipvs: true is true or false; write an object"),
-        ("ipvs: {strictARP: \"true\"}", "ipvs.strictARP: true is a string; write true or false"),
-        ("ipvs: {tcpTimeout: 30}", "ipvs.tcpTimeout: \"30\" has no unit; write 30s for seconds"),
-        ("ipvs: {udpTimeout: -1s}", "ipvs.udpTimeout: \"-1s\" is negative; write 0 or more"),
-        (
-            "ipvs: {excludeCIDRs: 10.0.0.0/8}",
-            "ipvs.excludeCIDRs: 10.0.0.0/8 is a string; write a list of strings",
-        ),
-        (
-            "ipvs: {excludeCIDRs: [10.0.0.0]}",
-            "ipvs.excludeCIDRs: unknown value \"10.0.0.0\"; write a CIDR such as 10.244.0.0/16 or \
-             fd00::/64",
-        ),
-        (
-            "nodePortAddresses: [first]",
-            "nodePortAddresses: unknown value \"first\"; write a CIDR, primary, localhost or all",
-        ),
-        (
-            "clusterCIDR: 10.0.0.0/8,10.1.0.0/16",
-            "clusterCIDR: unknown value \"10.0.0.0/8,10.1.0.0/16\"; write one range, or an IPv4 \
-             and an IPv6 one separated by a comma",
-        ),
-        (
-            "detectLocalMode: BridgeInterface",
-            "detectLocalMode: BridgeInterface needs the bridge's name; set \
-             detectLocal.bridgeInterface (--pod-bridge-interface)",
-        ),
-        (
-            "detectLocalMode: InterfaceNamePrefix",
-            "detectLocalMode: InterfaceNamePrefix needs the prefix; set \
-             detectLocal.interfaceNamePrefix (--pod-interface-name-prefix)",
-        ),
-        (
-            "conntrack: {maxPerCore: -1}",
-            "conntrack.maxPerCore: -1 is out of range; write 0 to 2147483647",
-        ),
-        (
-            "healthzBindAddress: localhost:1",
-            "healthzBindAddress: unknown value \"localhost:1\"; write an IP address with a port, \
-             such as 0.0.0.0:10256 or [::]:10256",
-        ),
-        (
-            "metricsBindAddress: 127.0.0.1:10256",
-            "metricsBindAddress: 127.0.0.1:10256 does not go with healthzBindAddress \
-             0.0.0.0:10256; write another port",
-        ),
-        (
-            "ipvs: {minSyncPeriod: 31s}",
-            "ipvs.minSyncPeriod: 31s does not go with ipvs.syncPeriod 30s; write no more than that",
-        ),
-        (
-            "passlane: {hardLease: 10s}",
-            "passlane.hardLease: 10s does not go with the limit of 10s; write less: then IPVS may \
-             give a closed connection's ports to another one",
-        ),
-        (
-            "passlane: {softLease: 5s}",
-            "passlane.softLease: 5s does not go with passlane.hardLease 5s; write less than that",
-        ),
-        (
-            "passlane: {externalIPs: {enabled: false, cidrs: [192.0.2.0/24]}}",
-            "passlane.externalIPs.cidrs: [192.0.2.0/24] does not go with \
-             passlane.externalIPs.enabled false; write enabled: true, or remove the ranges",
-        ),
-        (
-            "passlane: {apiServers: [192.0.2.1:6443]}",
-            "passlane.apiServers: unknown value \"192.0.2.1:6443\"; write a URL such as \
-             https://192.0.2.10:6443",
-        ),
-        (
-            "passlane: {interfaces: [a*b*]}",
-            "passlane.interfaces: unknown value \"a*b*\"; write auto, or names with at most one *",
-        ),
-        (
-            "passlane: {source: /etc}",
-            "passlane.source: unknown value \"/etc\"; write kubernetes, or file:PATH, where PATH \
-             is a manifest or a directory of them",
-        ),
-        (
-            "passlane: {dummyDevice: longer-than-fifteen}",
-            "passlane.dummyDevice: unknown value \"longer-than-fifteen\"; write an interface name \
-             of 1 to 15 bytes",
-        ),
-    ];
-    for (text, expected) in cases {
+    for (text, expected) in BAD_VALUES {
         assert_eq!(problem(file(text)), format!("c.yaml:3: {expected}"), "{text}");
     }
 }

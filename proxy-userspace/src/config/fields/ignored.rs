@@ -2,7 +2,7 @@
 
 use super::{
     Field, Role,
-    Shape::{self, Flag, List, Map, Number, Text},
+    Shape::{self, Flag, List, Map, Number, Text, Time},
 };
 
 const WINDOWS: &str = "it is for Windows";
@@ -35,7 +35,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     ignored(
         ("configSyncPeriod", "config-sync-period"),
-        Text,
+        Time,
         "objects are watched; a lost watch lists them anew",
     ),
     ignored(
@@ -64,11 +64,11 @@ pub(super) const FIELDS: &[Field] = &[
             "masquerade takes the address of the interface that packets leave by",
         ),
     },
-    ignored(("iptables.syncPeriod", "iptables-sync-period"), Text, OTHER_MODE),
-    ignored(("iptables.minSyncPeriod", "iptables-min-sync-period"), Text, OTHER_MODE),
+    ignored(("iptables.syncPeriod", "iptables-sync-period"), Time, OTHER_MODE),
+    ignored(("iptables.minSyncPeriod", "iptables-min-sync-period"), Time, OTHER_MODE),
     ignored(("nftables.masqueradeBit", ""), Number, NO_MARK),
-    ignored(("nftables.syncPeriod", ""), Text, OTHER_MODE),
-    ignored(("nftables.minSyncPeriod", ""), Text, OTHER_MODE),
+    ignored(("nftables.syncPeriod", ""), Time, OTHER_MODE),
+    ignored(("nftables.minSyncPeriod", ""), Time, OTHER_MODE),
     ignored(("winkernel.networkName", ""), Text, WINDOWS),
     ignored(("winkernel.sourceVip", ""), Text, WINDOWS),
     ignored(("winkernel.enableDSR", ""), Flag, WINDOWS),
@@ -77,7 +77,7 @@ pub(super) const FIELDS: &[Field] = &[
     ignored(("windowsRunAsService", ""), Flag, WINDOWS),
     ignored(("portRange", ""), Text, "only the userspace mode of kube-proxy had it"),
     // ConfigMaps of clusters that were upgraded still have these.
-    ignored(("udpIdleTimeout", ""), Text, GONE),
+    ignored(("udpIdleTimeout", ""), Time, GONE),
     ignored(("resourceContainer", ""), Text, GONE),
     ignored(("conntrack.max", ""), Number, GONE),
     refused("cleanup", "run `passlane cleanup` instead"),

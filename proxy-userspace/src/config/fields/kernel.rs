@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Field,
-    Shape::{Flag, List, Number, Text},
+    Shape::{Flag, List, Number, Text, Time},
     USED, shown, used,
 };
 use crate::config::{
@@ -49,7 +49,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     used(
         ("ipvs.tcpTimeout", "ipvs-tcp-timeout"),
-        Text,
+        Time,
         "IPVS's timeout of established TCP; 0 leaves it as it is",
         |draft, value| {
             draft.settings.ipvs_timeouts.tcp = timeout(value)?;
@@ -59,7 +59,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     used(
         ("ipvs.tcpFinTimeout", "ipvs-tcpfin-timeout"),
-        Text,
+        Time,
         "IPVS's timeout of TCP after a FIN; 0 leaves it as it is",
         |draft, value| {
             draft.settings.ipvs_timeouts.tcp_fin = timeout(value)?;
@@ -69,7 +69,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     used(
         ("ipvs.udpTimeout", "ipvs-udp-timeout"),
-        Text,
+        Time,
         "IPVS's timeout of UDP; 0 leaves it as it is",
         |draft, value| {
             draft.settings.ipvs_timeouts.udp = timeout(value)?;
@@ -79,7 +79,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     used(
         ("ipvs.syncPeriod", "ipvs-sync-period"),
-        Text,
+        Time,
         "Time between full comparisons of what should be and what is [default: 30s]",
         |draft, value| {
             // kube-proxy takes 0s, which kubeadm writes, for the default.
@@ -92,7 +92,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     used(
         ("ipvs.minSyncPeriod", "ipvs-min-sync-period"),
-        Text,
+        Time,
         "The least time between two changes of the kernel [default: 0s]",
         |draft, value| {
             draft.settings.min_sync_period = time(value)?;
@@ -123,7 +123,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     used(
         ("conntrack.tcpEstablishedTimeout", "conntrack-tcp-timeout-established"),
-        Text,
+        Time,
         "conntrack's timeout of established TCP; 0 leaves it as it is [default: 24h]",
         |draft, value| {
             draft.settings.conntrack.tcp_established = timeout(value)?;
@@ -133,7 +133,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     used(
         ("conntrack.tcpCloseWaitTimeout", "conntrack-tcp-timeout-close-wait"),
-        Text,
+        Time,
         "conntrack's timeout of TCP in CLOSE_WAIT; 0 leaves it as it is [default: 1h]",
         |draft, value| {
             draft.settings.conntrack.tcp_close_wait = timeout(value)?;
@@ -153,7 +153,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     used(
         ("conntrack.udpTimeout", "conntrack-udp-timeout"),
-        Text,
+        Time,
         "conntrack's timeout of UDP without a reply; 0 leaves it as it is",
         |draft, value| {
             draft.settings.conntrack.udp = timeout(value)?;
@@ -163,7 +163,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     used(
         ("conntrack.udpStreamTimeout", "conntrack-udp-timeout-stream"),
-        Text,
+        Time,
         "conntrack's timeout of UDP with replies; 0 leaves it as it is",
         |draft, value| {
             draft.settings.conntrack.udp_stream = timeout(value)?;

@@ -29,8 +29,10 @@ pub(super) struct Field {
 /// What belongs into a field.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Shape {
-    /// A string, a time, a word.
+    /// A string, or a word.
     Text,
+    /// A time such as `30s`.
+    Time,
     /// A number.
     Number,
     /// `true` or `false`; the flag alone means `true`.

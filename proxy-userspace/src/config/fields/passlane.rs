@@ -2,7 +2,7 @@
 
 use super::{
     Field,
-    Shape::{Flag, List, Number, Text},
+    Shape::{Flag, List, Number, Text, Time},
     USED, optional, shown, used,
 };
 use crate::{
@@ -104,7 +104,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     used(
         ("passlane.drainTimeout", "drain-timeout"),
-        Text,
+        Time,
         "How long a destination that left keeps its connections [default: 5m]",
         |draft, value| {
             draft.settings.drain_timeout = time(value)?;
@@ -149,7 +149,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     used(
         ("passlane.softLease", "soft-lease"),
-        Text,
+        Time,
         "After this time one packet of a flow takes the slow path and renews the lease [default: \
          3s]",
         |draft, value| {
@@ -160,7 +160,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     used(
         ("passlane.hardLease", "hard-lease"),
-        Text,
+        Time,
         "After this time no packet of a flow takes the fast path without renewal; below 10s \
          [default: 5s]",
         |draft, value| {
