@@ -54,7 +54,7 @@ impl Agent {
 
     /// Removes the destinations whose drain is over.
     pub(super) async fn end_drains(&mut self) {
-        let timeout = self.flags.drain_timeout;
+        let timeout = self.flags.settings.drain_timeout;
         let over = self.waiting.over(&self.node.ipvs, self.planner.desired(), timeout).await;
         if over.is_empty() {
             return;

@@ -12,12 +12,15 @@
 //! | [`conntrack`] | stale conntrack entries, by netlink |
 //! | [`listen`] | sockets of the agent's own servers |
 //! | [`module`] | kernel modules |
+//! | [`oom`] | what is ended first when memory runs out |
+//! | [`cpu`] | how many CPUs the node has |
 //!
 //! Everything may import `model`; nothing here imports `plan`, `apply`, `source` or the command
 //! line. Writes are idempotent: putting what exists edits it, removing the absent succeeds.
 
 pub mod bpf;
 pub mod conntrack;
+pub mod cpu;
 pub mod ipvs;
 pub mod link;
 pub mod listen;
@@ -25,6 +28,7 @@ pub mod module;
 mod netlink;
 pub mod nft;
 pub mod node;
+pub mod oom;
 pub mod route;
 pub mod sysctl;
 pub mod tc;
