@@ -5,13 +5,38 @@ use std::{fmt, net::IpAddr};
 
 use serde::Serialize;
 
-use super::{Frontend, Protocol, ServiceName, ServicePortName, SliceName};
+use super::{Frontend, Protocol, Scheduler, ServiceName, ServicePortName, SliceName};
 
 /// Something that was asked for and is not done, with what is done instead.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Notice {
     /// The annotation `passlane.io/scheduler` names no in-tree scheduler; the default is used.
     UnknownScheduler {
+        /// The annotated Service.
+        service: ServiceName,
+        /// The annotation's value.
+        value: String,
+    },
+    /// The annotation `passlane.io/scheduler` names a flag that its scheduler does not have; the
+    /// default scheduler is used, without flags.
+    UnknownSchedulerFlag {
+        /// The annotated Service.
+        service: ServiceName,
+        /// The scheduler that the annotation names.
+        scheduler: Scheduler,
+        /// The annotation's value.
+        value: String,
+    },
+    /// The annotation `passlane.io/weights` has an entry that is no weight of an endpoint or a
+    /// node; all endpoints have weight 1.
+    UnknownWeight {
+        /// The annotated Service.
+        service: ServiceName,
+        /// The entry.
+        entry: String,
+    },
+    /// The annotation `passlane.io/forwarding` names no way to forward; masquerading is used.
+    UnknownForwarding {
         /// The annotated Service.
         service: ServiceName,
         /// The annotation's value.
@@ -94,6 +119,9 @@ impl Notice {
     pub fn service(&self) -> Option<&ServiceName> {
         match self {
             Self::UnknownScheduler { service, .. }
+            | Self::UnknownSchedulerFlag { service, .. }
+            | Self::UnknownWeight { service, .. }
+            | Self::UnknownForwarding { service, .. }
             | Self::UnknownFastPath { service, .. }
             | Self::Ipv6NotServed { service, .. } => Some(service),
             Self::FrontendTaken { loser, .. } | Self::NodePortTaken { loser, .. } => {
@@ -111,6 +139,9 @@ impl Notice {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::UnknownScheduler { .. } => "UnknownScheduler",
+            Self::UnknownSchedulerFlag { .. } => "UnknownSchedulerFlag",
+            Self::UnknownWeight { .. } => "UnknownWeight",
+            Self::UnknownForwarding { .. } => "UnknownForwarding",
             Self::UnknownFastPath { .. } => "UnknownFastPath",
             Self::SliceWithoutService { .. } => "SliceWithoutService",
             Self::SliceOfNames { .. } => "SliceOfNames",
@@ -131,7 +162,23 @@ impl fmt::Display for Notice {
                 f,
                 "service {service}: annotation passlane.io/scheduler: unknown scheduler \
                  {value:?}: the default is used; write one of {}",
-                super::Scheduler::NAMES.join(", ")
+                Scheduler::NAMES.join(", ")
+            ),
+            Self::UnknownSchedulerFlag { service, scheduler, value } => write!(
+                f,
+                "service {service}: annotation passlane.io/scheduler: unknown flag in {value:?}: the \
+                 default is used; write {}",
+                scheduler.flag_names()
+            ),
+            Self::UnknownWeight { service, entry } => write!(
+                f,
+                "service {service}: annotation passlane.io/weights: {entry:?} is not understood or \
+                 there twice: all weights are 1; write ADDRESS=WEIGHT or NODE=WEIGHT, from 0 to 65535"
+            ),
+            Self::UnknownForwarding { service, value } => write!(
+                f,
+                "service {service}: annotation passlane.io/forwarding: unknown value {value:?}: \
+                 masq is used; write masq, route or tunnel"
             ),
             Self::UnknownFastPath { service, value } => write!(
                 f,

@@ -98,6 +98,29 @@ impl FromStr for Scheduler {
     }
 }
 
+impl Scheduler {
+    /// Returns the scheduler's flag of this name, as ipvsadm spells it: `sh-port`, `mh-fallback`,
+    /// or for any scheduler `flag-1` to `flag-3`.
+    pub fn flag(self, name: &str) -> Option<SchedulerFlags> {
+        let bits = match (self, name) {
+            (Self::Sh, "sh-fallback") | (Self::Mh, "mh-fallback") | (_, "flag-1") => 0x08,
+            (Self::Sh, "sh-port") | (Self::Mh, "mh-port") | (_, "flag-2") => 0x10,
+            (_, "flag-3") => 0x20,
+            _ => return None,
+        };
+        Some(SchedulerFlags(bits))
+    }
+
+    /// Returns what [`Scheduler::flag`] takes, for a message.
+    pub fn flag_names(self) -> &'static str {
+        match self {
+            Self::Sh => "sh, sh,sh-port or sh,sh-fallback",
+            Self::Mh => "mh, mh,mh-port or mh,mh-fallback",
+            _ => "the scheduler without flags, or with flag-1, flag-2 or flag-3",
+        }
+    }
+}
+
 /// The flags of a virtual server that belong to its scheduler: `IP_VS_SVC_F_SCHED1..3` of
 /// `linux/ip_vs.h` (0x08, 0x10, 0x20). For `sh`: SCHED1 is `sh-fallback`, SCHED2 `sh-port`; for
 /// `mh`: `mh-fallback`, `mh-port`.

@@ -1,4 +1,4 @@
-//! Services and endpoints from manifests in files.
+//! Services, endpoints, nodes and ranges from manifests in files.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Fault, LoadError, Place, Problem,
-    convert::{self, Converted, Identity, Outcome},
+    convert::{self, Converted, Identity, Outcome, Rules, Strictness},
     document::{self, about_file},
 };
 use crate::model::{Notice, Snapshot};
@@ -24,12 +24,27 @@ const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 /// Everything that is wrong in any file, as far as it can be found in one go. Nothing is loaded
 /// then, and the caller keeps what it has.
 pub fn load(path: &Path) -> Result<(Snapshot, Vec<Notice>), LoadError> {
+    load_for(path, None)
+}
+
+/// Loads like [`load`], but only the Services that the label
+/// `service.kubernetes.io/service-proxy-name` gives to this name; with `None`, those without the
+/// label.
+///
+/// # Errors
+/// As of [`load`].
+pub fn load_for(
+    path: &Path,
+    proxy_name: Option<&str>,
+) -> Result<(Snapshot, Vec<Notice>), LoadError> {
     let files = manifests(path)
         .map_err(|error| LoadError { problems: vec![about_file(path, Fault::Read(error))] })?;
     let mut loading = Loading::default();
     for file in &files {
         match fs::read(file) {
-            Ok(text) => loading.take_file(file, &text),
+            Ok(text) => {
+                loading.take_file(Rules { strictness: Strictness::Strict, file, proxy_name }, &text)
+            }
             Err(error) => loading.problems.push(about_file(file, Fault::Read(error))),
         }
     }
@@ -68,13 +83,13 @@ struct Loading {
 }
 
 impl Loading {
-    fn take_file(&mut self, file: &Path, text: &[u8]) {
+    fn take_file(&mut self, rules: Rules<'_>, text: &[u8]) {
         if str::from_utf8(text).is_err() {
-            self.problems.push(about_file(file, Fault::NotText));
+            self.problems.push(about_file(rules.file, Fault::NotText));
             return;
         }
-        for manifest in document::read(file, text, &mut self.problems) {
-            for outcome in convert::convert(file, &manifest, &mut self.problems) {
+        for manifest in document::read(rules.file, text, &mut self.problems) {
+            for outcome in convert::convert(rules, &manifest, &mut self.problems) {
                 self.take(outcome);
             }
         }
@@ -100,6 +115,10 @@ impl Loading {
             Some(Converted::Slice(slice)) => {
                 self.snapshot.slices.insert(slice.name.clone(), slice);
             }
+            Some(Converted::Node(node)) => {
+                self.snapshot.nodes.insert(node.name.clone(), node);
+            }
+            Some(Converted::ServiceCidr(cidrs)) => self.snapshot.service_cidrs.extend(cidrs),
             None => {}
         }
     }

@@ -3,6 +3,9 @@
 //! Every value keeps its position and any type: a value of a wrong type is found by `convert`,
 //! which can name the object and the field, and goes on to find the next one. The only errors of
 //! parsing are those of syntax.
+//!
+//! The same types read what the API server sends: `Spanned` takes any deserializer, and one that
+//! knows no positions, such as `serde_json`, leaves [`serde_saphyr::Location::UNKNOWN`].
 
 use std::{fmt, marker::PhantomData};
 
@@ -25,7 +28,7 @@ pub(super) type Object<T> = Spanned<Loose<T, IgnoredAny>>;
 pub(super) type Array<T> = Spanned<Loose<IgnoredAny, Vec<T>>>;
 
 /// A value of any type: objects are read as `M`, lists as `S`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Loose<M, S> {
     Scalar(Found),
     Object(M),
@@ -33,14 +36,14 @@ pub(super) enum Loose<M, S> {
 }
 
 /// Any of the supported kinds: their fields do not collide.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Manifest {
     pub(super) api_version: Option<Leaf>,
     pub(super) kind: Option<Leaf>,
     pub(super) metadata: Option<Object<Metadata>>,
-    /// Of a Service.
-    pub(super) spec: Option<Object<ServiceSpec>>,
+    pub(super) spec: Option<Object<Spec>>,
+    pub(super) status: Option<Object<Status>>,
     /// Of an EndpointSlice.
     pub(super) address_type: Option<Leaf>,
     /// Of an EndpointSlice.
@@ -51,45 +54,125 @@ pub(super) struct Manifest {
     pub(super) items: Option<Array<Object<Manifest>>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Metadata {
     pub(super) name: Option<Leaf>,
     pub(super) namespace: Option<Leaf>,
+    pub(super) uid: Option<Leaf>,
+    pub(super) resource_version: Option<Leaf>,
     pub(super) creation_timestamp: Option<Leaf>,
+    pub(super) deletion_timestamp: Option<Leaf>,
     pub(super) labels: Option<Object<Labels>>,
     pub(super) annotations: Option<Object<Annotations>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub(super) struct Labels {
     #[serde(rename = "kubernetes.io/service-name")]
     pub(super) service_name: Option<Leaf>,
     #[serde(rename = "service.kubernetes.io/service-proxy-name")]
     pub(super) proxy_name: Option<Leaf>,
+    #[serde(rename = "service.kubernetes.io/headless")]
+    pub(super) headless: Option<Leaf>,
+    #[serde(rename = "topology.kubernetes.io/zone")]
+    pub(super) zone: Option<Leaf>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub(super) struct Annotations {
     #[serde(rename = "passlane.io/scheduler")]
     pub(super) scheduler: Option<Leaf>,
     #[serde(rename = "passlane.io/fast-path")]
     pub(super) fast_path: Option<Leaf>,
+    #[serde(rename = "passlane.io/weights")]
+    pub(super) weights: Option<Leaf>,
+    #[serde(rename = "passlane.io/forwarding")]
+    pub(super) forwarding: Option<Leaf>,
+    #[serde(rename = "service.beta.kubernetes.io/load-balancer-source-ranges")]
+    pub(super) source_ranges: Option<Leaf>,
 }
 
-#[derive(Debug, Deserialize)]
-pub(super) struct ServiceSpec {
+/// `spec` of any kind that has one: their fields do not collide either.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Spec {
     #[serde(rename = "type")]
     pub(super) kind: Option<Leaf>,
     #[serde(rename = "clusterIP")]
     pub(super) cluster_ip: Option<Leaf>,
     #[serde(rename = "clusterIPs")]
     pub(super) cluster_ips: Option<Array<Leaf>>,
+    #[serde(rename = "externalIPs")]
+    pub(super) external_ips: Option<Array<Leaf>>,
+    #[serde(rename = "loadBalancerIP")]
+    pub(super) load_balancer_ip: Option<Leaf>,
+    pub(super) load_balancer_source_ranges: Option<Array<Leaf>>,
     pub(super) ports: Option<Array<Object<PortFields>>>,
+    pub(super) internal_traffic_policy: Option<Leaf>,
+    pub(super) external_traffic_policy: Option<Leaf>,
+    pub(super) session_affinity: Option<Leaf>,
+    pub(super) session_affinity_config: Option<Object<SessionAffinityConfig>>,
+    pub(super) health_check_node_port: Option<Leaf>,
+    /// Of a Node, as the two after it.
+    #[serde(rename = "podCIDR")]
+    pub(super) pod_cidr: Option<Leaf>,
+    #[serde(rename = "podCIDRs")]
+    pub(super) pod_cidrs: Option<Array<Leaf>>,
+    pub(super) taints: Option<Array<Object<Taint>>>,
+    /// Of a ServiceCIDR.
+    pub(super) cidrs: Option<Array<Leaf>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct SessionAffinityConfig {
+    #[serde(rename = "clientIP")]
+    pub(super) client_ip: Option<Object<ClientIpConfig>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ClientIpConfig {
+    pub(super) timeout_seconds: Option<Leaf>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Taint {
+    pub(super) key: Option<Leaf>,
+}
+
+/// `status` of any kind that has one.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Status {
+    /// Of a Service.
+    pub(super) load_balancer: Option<Object<LoadBalancerStatus>>,
+    /// Of a Node.
+    pub(super) addresses: Option<Array<Object<NodeAddress>>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct LoadBalancerStatus {
+    pub(super) ingress: Option<Array<Object<Ingress>>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Ingress {
+    pub(super) ip: Option<Leaf>,
+    pub(super) hostname: Option<Leaf>,
+    pub(super) ip_mode: Option<Leaf>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct NodeAddress {
+    #[serde(rename = "type")]
+    pub(super) kind: Option<Leaf>,
+    pub(super) address: Option<Leaf>,
 }
 
 /// A port of a Service or of an EndpointSlice; the latter has no `nodePort`.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct PortFields {
     pub(super) name: Option<Leaf>,
@@ -98,16 +181,30 @@ pub(super) struct PortFields {
     pub(super) node_port: Option<Leaf>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct EndpointFields {
     pub(super) addresses: Option<Array<Leaf>>,
     pub(super) conditions: Option<Object<Conditions>>,
     pub(super) node_name: Option<Leaf>,
     pub(super) zone: Option<Leaf>,
+    pub(super) hints: Option<Object<Hints>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Hints {
+    pub(super) for_zones: Option<Array<Object<Hint>>>,
+    pub(super) for_nodes: Option<Array<Object<Hint>>>,
+}
+
+/// A zone or a node that a hint names.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Hint {
+    pub(super) name: Option<Leaf>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
 pub(super) struct Conditions {
     pub(super) ready: Option<Leaf>,
     pub(super) serving: Option<Leaf>,

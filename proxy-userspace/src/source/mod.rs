@@ -8,6 +8,8 @@
 //! files ──document──▶ manifest ──convert──▶ model::Snapshot + notices
 //!                        └────────┴──▶ problem: file, line, column, object, field, cure
 //! ```
+//!
+//! What the API server has stored is read by the same code, see [`Stored`].
 
 mod convert;
 mod document;
@@ -18,6 +20,7 @@ pub mod problem;
 mod tests;
 pub mod watch;
 
-pub use file::load;
+pub use convert::{Converted, Identity, Kind, Stored, StoredOutcome};
+pub use file::{load, load_for};
 pub use problem::{Fault, Found, LoadError, Place, Problem};
 pub use watch::{Watch, watch};

@@ -6,10 +6,12 @@ use std::{
     path::PathBuf,
 };
 
+use ipnet::IpNet;
+
 use crate::model::ParseProtocolError;
 
 /// A position in a manifest. Lines and columns count from 1; 0 means that the problem is with the
-/// file as a whole.
+/// file as a whole. An object from the API server is in no file: its path is empty.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Place {
     /// The file.
@@ -77,7 +79,7 @@ pub enum Fault {
         found: Found,
     },
     /// A kind that is no source of forwarding state.
-    #[error("unknown kind {found:?}; supported: Service, EndpointSlice, List")]
+    #[error("unknown kind {found:?}; supported: Service, EndpointSlice, Node, ServiceCIDR, List")]
     UnknownKind {
         /// The kind in the manifest.
         found: String,
@@ -107,13 +109,23 @@ pub enum Fault {
         /// The number in the manifest.
         found: i128,
     },
+    /// A number outside its range.
+    #[error("{found} is out of range; write a number from {least} to {most}")]
+    OutOfRange {
+        /// The number in the manifest.
+        found: i128,
+        /// The least that is allowed.
+        least: u32,
+        /// The most that is allowed.
+        most: u32,
+    },
     /// An IPv4 address with leading zeros, which some programs read as octal.
     #[error("{found:?} has leading zeros; write {plain}")]
     LeadingZeros {
         /// The text in the manifest.
         found: String,
         /// The address, its parts read as decimal.
-        plain: Ipv4Addr,
+        plain: IpAddr,
     },
     /// A text that is no IP address.
     #[error("{found:?} is not an IP address; write one such as 10.96.0.10 or fd00::10")]
@@ -137,6 +149,29 @@ pub enum Fault {
         /// What kind of address it is, with its article.
         kind: &'static str,
     },
+    /// A text that is no range of addresses.
+    #[error("{found:?} is not an address range; write one such as 10.0.0.0/8 or fd00::/8")]
+    NotARange {
+        /// The text in the manifest.
+        found: String,
+    },
+    /// A range that two programs may read differently: leading zeros, an address inside the range
+    /// instead of its first one, or IPv4 in IPv6 clothes.
+    #[error("{found:?} can be read in several ways; write {plain}")]
+    AmbiguousRange {
+        /// The text in the manifest.
+        found: String,
+        /// The range that the API server reads.
+        plain: IpNet,
+    },
+    /// A field that this object does not have, or not with these other fields.
+    #[error("{why}; {cure}")]
+    Misplaced {
+        /// Why it cannot be there.
+        why: &'static str,
+        /// What to write or remove.
+        cure: &'static str,
+    },
     /// An endpoint address of the other family.
     #[error("{addr} is not of addressType {expected}; put it into a slice of its own type")]
     OtherFamily {
@@ -144,6 +179,14 @@ pub enum Fault {
         addr: IpAddr,
         /// The slice's `addressType`.
         expected: &'static str,
+    },
+    /// `podCIDR` and `podCIDRs` disagree.
+    #[error("{found} is not the podCIDR {expected}; write {expected} first")]
+    OtherPodCidr {
+        /// `spec.podCIDRs[0]`.
+        found: IpNet,
+        /// `spec.podCIDR`.
+        expected: IpNet,
     },
     /// `clusterIP` and `clusterIPs` disagree.
     #[error("{found} is not the clusterIP {expected}; write {expected} first")]
@@ -240,7 +283,9 @@ impl fmt::Display for Place {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.place)?;
+        if !self.place.file.as_os_str().is_empty() {
+            write!(f, "{}: ", self.place)?;
+        }
         for part in [&self.object, &self.field].into_iter().filter(|part| !part.is_empty()) {
             write!(f, "{part}: ")?;
         }

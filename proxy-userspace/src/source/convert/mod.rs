@@ -1,41 +1,89 @@
 //! Manifests to model values, with every problem named.
 
 mod address;
+mod annotation;
+mod exposure;
+mod node;
+mod port;
 mod scope;
 mod service;
+mod service_cidr;
 mod slice;
+mod stored;
 mod timestamp;
 
-use std::{fmt, path::Path};
+use std::{collections::BTreeSet, fmt, path::Path};
 
+use ipnet::IpNet;
 use serde_saphyr::Location;
+
+pub use self::stored::{Stored, StoredOutcome};
 
 use self::scope::Scope;
 use super::{
     Fault, Place, Problem, document,
     manifest::{Manifest, Metadata, Object},
 };
-use crate::model::{EndpointSlice, Notice, Service};
+use crate::model::{EndpointSlice, Node, Notice, Service};
 
 /// The supported kinds of objects.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// `v1` Service.
     Service,
+    /// `discovery.k8s.io/v1` EndpointSlice.
     EndpointSlice,
+    /// `v1` Node.
+    Node,
+    /// `networking.k8s.io/v1` ServiceCIDR.
+    ServiceCidr,
 }
 
 /// What makes an object unique.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct Identity {
-    pub(super) kind: Kind,
-    pub(super) namespace: String,
-    pub(super) name: String,
+pub struct Identity {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace; empty when the kind has none.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
 }
 
 /// An object with forwarding state.
-pub(super) enum Converted {
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Converted {
+    /// A Service.
     Service(Service),
+    /// An EndpointSlice.
     Slice(EndpointSlice),
+    /// A Node.
+    Node(Node),
+    /// The ranges of one ServiceCIDR; there may be several of the kind.
+    ServiceCidr(BTreeSet<IpNet>),
+}
+
+/// How an object is read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Strictness {
+    /// From a file: nobody else has checked it, so everything that an API server refuses, and
+    /// everything that two programs may read differently, is a problem.
+    Strict,
+    /// From the API server, which took it years ago, perhaps by laxer rules. What has one clear
+    /// reading is read, and what cannot be read takes nothing else with it.
+    Stored,
+}
+
+/// What holds for all objects of a source.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules<'a> {
+    /// How objects are read.
+    pub(super) strictness: Strictness,
+    /// Where the objects are; empty when they are in no file.
+    pub(super) file: &'a Path,
+    /// The name in the label `service.kubernetes.io/service-proxy-name` of the Services that are
+    /// ours. `None`: those without the label are.
+    pub(super) proxy_name: Option<&'a str>,
 }
 
 /// An object that could be named.
@@ -43,64 +91,87 @@ pub(super) struct Outcome {
     pub(super) identity: Identity,
     /// Where its name is.
     pub(super) place: Place,
-    /// `None` for an object without forwarding state, and for one with problems.
+    /// `None` for an object without forwarding state, and for one with problems; among stored
+    /// ones only for one that no forwarding state can be made of.
     pub(super) converted: Option<Converted>,
     pub(super) notices: Vec<Notice>,
 }
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}/{}", self.kind.label(), self.namespace, self.name)
+        match self.namespace.as_str() {
+            "" => write!(f, "{} {}", self.kind.label(), self.name),
+            namespace => write!(f, "{} {namespace}/{}", self.kind.label(), self.name),
+        }
     }
 }
 
 impl Kind {
+    const ALL: [Self; 4] = [Self::Service, Self::EndpointSlice, Self::Node, Self::ServiceCidr];
+
+    /// Returns the kind of this name.
+    fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::Node => "Node",
+            Self::ServiceCidr => "ServiceCIDR",
+        }
+    }
+
     fn label(self) -> &'static str {
         match self {
             Self::Service => "service",
             Self::EndpointSlice => "endpointslice",
+            Self::Node => "node",
+            Self::ServiceCidr => "servicecidr",
         }
     }
 
     /// Returns the supported `apiVersion`, and what to do when there is none.
     fn api_version(self) -> (&'static str, &'static str) {
         match self {
-            Self::Service => ("v1", "write apiVersion: v1"),
+            Self::Service | Self::Node => ("v1", "write apiVersion: v1"),
             Self::EndpointSlice => ("discovery.k8s.io/v1", "write apiVersion: discovery.k8s.io/v1"),
+            Self::ServiceCidr => ("networking.k8s.io/v1", "write apiVersion: networking.k8s.io/v1"),
         }
+    }
+
+    fn has_namespace(self) -> bool {
+        matches!(self, Self::Service | Self::EndpointSlice)
     }
 }
 
-/// Converts an object, or all objects of a List. What is wrong goes to `problems`.
+/// Converts an object of a file, or all objects of a List. What is wrong goes to `problems`.
 pub(super) fn convert(
-    file: &Path,
+    rules: Rules<'_>,
     manifest: &Object<Manifest>,
     problems: &mut Vec<Problem>,
 ) -> Vec<Outcome> {
     let at = manifest.referenced;
-    let mut scope = Scope::new(file, String::new(), problems);
+    let mut scope = Scope::new(rules, String::new(), problems);
     let Some(fields) = scope.object(Some(manifest), "") else { return Vec::new() };
     scope.name(|| nameless("object", fields));
-    let Some(kind) = scope.required_text(&fields.kind, at, "kind", "write kind: Service") else {
+    let Some(name) = scope.required_text(&fields.kind, at, "kind", "write kind: Service") else {
         return Vec::new();
     };
-    match kind {
-        "List" => {
-            scope.name(|| nameless(kind, fields));
-            check_version(&mut scope, at, fields, "v1", "write apiVersion: v1");
-            let items = scope.array(&fields.items, "items").unwrap_or_default();
-            items.iter().flat_map(|item| convert(file, item, problems)).collect()
-        }
-        "Service" => convert_one(file, Kind::Service, at, fields, problems),
-        "EndpointSlice" => convert_one(file, Kind::EndpointSlice, at, fields, problems),
-        other => {
-            let at = fields.kind.as_ref().map_or(at, |kind| kind.referenced);
-            let found = other.to_owned();
-            scope.name(|| nameless(other, fields));
-            scope.report(at, "kind", Fault::UnknownKind { found });
-            Vec::new()
-        }
+    if name == "List" {
+        scope.name(|| nameless(name, fields));
+        check_version(&mut scope, at, fields, "v1", "write apiVersion: v1");
+        let items = scope.array(&fields.items, "items").unwrap_or_default();
+        return items.iter().flat_map(|item| convert(rules, item, problems)).collect();
     }
+    let Some(kind) = Kind::of(name) else {
+        let at = fields.kind.as_ref().map_or(at, |kind| kind.referenced);
+        scope.name(|| nameless(name, fields));
+        scope.report(at, "kind", Fault::UnknownKind { found: name.to_owned() });
+        return Vec::new();
+    };
+    convert_one(rules, kind, at, fields, problems).into_iter().collect()
 }
 
 /// Reports another version, and returns whether it is one: then the fields are not ours to judge.
@@ -120,21 +191,21 @@ fn check_version(
 }
 
 fn convert_one(
-    file: &Path,
+    rules: Rules<'_>,
     kind: Kind,
     at: Location,
     fields: &Manifest,
     problems: &mut Vec<Problem>,
-) -> Vec<Outcome> {
+) -> Option<Outcome> {
     let before = problems.len();
-    let mut scope = Scope::new(file, kind.label().to_owned(), problems);
-    let Some((identity, named_at)) = identify(&mut scope, kind, at, fields) else {
-        return Vec::new();
-    };
+    let mut scope = Scope::new(rules, kind.label().to_owned(), problems);
+    let (identity, named_at) = identify(&mut scope, kind, at, fields)?;
     scope.name(|| identity.to_string());
     let (version, cure) = kind.api_version();
-    if check_version(&mut scope, at, fields, version, cure) {
-        return Vec::new();
+    // The API server leaves kind and version out of the items of a list.
+    let stored = rules.strictness == Strictness::Stored;
+    if !stored && check_version(&mut scope, at, fields, version, cure) {
+        return None;
     }
     let mut notices = Vec::new();
     let converted = match kind {
@@ -143,9 +214,13 @@ fn convert_one(
         Kind::EndpointSlice => {
             slice::convert(&mut scope, &identity, at, fields, &mut notices).map(Converted::Slice)
         }
+        Kind::Node => node::convert(&mut scope, &identity, fields).map(Converted::Node),
+        Kind::ServiceCidr => {
+            service_cidr::convert(&mut scope, at, fields).map(Converted::ServiceCidr)
+        }
     };
-    let converted = converted.filter(|_| problems.len() == before);
-    vec![Outcome { identity, place: document::place(file, named_at), converted, notices }]
+    let converted = converted.filter(|_| stored || problems.len() == before);
+    Some(Outcome { identity, place: document::place(rules.file, named_at), converted, notices })
 }
 
 fn identify(
@@ -164,8 +239,19 @@ fn identify(
     let named_at = metadata.name.as_ref().map_or(at, |name| name.referenced);
     let namespace = scope
         .text(&metadata.namespace, "metadata.namespace")
-        .filter(|namespace| !namespace.is_empty())
-        .unwrap_or("default");
+        .filter(|namespace| !namespace.is_empty());
+    let namespace = match (kind.has_namespace(), namespace) {
+        (true, namespace) => namespace.unwrap_or("default"),
+        (false, None) => "",
+        (false, Some(_)) => {
+            let at = metadata.namespace.as_ref().map_or(at, |namespace| namespace.referenced);
+            scope.name(|| format!("{} {name}", kind.label()));
+            let why = "an object of this kind has no namespace";
+            let fault = Fault::Misplaced { why, cure: "remove it" };
+            scope.refuse(at, "metadata.namespace", fault);
+            ""
+        }
+    };
     let identity = Identity { kind, namespace: namespace.to_owned(), name: name.to_owned() };
     Some((identity, named_at))
 }

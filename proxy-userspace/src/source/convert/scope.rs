@@ -1,24 +1,36 @@
 //! Typed access to the fields of one object: a value of another type is reported and left out.
 
-use std::{fmt::Display, path::Path};
+use std::{fmt::Display, ops::RangeInclusive};
 
 use serde_saphyr::{Location, Spanned};
 
-use super::super::{
-    Fault, Found, Problem, document,
-    manifest::{Array, Leaf, Loose, Object},
+use super::{
+    super::{
+        Fault, Found, Problem, document,
+        manifest::{Array, Leaf, Loose, Object},
+    },
+    Rules, Strictness,
 };
 
 /// The object that is being converted.
 pub(super) struct Scope<'a> {
-    file: &'a Path,
+    rules: Rules<'a>,
     object: String,
     problems: &'a mut Vec<Problem>,
 }
 
 impl<'a> Scope<'a> {
-    pub(super) fn new(file: &'a Path, object: String, problems: &'a mut Vec<Problem>) -> Self {
-        Self { file, object, problems }
+    pub(super) fn new(rules: Rules<'a>, object: String, problems: &'a mut Vec<Problem>) -> Self {
+        Self { rules, object, problems }
+    }
+
+    pub(super) fn strictness(&self) -> Strictness {
+        self.rules.strictness
+    }
+
+    /// Returns the name that makes a Service ours, when not all are.
+    pub(super) fn proxy_name(&self) -> Option<&'a str> {
+        self.rules.proxy_name
     }
 
     /// Names the object in the problems to come.
@@ -28,11 +40,19 @@ impl<'a> Scope<'a> {
 
     pub(super) fn report(&mut self, at: Location, field: impl Display, fault: Fault) {
         self.problems.push(Problem {
-            place: document::place(self.file, at),
+            place: document::place(self.rules.file, at),
             object: self.object.clone(),
             field: field.to_string(),
             fault,
         });
+    }
+
+    /// Reports in a file what changes nothing but is surely not meant: the API server refuses it,
+    /// or removes it before it stores the object.
+    pub(super) fn refuse(&mut self, at: Location, field: impl Display, fault: Fault) {
+        if self.rules.strictness == Strictness::Strict {
+            self.report(at, field, fault);
+        }
     }
 
     pub(super) fn text<'m>(
@@ -89,6 +109,43 @@ impl<'a> Scope<'a> {
             self.report(node.referenced, field, Fault::NotAPort { found: *number });
         }
         port
+    }
+
+    /// Returns a number of a range.
+    pub(super) fn number(
+        &mut self,
+        node: &Option<Leaf>,
+        field: impl Display,
+        range: RangeInclusive<u32>,
+    ) -> Option<u32> {
+        let node = node.as_ref()?;
+        let Loose::Scalar(Found::Number(found)) = node.value else {
+            return self.wrong_type(node, node.value.found(), "a number", field);
+        };
+        let number = u32::try_from(found).ok().filter(|number| range.contains(number));
+        if number.is_none() {
+            let (least, most) = (*range.start(), *range.end());
+            self.report(node.referenced, field, Fault::OutOfRange { found, least, most });
+        }
+        number
+    }
+
+    /// Returns what a text of a fixed set means. As to the API server, an empty text is none.
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        node: &Option<Leaf>,
+        field: impl Display,
+        meanings: &[(&str, T)],
+        choices: &'static str,
+    ) -> Option<T> {
+        let at = node.as_ref()?.referenced;
+        let text = self.text(node, &field).filter(|text| !text.is_empty())?;
+        let meaning = meanings.iter().find(|(name, _)| *name == text);
+        if meaning.is_none() {
+            let found = text.to_owned();
+            self.report(at, field, Fault::UnknownValue { found, choices });
+        }
+        meaning.map(|(_, meaning)| *meaning)
     }
 
     pub(super) fn object<'m, T>(

@@ -6,14 +6,14 @@ use serde_saphyr::Location;
 
 use super::{
     Identity, address,
+    port::protocol,
     scope::{Scope, object_of},
-    service::protocol,
 };
 use crate::{
     model::{Endpoint, EndpointPort, EndpointSlice, Notice, ServiceName, SliceName},
     source::{
         Fault,
-        manifest::{Conditions, EndpointFields, Manifest, Object, PortFields},
+        manifest::{Array, Conditions, EndpointFields, Hint, Hints, Manifest, Object, PortFields},
     },
 };
 
@@ -44,7 +44,7 @@ impl AddressType {
 }
 
 /// Converts an EndpointSlice. Returns `None` for one that belongs to no Service or has host names
-/// instead of addresses, with a notice, and for one with problems.
+/// instead of addresses, with a notice, for one of a headless Service, and for one with problems.
 pub(super) fn convert(
     scope: &mut Scope<'_>,
     identity: &Identity,
@@ -55,6 +55,9 @@ pub(super) fn convert(
     let slice = SliceName { namespace: identity.namespace.clone(), name: identity.name.clone() };
     let metadata = fields.metadata.as_ref().and_then(object_of)?;
     let labels = scope.object(metadata.labels.as_ref(), "metadata.labels");
+    if labels.is_some_and(|labels| labels.headless.is_some()) {
+        return None;
+    }
     let service = labels.and_then(|labels| {
         scope.text(&labels.service_name, "metadata.labels[kubernetes.io/service-name]")
     });
@@ -109,6 +112,12 @@ fn endpoint(
     let addr = addr(scope, node, fields, &path, address_type);
     let node_name = scope.text(&fields.node_name, format_args!("{path}.nodeName"));
     let zone = scope.text(&fields.zone, format_args!("{path}.zone"));
+    let hints = scope.object(fields.hints.as_ref(), format_args!("{path}.hints"));
+    let mut hinted = |name: &str, of: fn(&Hints) -> &Option<_>| {
+        hints.map(|hints| hint_names(scope, of(hints), &path, name)).unwrap_or_default()
+    };
+    let zone_hints = hinted("forZones", |hints| &hints.for_zones);
+    let node_hints = hinted("forNodes", |hints| &hints.for_nodes);
     let path = format!("{path}.conditions");
     let conditions = scope.object(fields.conditions.as_ref(), &path);
     let mut condition = |name: &str, of: fn(&Conditions) -> &Option<_>| {
@@ -124,9 +133,29 @@ fn endpoint(
         terminating: terminating.unwrap_or(false),
         node: node_name.map(str::to_owned),
         zone: zone.map(str::to_owned),
-        zone_hints: Vec::new(),
-        node_hints: Vec::new(),
+        zone_hints,
+        node_hints,
     })
+}
+
+/// Reads the zones or nodes that should use an endpoint.
+fn hint_names(
+    scope: &mut Scope<'_>,
+    list: &Option<Array<Object<Hint>>>,
+    path: &str,
+    name: &str,
+) -> Vec<String> {
+    let path = format_args!("{path}.hints.{name}");
+    let nodes = scope.array(list, path).unwrap_or_default();
+    let mut names = Vec::with_capacity(nodes.len());
+    for (index, node) in nodes.iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        let Some(hint) = scope.object(Some(node), &path) else { continue };
+        let field = format_args!("{path}.name");
+        let name = scope.required_text(&hint.name, node.referenced, field, "write the name");
+        names.extend(name.map(str::to_owned));
+    }
+    names
 }
 
 /// Reads the addresses, and returns the first: the others are the same endpoint (KEP-752).
@@ -146,7 +175,7 @@ fn addr(
     for (index, node) in nodes.iter().enumerate() {
         let field = format!("{path}.addresses[{index}]");
         let Some(text) = scope.leaf_text(node, &field) else { continue };
-        let Some(addr) = address::host(scope, node, text, &field) else { continue };
+        let Some(addr) = address::remote_host(scope, node, text, &field) else { continue };
         if let Some(address_type) = address_type.filter(|address_type| !address_type.has(addr)) {
             let expected = address_type.name();
             scope.report(node.referenced, field, Fault::OtherFamily { addr, expected });
