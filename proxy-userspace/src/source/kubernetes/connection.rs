@@ -24,10 +24,12 @@ use tower::{BoxError, ServiceBuilder, service_fn};
 use tracing::{info, warn};
 
 use super::{
+    follow::Report,
     login::{self, Login, LoginError},
+    merge::Told,
     pace::Pace,
 };
-use crate::chain::chain;
+use crate::{chain::chain, source::convert::Kind};
 
 /// An address that does not take a connection in this time is left for the next one.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -90,10 +92,6 @@ impl Connection {
         &self.addresses
     }
 
-    pub(super) fn login(&self) -> &Login {
-        &self.login
-    }
-
     /// Returns the address in use.
     pub(super) async fn address(&self) -> String {
         let used = self.used.lock().await;
@@ -101,22 +99,22 @@ impl Connection {
     }
 
     /// Returns a client whose requests go to the address in use. Every good answer is told to
-    /// `answered`.
-    pub(super) fn client<T>(self: &Arc<Self>, answered: Option<(mpsc::Sender<T>, T)>) -> Client
-    where
-        T: Clone + Send + 'static,
-    {
+    /// `answered`, as one to the watch of that kind.
+    pub(super) fn client(
+        self: &Arc<Self>,
+        answered: Option<(mpsc::Sender<Report>, Kind)>,
+    ) -> Client {
         let connection = Arc::clone(self);
         let service = service_fn(move |request: Request<Body>| {
             let connection = Arc::clone(&connection);
             let answered = answered.clone();
             async move {
                 let response = connection.send(request).await?;
-                if let Some((tell, what)) = answered
+                if let Some((tell, kind)) = answered
                     && response.status().is_success()
                 {
                     // Nobody listens any more when the source ends.
-                    let _ = tell.send(what).await;
+                    let _ = tell.send((kind, Ok(Told::Answered))).await;
                 }
                 Ok::<_, BoxError>(response)
             }

@@ -1,7 +1,7 @@
 //! Where the API server is, and how we show who we are.
 
 use std::{
-    env, io,
+    io,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -106,14 +106,6 @@ impl Login {
             Some(url) => Err(LoginError::Proxy(url)),
             None => Ok(config),
         }
-    }
-
-    /// Returns whether the address comes from the pod's environment, where it is the cluster IP of
-    /// `default/kubernetes` unless somebody has set it.
-    pub(super) fn is_from_environment(&self) -> bool {
-        self.kubeconfig.is_none()
-            && self.api_servers.is_empty()
-            && env::var_os("KUBERNETES_SERVICE_HOST").is_some()
     }
 }
 

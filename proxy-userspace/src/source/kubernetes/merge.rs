@@ -10,7 +10,10 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::super::convert::{Converted, Identity, Kind, StoredOutcome};
+use super::{
+    super::convert::{Converted, Identity, Kind, StoredOutcome},
+    objects::KINDS,
+};
 use crate::model::{Change, Notice, ServiceName, SliceName, Snapshot, Update};
 
 /// What the watch of a kind tells.
@@ -76,7 +79,7 @@ pub(super) struct Merge {
     /// The ranges of each ServiceCIDR object; the snapshot has them together.
     service_cidrs: BTreeMap<String, BTreeSet<IpNet>>,
     noticed: BTreeMap<Identity, Vec<Notice>>,
-    notices: Arc<[Notice]>,
+    notices_changed: bool,
     /// Somebody has got the first update.
     published: bool,
     replaced: bool,
@@ -112,7 +115,7 @@ impl Merge {
     /// Returns whether every kind is known.
     pub(super) fn is_complete(&self) -> bool {
         let known = |kind: &Kind| self.kinds.get(kind).is_some_and(|progress| progress.known);
-        Kind::ALL.iter().all(known)
+        KINDS.iter().all(known)
     }
 
     /// Returns whether a kind that is known is being listed anew.
@@ -131,8 +134,18 @@ impl Merge {
     }
 
     /// Returns all notices about the objects as they are now.
-    pub(super) fn notices(&self) -> &Arc<[Notice]> {
-        &self.notices
+    pub(super) fn notices(&self) -> impl Iterator<Item = &Notice> {
+        self.noticed.values().flatten()
+    }
+
+    /// Returns whether notices came or went since [`Merge::take_notices_changed`].
+    pub(super) fn notices_changed(&self) -> bool {
+        self.notices_changed
+    }
+
+    /// The same, and begins anew.
+    pub(super) fn take_notices_changed(&mut self) -> bool {
+        std::mem::take(&mut self.notices_changed)
     }
 
     /// Returns whether [`Merge::update`] has something.
@@ -175,17 +188,12 @@ impl Merge {
             differs |= self.put(seen);
         }
         self.replaced |= differs;
-        self.collect_notices();
     }
 
     fn change(&mut self, seen: Seen) {
         let identity = seen.identity.clone();
-        let noticed = !seen.notices.is_empty() || self.noticed.contains_key(&identity);
         if self.put(seen) && self.pending.insert(identity.clone()) {
             self.changed.push(identity);
-        }
-        if noticed {
-            self.collect_notices();
         }
     }
 
@@ -214,10 +222,14 @@ impl Merge {
     /// Puts one object into the snapshot. Returns whether that changed anything.
     fn put(&mut self, seen: Seen) -> bool {
         let Seen { identity, value, notices } = seen;
-        match notices.is_empty() {
-            true => self.noticed.remove(&identity),
-            false => self.noticed.insert(identity.clone(), notices),
-        };
+        let noticed = self.noticed.get(&identity).map(Vec::as_slice).unwrap_or_default();
+        if *noticed != *notices {
+            self.notices_changed = true;
+            match notices.is_empty() {
+                true => self.noticed.remove(&identity),
+                false => self.noticed.insert(identity.clone(), notices),
+            };
+        }
         let change = self.as_change(&identity, value);
         if self.is_known(&change) {
             return false;
@@ -284,15 +296,6 @@ impl Merge {
                 Change::Node(identity.name.clone(), node)
             }
             Kind::ServiceCidr => Change::ServiceCidrs(snapshot.service_cidrs.clone()),
-        }
-    }
-
-    fn collect_notices(&mut self) {
-        let mut notices: Vec<_> = self.noticed.values().flatten().cloned().collect();
-        notices.sort();
-        notices.dedup();
-        if *self.notices != *notices {
-            self.notices = notices.into();
         }
     }
 }

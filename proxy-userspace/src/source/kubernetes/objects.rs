@@ -1,12 +1,16 @@
 //! The watched kinds, as kube's watcher wants them: only the fields that are used are kept.
 
-use std::{borrow::Cow, marker::PhantomData};
+use std::{borrow::Cow, fmt::Debug, marker::PhantomData};
 
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::{Resource, api::ObjectMeta, runtime::watcher};
 use serde::{Deserialize, Deserializer};
 
 use super::super::convert::{Kind, Stored};
+
+/// All watched kinds.
+pub(super) const KINDS: [Kind; 4] =
+    [Kind::Service, Kind::EndpointSlice, Kind::Node, Kind::ServiceCidr];
 
 /// Which objects of a kind the proxy wants, by the labels that every proxy of Kubernetes obeys.
 #[derive(Clone, Debug)]
@@ -40,11 +44,13 @@ impl Wanted {
 }
 
 /// A watched kind, as a type.
-pub(super) trait Watched: Send + Sync + 'static {
+pub(super) trait Watched: Clone + Debug + Send + Sync + 'static {
     /// Of namespaces or of the cluster.
     type Scope;
     /// The kind.
     const KIND: Kind;
+    /// Its name in manifests.
+    const NAME: &'static str;
     /// Its group; empty for the core group.
     const GROUP: &'static str;
     /// Its name in paths.
@@ -53,23 +59,24 @@ pub(super) trait Watched: Send + Sync + 'static {
 
 /// Declares a watched kind.
 macro_rules! watched {
-    ($name:ident, $scope:ty, $group:literal, $plural:literal) => {
+    ($name:ident = $manifest:literal, $scope:ty, $group:literal, $plural:literal) => {
         #[derive(Clone, Copy, Debug)]
         pub(super) struct $name;
 
         impl Watched for $name {
             type Scope = $scope;
             const KIND: Kind = Kind::$name;
+            const NAME: &'static str = $manifest;
             const GROUP: &'static str = $group;
             const PLURAL: &'static str = $plural;
         }
     };
 }
 
-watched!(Service, NamespaceResourceScope, "", "services");
-watched!(EndpointSlice, NamespaceResourceScope, "discovery.k8s.io", "endpointslices");
-watched!(Node, ClusterResourceScope, "", "nodes");
-watched!(ServiceCidr, ClusterResourceScope, "networking.k8s.io", "servicecidrs");
+watched!(Service = "Service", NamespaceResourceScope, "", "services");
+watched!(EndpointSlice = "EndpointSlice", NamespaceResourceScope, "discovery.k8s.io", "endpointslices");
+watched!(Node = "Node", ClusterResourceScope, "", "nodes");
+watched!(ServiceCidr = "ServiceCIDR", ClusterResourceScope, "networking.k8s.io", "servicecidrs");
 
 /// Returns the name of a kind as RBAC rules and `kubectl` have it.
 pub(super) fn resource(kind: Kind) -> &'static str {
@@ -82,18 +89,12 @@ pub(super) fn resource(kind: Kind) -> &'static str {
 }
 
 /// An object of a watched kind.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Object<W> {
     pub(super) stored: Stored,
     /// Name, namespace and resource version; the watcher goes on from the last.
     meta: ObjectMeta,
     kind: PhantomData<W>,
-}
-
-impl<W> Clone for Object<W> {
-    fn clone(&self) -> Self {
-        Self { stored: self.stored.clone(), meta: self.meta.clone(), kind: PhantomData }
-    }
 }
 
 impl<'de, W> Deserialize<'de> for Object<W> {
@@ -114,7 +115,7 @@ impl<W: Watched> Resource for Object<W> {
     type Scope = W::Scope;
 
     fn kind((): &()) -> Cow<'_, str> {
-        Cow::Borrowed(W::KIND.name())
+        Cow::Borrowed(W::NAME)
     }
 
     fn group((): &()) -> Cow<'_, str> {
