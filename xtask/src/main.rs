@@ -3,6 +3,7 @@
 mod abi;
 mod artifacts;
 mod build_ebpf;
+mod cluster_tools;
 mod command;
 mod debian;
 mod demo;

@@ -49,6 +49,9 @@ pub(crate) const NETWORK: &[Need] = &[
     need(&["conntrack"], "conntrack"),
 ];
 
+/// To make the certificates and tokens of a test cluster.
+pub(crate) const CLUSTER: &[Need] = &[need(&["openssl"], "openssl"), need(&["nice"], "coreutils")];
+
 /// Installs what is missing of `needs`, after asking where somebody can be asked.
 pub(crate) fn ensure(needs: &[&[Need]], consent: Consent) -> Result<()> {
     let missing: Vec<&Need> = needs.iter().copied().flatten().filter(|need| absent(need)).collect();

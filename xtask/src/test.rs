@@ -13,7 +13,7 @@ use anyhow::{Result, anyhow, ensure};
 use crate::artifacts;
 use crate::command::{Consent, progress};
 use crate::vm::kernels;
-use crate::{build_ebpf, packages};
+use crate::{build_ebpf, cluster_tools, packages};
 use level::{Level, Outcome, Setting};
 
 #[derive(Debug, clap::Args)]
@@ -38,7 +38,7 @@ pub(crate) struct Args {
     yes: bool,
 }
 
-const ALL: [Level; 5] = [Level::L0, Level::L1, Level::L2, Level::L3, Level::L4];
+const ALL: [Level; 6] = [Level::L0, Level::L1, Level::L2, Level::L3, Level::L4, Level::L5];
 
 /// Runs the verb.
 pub(crate) fn main(args: Args) -> Result<ExitCode> {
@@ -46,10 +46,19 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
     let chosen = |level: &Level| args.level.is_empty() || args.level.contains(level);
     let levels: Vec<Level> = ALL.into_iter().filter(chosen).collect();
     prepare(&levels, consent)?;
+    let cluster_tools = match levels.contains(&Level::L5) {
+        true => Some(cluster_tools::find_or_obtain(consent)?),
+        false => None,
+    };
     build_ebpf::build(consent)?;
     let (binaries, agent) = binaries(&levels)?;
-    let setting =
-        Setting { filter: args.filter, timeout: Duration::from_secs(args.timeout), agent, consent };
+    let setting = Setting {
+        filter: args.filter,
+        timeout: Duration::from_secs(args.timeout),
+        agent,
+        cluster_tools,
+        consent,
+    };
     let mut outcomes = run(&setting, &levels, &binaries, &args.kernel)?;
     if args.no_skips || std::env::var("CI").is_ok_and(|value| value == "true") {
         outcomes.iter_mut().for_each(|outcome| outcome.tally.forbid_skips());
@@ -68,6 +77,9 @@ fn prepare(levels: &[Level], consent: Consent) -> Result<()> {
     }
     if levels.iter().any(|level| level.in_guest()) {
         needs.extend([packages::GUEST, packages::NETWORK]);
+    }
+    if levels.contains(&Level::L5) {
+        needs.push(packages::CLUSTER);
     }
     packages::ensure(&needs, consent)
 }

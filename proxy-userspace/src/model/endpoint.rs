@@ -22,7 +22,7 @@ impl fmt::Display for SliceName {
 }
 
 /// A part of a Service's endpoints; a Service may have several slices.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct EndpointSlice {
     /// Identity.
     pub name: SliceName,
@@ -35,7 +35,7 @@ pub struct EndpointSlice {
 }
 
 /// A port of a slice. It belongs to the Service port of the same name and protocol.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct EndpointPort {
     /// Name; empty when the Service's port is unnamed.
     pub name: String,
@@ -46,7 +46,7 @@ pub struct EndpointPort {
 }
 
 /// One endpoint of a slice.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// The first address of `addresses`; the others are the same endpoint (KEP-752).
     pub addr: IpAddr,

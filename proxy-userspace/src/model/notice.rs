@@ -59,6 +59,22 @@ pub enum Notice {
         /// The slice.
         slice: SliceName,
     },
+    /// An object of the API server has a field that cannot be read; it is left out.
+    Unreadable {
+        /// The object by kind, namespace and name, such as `service default/web`.
+        object: String,
+        /// The Service, when the object is one.
+        service: Option<ServiceName>,
+        /// The field, what is wrong with it, and the cure.
+        problem: String,
+    },
+    /// The agent reaches the API server by an address that it is itself to serve.
+    ApiServerIsVip {
+        /// The Service that has the address.
+        service: ServiceName,
+        /// The address.
+        addr: IpAddr,
+    },
     /// An IPv6 address of a Service, on a node without IPv6.
     Ipv6NotServed {
         /// The Service.
@@ -137,9 +153,11 @@ impl Notice {
             | Self::UnknownWeight { service, .. }
             | Self::UnknownForwarding { service, .. }
             | Self::UnknownFastPath { service, .. }
+            | Self::ApiServerIsVip { service, .. }
             | Self::FamilyWithoutClusterIp { service, .. }
             | Self::ExternalIpRefused { service, .. }
             | Self::Ipv6NotServed { service, .. } => Some(service),
+            Self::Unreadable { service, .. } => service.as_ref(),
             Self::FrontendTaken { loser, .. } | Self::NodePortTaken { loser, .. } => {
                 Some(&loser.service)
             }
@@ -161,6 +179,8 @@ impl Notice {
             Self::UnknownFastPath { .. } => "UnknownFastPath",
             Self::SliceWithoutService { .. } => "SliceWithoutService",
             Self::SliceOfNames { .. } => "SliceOfNames",
+            Self::Unreadable { .. } => "Unreadable",
+            Self::ApiServerIsVip { .. } => "ApiServerIsVip",
             Self::Ipv6NotServed { .. } => "Ipv6NotServed",
             Self::FamilyWithoutClusterIp { .. } => "FamilyWithoutClusterIp",
             Self::ExternalIpRefused { .. } => "ExternalIpRefused",
@@ -212,6 +232,13 @@ impl fmt::Display for Notice {
                 f,
                 "endpointslice {slice}: addressType FQDN is not served: it is ignored; \
                  write addressType IPv4 and addresses"
+            ),
+            Self::Unreadable { object, problem, .. } => write!(f, "{object}: {problem}"),
+            Self::ApiServerIsVip { service, addr } => write!(
+                f,
+                "service {service}: the agent reaches the API server by {addr}, which it serves \
+                 itself: a node that starts without it cannot come up; give the addresses of the \
+                 API servers, by --kubeconfig or --master"
             ),
             Self::Ipv6NotServed { service, addr } => {
                 write!(f, "service {service}: {addr}: this node has no IPv6: it is not served here")

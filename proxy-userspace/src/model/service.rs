@@ -95,7 +95,7 @@ pub enum Sources {
 }
 
 /// A Service with forwarding state.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Service {
     /// Identity.
     pub name: ServiceName,
@@ -135,7 +135,7 @@ pub struct Service {
 }
 
 /// One port of a Service.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct ServicePort {
     /// Name; empty when the Service has one unnamed port.
     pub name: String,

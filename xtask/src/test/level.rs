@@ -12,7 +12,7 @@ use super::tally::Tally;
 use crate::command::{self, Consent, progress};
 use crate::vm::kernels::Kernel;
 use crate::vm::{Accelerator, Guest, Streams};
-use crate::workspace;
+use crate::{cluster_tools, workspace};
 
 /// How near to real traffic on a real kernel a test is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -28,6 +28,8 @@ pub(crate) enum Level {
     L3,
     /// Traffic through stock kernels, in guests
     L4,
+    /// The Kubernetes source against a real API server, on this machine
+    L5,
 }
 
 impl Level {
@@ -39,6 +41,7 @@ impl Level {
             Self::L2 => Some("datapath"),
             Self::L3 => Some("kernel"),
             Self::L4 => Some("traffic"),
+            Self::L5 => Some("cluster"),
         }
     }
 
@@ -61,6 +64,8 @@ pub(super) struct Setting {
     pub(super) filter: Option<String>,
     pub(super) timeout: Duration,
     pub(super) agent: PathBuf,
+    /// Where kube-apiserver, etcd and kubectl are, when a level needs them.
+    pub(super) cluster_tools: Option<PathBuf>,
     pub(super) consent: Consent,
 }
 
@@ -136,11 +141,15 @@ impl Setting {
 
     fn environment(&self) -> BTreeMap<String, String> {
         let text = |path: &Path| path.display().to_string();
-        BTreeMap::from([
+        let mut environment = BTreeMap::from([
             ("PASSLANE_BIN".to_owned(), text(&self.agent)),
             // As cargo would set it.
             ("CARGO_MANIFEST_DIR".to_owned(), text(&directory())),
-        ])
+        ]);
+        if let Some(tools) = &self.cluster_tools {
+            environment.insert(cluster_tools::VARIABLE.to_owned(), text(tools));
+        }
+        environment
     }
 
     fn watch(&self, command: &mut Command, tally: &mut Tally) -> Result<()> {
