@@ -21,6 +21,9 @@ pub struct Report {
     pub source: String,
     /// Why the source cannot be read now; the last good state stays.
     pub source_error: Option<String>,
+    /// What is served was saved then, in seconds since 1970: the API server has not answered yet.
+    #[serde(default)]
+    pub source_stale_since: Option<u64>,
     /// Services with forwarding state.
     pub services: usize,
     /// Frontends that are served.

@@ -5,7 +5,7 @@ use tracing::{info, warn};
 use super::sysctls;
 use crate::{
     chain::chain,
-    config::{FastPathMode, RunFlags},
+    config::{FastPathMode, Settings},
     kernel::{
         bpf::{Datapath, Error, LoadOptions, Maps, PinDirectory, detach_filters},
         link,
@@ -16,19 +16,19 @@ use crate::{
 };
 
 /// Loads the datapath into the node as far as it can be.
-pub(super) fn load(flags: &RunFlags, node: &mut Node, ledger: &mut Ledger) -> FastPathReport {
+pub(super) fn load(settings: &Settings, node: &mut Node, ledger: &mut Ledger) -> FastPathReport {
     let report = |mode: &str, reason: String| FastPathReport { mode: mode.into(), reason };
-    if flags.fast_path == FastPathMode::Off {
+    if settings.fast_path == FastPathMode::Off {
         return report("off", "--fast-path off".into());
     }
-    let mut observe = flags.fast_path == FastPathMode::Observe;
+    let mut observe = settings.fast_path == FastPathMode::Observe;
     let mut reason = if observe { "--fast-path observe".to_owned() } else { String::new() };
-    if let Err(error) = sysctls::apply_for_fast_path(ledger, &flags.settings) {
+    if let Err(error) = sysctls::apply_for_fast_path(ledger, settings) {
         warn!(event = "fast_path_observe", %error, "the fast path only observes");
         observe = true;
         reason = error.to_string();
     }
-    match open(flags, ledger, observe) {
+    match open(settings, ledger, observe) {
         Ok(datapath) => {
             node.datapath = Some(datapath);
             report(if observe { "observe" } else { "on" }, reason)
@@ -41,16 +41,16 @@ pub(super) fn load(flags: &RunFlags, node: &mut Node, ledger: &mut Ledger) -> Fa
     }
 }
 
-fn open(flags: &RunFlags, ledger: &mut Ledger, observe: bool) -> Result<Datapath, Error> {
+fn open(settings: &Settings, ledger: &mut Ledger, observe: bool) -> Result<Datapath, Error> {
     let options = LoadOptions {
-        bpffs: flags.paths.bpffs.clone(),
-        flow_entries: flags.flow_entries,
-        soft_lease: flags.soft_lease,
-        hard_lease: flags.hard_lease,
+        bpffs: settings.paths.bpffs.clone(),
+        flow_entries: settings.flow_entries,
+        soft_lease: settings.soft_lease,
+        hard_lease: settings.hard_lease,
         observe,
-        log: flags.log_datapath,
+        log: settings.log_datapath,
     };
-    let directory = flags.paths.bpffs.clone();
+    let directory = settings.paths.bpffs.clone();
     let ours = ledger.owned().pins.contains(&directory);
     let record = Record::Pins { directory: directory.clone(), owned: true };
     if !ours && PinDirectory::at(&directory).versioned().exists() {

@@ -1,32 +1,92 @@
-//! What plans need to know about the node.
+//! What plans need to know, of the node and of the settings.
 
 use std::{collections::BTreeSet, net::IpAddr, path::Path};
 
-use crate::{model::interface::Interface, plan::NodeFacts};
+use crate::{
+    config::{self, Settings},
+    model::{Masquerade, Node, interface::Interface},
+    plan::{self, DetectLocal, ExternalIps, NodeFacts},
+};
 
-/// Returns the node's own name: its host name in lower case, as kubelet registers it.
-pub(super) fn node_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().trim().to_lowercase()
+/// Returns the node's name in the cluster: its host name in lower case, as kubelet registers it,
+/// unless the settings say otherwise.
+pub(super) fn node_name(settings: &Settings) -> String {
+    let name = settings.hostname_override.clone();
+    let name =
+        name.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
+    name.trim().to_lowercase()
 }
 
-/// Returns the facts. All addresses but loopback ones and those of the device that carries the VIPs
-/// answer NodePorts.
-pub(super) fn facts(name: &str, present: &[Interface], device: &str) -> NodeFacts {
+/// Returns what is known of the node before its interfaces are.
+pub(super) fn nameless_addresses(name: &str) -> NodeFacts {
+    NodeFacts { name: name.to_owned(), no_ipv6: no_ipv6(), ..NodeFacts::default() }
+}
+
+/// Returns the facts. Addresses of the device that carries the VIPs are not the node's own.
+pub(super) fn facts(
+    name: &str,
+    present: &[Interface],
+    settings: &Settings,
+    node: Option<&Node>,
+) -> NodeFacts {
     let addrs: BTreeSet<IpAddr> = present
         .iter()
-        .filter(|interface| interface.name != device)
+        .filter(|interface| interface.name != settings.dummy_device)
         .flat_map(|interface| interface.addrs.iter().copied())
         .collect();
-    let node_port_addrs = addrs.iter().filter(|addr| !addr.is_loopback() && !is_link_local(addr));
+    let primary = primary(settings, node);
+    let selected = |addr: &&IpAddr| {
+        !is_link_local(addr) && settings.nodeport_addresses.selects(**addr, &primary)
+    };
     NodeFacts {
         name: name.to_owned(),
-        node_port_addrs: node_port_addrs.copied().collect(),
+        node_port_addrs: addrs.iter().filter(selected).copied().collect(),
         addrs,
-        no_ipv6: !Path::new("/proc/sys/net/ipv6").exists(),
+        no_ipv6: no_ipv6(),
     }
+}
+
+/// The first address of each family, of the settings or else of the Node.
+fn primary(settings: &Settings, node: Option<&Node>) -> Vec<IpAddr> {
+    if let Some(addr) = settings.bind_address.filter(|addr| !addr.is_unspecified()) {
+        return vec![addr];
+    }
+    let addrs = node.map(|node| node.addrs.as_slice()).unwrap_or_default();
+    let first = |ipv6| addrs.iter().find(|addr| addr.is_ipv6() == ipv6).copied();
+    [first(false), first(true)].into_iter().flatten().collect()
+}
+
+fn no_ipv6() -> bool {
+    !Path::new("/proc/sys/net/ipv6").exists()
 }
 
 /// A link-local IPv6 address means nothing without its interface.
 fn is_link_local(addr: &IpAddr) -> bool {
     matches!(addr, IpAddr::V6(addr) if addr.is_unicast_link_local())
+}
+
+/// Returns the part of the settings that decides.
+pub(super) fn decisive(settings: &Settings) -> plan::Settings {
+    let detect_local = match &settings.detect_local {
+        config::DetectLocal::None => DetectLocal::Nothing,
+        config::DetectLocal::ClusterCidr(cidrs) => DetectLocal::ClusterCidr(cidrs.clone()),
+        config::DetectLocal::NodeCidr => DetectLocal::NodeCidr,
+        config::DetectLocal::BridgeInterface(name) => DetectLocal::BridgeInterface(name.clone()),
+        config::DetectLocal::InterfacePrefix(name) => DetectLocal::InterfacePrefix(name.clone()),
+    };
+    let external_ips = match &settings.external_ips {
+        config::ExternalIps { enabled: false, .. } => ExternalIps::Off,
+        config::ExternalIps { cidrs, .. } if cidrs.is_empty() => ExternalIps::Any,
+        config::ExternalIps { cidrs, .. } => ExternalIps::Within(cidrs.clone()),
+    };
+    let masquerade = if settings.masquerade_all { Masquerade::All } else { Masquerade::OffCluster };
+    plan::Settings {
+        scheduler: settings.scheduler.0,
+        scheduler_flags: settings.scheduler.1,
+        masquerade,
+        detect_local,
+        external_ips,
+        ranges_on_external_ips: settings.source_ranges_on_external_ips,
+        reject_unassigned: settings.reject_unassigned,
+    }
 }

@@ -83,8 +83,8 @@ impl Agent {
     async fn settle_interfaces(&mut self) {
         let decisions = interfaces(
             &self.present,
-            &self.flags.interfaces,
-            &self.flags.dummy_device,
+            &self.settings.interfaces,
+            &self.settings.dummy_device,
             &self.interfaces.foreign,
         );
         let Self { node, interfaces: state, present, ledger, .. } = self;

@@ -3,37 +3,42 @@
 mod datapath;
 mod drains;
 mod facts;
+mod health;
 mod interfaces;
 mod pass;
 mod preflight;
 mod sysctls;
 
 use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{MissedTickBehavior, interval, timeout},
 };
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
+use health::Health;
 use pass::Scope;
 pub use preflight::Fatal;
 pub use sysctls::{Setting, settings};
 
 use crate::{
     audit,
-    config::{FastPathMode, RunFlags, flags::SourceArgument},
+    config::{self, FastPathMode, Settings},
     kernel::{
         link::{self, Event},
         node::Node,
     },
     ledger::Ledger,
-    model::{Notice, Update, interface::Interface},
-    plan::{Observed, Planner, Settings},
-    source,
+    model::{Notice, interface::Interface},
+    plan::{Observed, Planner},
+    source::{
+        Source, SourceError, SourceEvent,
+        kubernetes::{Login, Options, Publisher},
+    },
     status::{FastPathReport, InterfaceReport, Lock, Pass, Report},
 };
 
@@ -48,25 +53,27 @@ const FIRST_RETRY: Duration = Duration::from_millis(250);
 
 /// What one agent knows.
 struct Agent {
-    flags: RunFlags,
-    path: PathBuf,
+    settings: Settings,
     node: Node,
     ledger: Ledger,
     node_name: String,
     planner: Planner,
+    source: SourceEvent,
+    source_name: String,
+    /// Puts notices as Events into the cluster.
+    publisher: Option<Publisher>,
     /// The source has said something; nothing is planned before.
     has_snapshot: bool,
     /// The next plan compares everything.
     whole_next: bool,
     waiting: drains::Waiting,
-    source_notices: Vec<Notice>,
-    source_error: Option<String>,
     observed: Observed,
     interfaces: interfaces::Interfaces,
     present: Vec<Interface>,
+    health: Health,
     fast_path: FastPathReport,
     pass: Pass,
-    notices: Vec<Notice>,
+    notices: Arc<[Notice]>,
     ready: bool,
     retry: Duration,
     retry_at: Option<tokio::time::Instant>,
@@ -82,32 +89,28 @@ fn far() -> tokio::time::Instant {
 /// # Errors
 ///
 /// [`Fatal`] when the agent cannot start; once it runs, everything else is reported and retried.
-pub async fn run(flags: RunFlags) -> Result<(), Fatal> {
+pub async fn run(settings: Settings) -> Result<(), Fatal> {
     preflight::root()?;
-    let _lock = Lock::take(&flags.paths.state_dir)?;
-    let mut agent = Agent::start(flags).await?;
-    let mut source = source::watch(&agent.path).map_err(Fatal::Watch)?;
-    let mut links = link::Watch::open(&agent.flags.dummy_device).await?;
+    let _lock = Lock::take(&settings.paths.state_dir)?;
+    let node_name = facts::node_name(&settings);
+    let mut source = open_source(&settings, &node_name).await?;
+    let mut agent = Agent::start(settings, node_name, &mut source).await?;
+    let mut links = link::Watch::open(&agent.settings.dummy_device).await?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Fatal::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Fatal::Signal)?;
-    let mut guard = interval(GUARD_PERIOD.min(agent.flags.sync_period));
-    let mut sync = interval(agent.flags.sync_period);
+    let mut guard = interval(GUARD_PERIOD.min(agent.settings.sync_period));
+    let mut sync = interval(agent.settings.sync_period);
     let mut drain = interval(DRAIN_PERIOD);
     for timer in [&mut guard, &mut sync, &mut drain] {
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         timer.reset();
     }
     agent.refresh_interfaces().await;
-    agent.reload().await;
-    agent.reconcile(Scope::All).await;
+    agent.report();
     loop {
         let retry = agent.retry_at;
         tokio::select! {
-            changed = source.changed() => {
-                changed.map_err(Fatal::Watch)?;
-                agent.reload().await;
-                agent.reconcile(Scope::Changes).await;
-            }
+            event = source.next() => agent.heard(event?).await,
             Some(event) = links.next() => {
                 let settled = settle(&mut links, event).await;
                 agent.node_changed(&settled).await;
@@ -127,6 +130,24 @@ pub async fn run(flags: RunFlags) -> Result<(), Fatal> {
     Ok(())
 }
 
+async fn open_source(settings: &Settings, node_name: &str) -> Result<Source, SourceError> {
+    let login = match &settings.source {
+        config::Source::File(path) => return Source::file(path, settings.proxy_name.clone()),
+        config::Source::Kubernetes => Login {
+            kubeconfig: settings.kubeconfig.clone(),
+            api_servers: settings.api_servers.clone(),
+        },
+    };
+    let options = Options {
+        proxy_name: settings.proxy_name.clone(),
+        qps: settings.qps,
+        burst: settings.burst,
+        state_dir: Some(settings.paths.snapshot_dir.clone()),
+        ..Options::new(login, node_name.to_owned())
+    };
+    Source::kubernetes(options).await
+}
+
 /// Collects the events that come with the first one.
 async fn settle(links: &mut link::Watch, first: Event) -> Vec<Event> {
     let mut events = vec![first];
@@ -140,75 +161,83 @@ async fn settle(links: &mut link::Watch, first: Event) -> Vec<Event> {
 }
 
 impl Agent {
-    async fn start(flags: RunFlags) -> Result<Self, Fatal> {
-        let SourceArgument::File(path) = flags.source.clone();
-        let mut ledger = Ledger::open(&flags.paths.state_dir)?;
-        let mut node = preflight::open(&flags, &mut ledger).await?;
+    async fn start(
+        settings: Settings,
+        node_name: String,
+        source: &mut Source,
+    ) -> Result<Self, Fatal> {
+        let mut ledger = Ledger::open(&settings.paths.state_dir)?;
+        let mut node = preflight::open(&settings, &mut ledger).await?;
         sysctls::apply(&mut ledger, sysctls::Need::Always)?;
-        let fast_path = datapath::load(&flags, &mut node, &mut ledger);
-        let settings = Settings { scheduler: flags.scheduler, ..Settings::default() };
-        let observed = audit::observe::observe(&node, ledger.owned(), &settings.rules()).await?;
-        let node_name = facts::node_name();
+        let fast_path = datapath::load(&settings, &mut node, &mut ledger);
+        let planner =
+            Planner::new(facts::decisive(&settings), facts::nameless_addresses(&node_name));
+        let observed = audit::observe::observe(&node, ledger.owned(), &planner.rules()).await?;
         pass::forget_absent(&mut ledger, &observed)?;
         info!(
             event = "started",
             version = env!("CARGO_PKG_VERSION"),
             kernel = crate::cli::version::kernel(),
-            source = %path.display(),
+            node = node_name,
+            source = source.name(),
             fast_path = fast_path.mode,
             "the agent starts"
         );
         Ok(Self {
+            health: Health::open(&settings),
             retry: FIRST_RETRY,
             retry_at: None,
-            flags,
-            path,
+            settings,
             node,
             ledger,
-            planner: Planner::new(settings, facts::facts(&node_name, &[], "")),
+            planner,
             node_name,
+            source_name: source.name(),
+            publisher: source.publisher(),
+            source: SourceEvent::default(),
             has_snapshot: false,
-            whole_next: false,
+            whole_next: true,
             waiting: drains::Waiting::default(),
-            source_notices: Vec::new(),
-            source_error: None,
             observed,
             interfaces: interfaces::Interfaces::default(),
             present: Vec::new(),
             fast_path,
             pass: Pass::default(),
-            notices: Vec::new(),
+            notices: Arc::new([]),
             ready: false,
         })
     }
 
-    /// Loads the source. What cannot be read leaves the last good state in force.
-    async fn reload(&mut self) {
-        let path = self.path.clone();
-        let loaded = tokio::task::spawn_blocking(move || source::load(&path)).await;
-        match loaded {
-            Ok(Ok((snapshot, notices))) => {
-                if self.source_error.take().is_some() {
-                    info!(event = "source_good", path = %self.path.display(), "the source is good again");
-                }
-                self.planner.take(Update::Replace(snapshot));
-                self.has_snapshot = true;
-                self.source_notices = notices;
-            }
-            Ok(Err(error)) => self.source_failed(error.to_string()),
-            Err(error) => self.source_failed(error.to_string()),
+    /// Takes up what the source says. What it cannot say leaves the last good state in force.
+    async fn heard(&mut self, mut event: SourceEvent) {
+        let update = event.update.take();
+        self.tell_of_source(&event);
+        self.source = event;
+        if let Some(update) = update {
+            self.health.changed();
+            self.planner.take(update);
+            self.has_snapshot = true;
         }
+        self.reconcile(Scope::Changes).await;
     }
 
-    fn source_failed(&mut self, text: String) {
-        if self.source_error.as_ref() != Some(&text) {
-            error!(
+    fn tell_of_source(&self, event: &SourceEvent) {
+        let source = &self.source_name;
+        match (&event.error, &self.source.error) {
+            (Some(error), before) if before.as_ref() != Some(error) => error!(
                 event = "source_bad",
-                path = %self.path.display(),
-                "the source cannot be used, the last good state stays:\n{text}"
+                source, "the source cannot be used, the last good state stays:\n{error}"
+            ),
+            (None, Some(_)) => info!(event = "source_good", source, "the source is good again"),
+            _ => {}
+        }
+        if event.stale_since.is_some() && self.source.stale_since.is_none() {
+            warn!(
+                event = "source_stale",
+                source,
+                "the API server does not answer: the snapshot that was saved last is served"
             );
         }
-        self.source_error = Some(text);
     }
 
     /// Takes up changes of links, addresses, routes and neighbours. What was learned may be wrong
@@ -238,24 +267,34 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             ready: self.ready,
-            source: format!("file:{}", self.path.display()),
-            source_error: self.source_error.clone(),
+            source: self.source_name.clone(),
+            source_error: self.source.error.clone(),
+            source_stale_since: self.source.stale_since.and_then(seconds),
             services: self.planner.snapshot().services.len(),
             frontends: self.planner.desired().servers.len(),
             last_reconcile: self.pass.clone(),
-            notices: self.notices.iter().map(ToString::to_string).collect(),
+            notices: self.complaints(),
             fast_path: self.fast_path.clone(),
             interfaces: self.interface_reports(),
         };
-        if let Err(error) = report.write(&self.flags.paths.state_dir) {
+        if let Err(error) = report.write(&self.settings.paths.state_dir) {
             error!(event = "report_failed", %error, "the status file could not be written");
         }
     }
 
+    fn complaints(&self) -> Vec<String> {
+        let notices = self.notices.iter().map(ToString::to_string);
+        notices.chain(self.health.problems()).collect()
+    }
+
     fn interface_reports(&self) -> Vec<InterfaceReport> {
-        match self.flags.fast_path {
+        match self.settings.fast_path {
             FastPathMode::Off => Vec::new(),
             _ => self.interfaces.reports(&self.present),
         }
     }
+}
+
+fn seconds(time: SystemTime) -> Option<u64> {
+    time.duration_since(UNIX_EPOCH).ok().map(|time| time.as_secs())
 }

@@ -1,6 +1,10 @@
 //! One pass: what should be, what is, and the changes between.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use proxy_common::abi::capacity;
 use tracing::{debug, error, info, warn};
@@ -49,12 +53,12 @@ impl Agent {
 
     /// Plans from what is known and carries it out.
     pub(super) async fn reconcile(&mut self, scope: Scope) {
-        self.reconcile_with(scope, &Drains::OverFor(Default::default())).await;
+        self.reconcile_with(scope, &Drains::OverFor(BTreeSet::new())).await;
     }
 
     /// Removes the destinations whose drain is over.
     pub(super) async fn end_drains(&mut self) {
-        let timeout = self.flags.settings.drain_timeout;
+        let timeout = self.settings.drain_timeout;
         let over = self.waiting.over(&self.node.ipvs, self.planner.desired(), timeout).await;
         if over.is_empty() {
             return;
@@ -74,7 +78,10 @@ impl Agent {
             return;
         }
         let started = Instant::now();
-        self.planner.set_facts(facts(&self.node_name, &self.present, &self.flags.dummy_device));
+        let node = self.planner.snapshot().nodes.get(&self.node_name);
+        self.health.set_node_leaving(node.is_some_and(|node| node.leaving));
+        let facts = facts(&self.node_name, &self.present, &self.settings, node);
+        self.planner.set_facts(facts);
         let whole = scope == Scope::All || std::mem::take(&mut self.whole_next);
         let plan = if whole {
             self.planner.plan_all(&self.observed, &LIMITS, drains)
@@ -88,7 +95,9 @@ impl Agent {
         } else {
             self.waiting.take(&plan);
         }
-        let servers = &self.planner.desired().servers;
+        let desired = self.planner.desired();
+        self.health.answer(&desired.health);
+        let servers = &desired.servers;
         let mut executor = Executor { node: &mut self.node, ledger: &mut self.ledger, servers };
         let outcomes = executor.apply(&plan, &mut self.observed).await;
         self.note(&plan, &outcomes, started.elapsed());
@@ -118,9 +127,12 @@ impl Agent {
         self.note_notices(plan);
         self.retry = match (errors.is_empty(), self.pass.errors.is_empty()) {
             (true, _) | (false, true) => FIRST_RETRY,
-            (false, false) => (self.retry * 2).min(self.flags.sync_period),
+            (false, false) => (self.retry * 2).min(self.settings.sync_period),
         };
         self.retry_at = (!errors.is_empty()).then(|| tokio::time::Instant::now() + self.retry);
+        if errors.is_empty() {
+            self.health.synced();
+        }
         self.ready = !outcomes.iter().any(Outcome::is_foundation);
         self.pass = Pass {
             at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
@@ -132,10 +144,15 @@ impl Agent {
 
     fn note_notices(&mut self, plan: &Plan) {
         let mut notices = self.planner.desired().notices();
-        notices.extend(self.source_notices.iter().chain(&plan.conflicts).cloned());
-        let notices: Vec<Notice> = notices.into_iter().collect();
+        notices.extend(self.source.notices.iter().chain(&plan.conflicts).cloned());
+        let notices: Arc<[Notice]> = notices.into_iter().collect();
         for notice in notices.iter().filter(|notice| !self.notices.contains(notice)) {
             warn!(event = "notice", reason = notice.reason(), "{notice}");
+        }
+        if notices != self.notices
+            && let Some(publisher) = &self.publisher
+        {
+            publisher.publish(Arc::clone(&notices));
         }
         self.notices = notices;
     }

@@ -8,13 +8,14 @@ use super::sysctls;
 use crate::{
     audit::observe,
     chain::chain,
-    config::{RunFlags, Settings},
+    config::Settings,
     kernel::{
         link, module,
         node::{self, Node},
         oom, sysctl,
     },
     ledger::{self, Ledger, Record},
+    source::SourceError,
     status,
 };
 
@@ -51,9 +52,9 @@ pub enum Fatal {
     /// The ledger cannot be used.
     #[error(transparent)]
     Ledger(#[from] ledger::Error),
-    /// The source cannot be watched.
-    #[error("watch the source with inotify")]
-    Watch(#[source] io::Error),
+    /// The source cannot be used.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// Signals cannot be caught.
     #[error("catch signals")]
     Signal(#[source] io::Error),
@@ -73,22 +74,22 @@ pub(super) fn root() -> Result<(), Fatal> {
 /// # Errors
 ///
 /// The first thing that is missing.
-pub(super) async fn open(flags: &RunFlags, ledger: &mut Ledger) -> Result<Node, Fatal> {
+pub(super) async fn open(settings: &Settings, ledger: &mut Ledger) -> Result<Node, Fatal> {
     for name in ["ip_vs", "nf_conntrack"] {
         module::load(name)?;
     }
-    let node = Node::open(&flags.dummy_device).await?;
+    let node = Node::open(&settings.dummy_device).await?;
     if let Some(flowtable) =
         node.nat.flowtables().await.map_err(node::Error::from)?.into_iter().next()
     {
         return Err(Fatal::Flowtable(flowtable));
     }
     // Before anything else is made: a device of another kind is found out here.
-    if node.links.index_of(&flags.dummy_device).await?.is_none() {
-        ledger.record([Record::Device { name: flags.dummy_device.clone(), owned: true }])?;
+    if node.links.index_of(&settings.dummy_device).await?.is_none() {
+        ledger.record([Record::Device { name: settings.dummy_device.clone(), owned: true }])?;
     }
-    node.links.put_dummy(&flags.dummy_device).await?;
-    configure(&flags.settings, &node, ledger).await?;
+    node.links.put_dummy(&settings.dummy_device).await?;
+    configure(settings, &node, ledger).await?;
     Ok(node)
 }
 

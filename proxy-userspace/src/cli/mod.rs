@@ -127,7 +127,7 @@ impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Usage(_) | Self::Config(_) => ExitCode::from(2),
-            Self::Fatal(agent::Fatal::Watch(_) | agent::Fatal::Signal(_)) => ExitCode::FAILURE,
+            Self::Fatal(agent::Fatal::Source(_) | agent::Fatal::Signal(_)) => ExitCode::FAILURE,
             Self::Fatal(_) | Self::Node(_) => ExitCode::from(3),
             _ => ExitCode::FAILURE,
         }

@@ -5,23 +5,17 @@ use tracing::{info, warn};
 use super::{Failure, logging};
 use crate::{
     agent,
-    config::{FieldReport, RunFlags, Settings, Source, Verdict},
+    config::{FieldReport, RunFlags, Settings, Verdict},
 };
 
 /// Runs the agent until it is stopped.
-pub(super) fn run(mut flags: RunFlags) -> Result<(), Failure> {
+pub(super) fn run(flags: RunFlags) -> Result<(), Failure> {
     let (settings, reports) = Settings::load(&flags)?;
-    if settings.source == Source::Kubernetes {
-        return Err(Failure::Usage(
-            "--source kubernetes: this build reads files only; write --source file:PATH".into(),
-        ));
-    }
-    flags.adopt(&settings);
     logging::start(settings.logging);
     report(&reports);
     // One thread does the work: sockets of a network namespace belong to the thread that made
     // them, and so does the order of changes.
-    super::block_on(async { Ok(agent::run(flags).await?) })
+    super::block_on(async { Ok(agent::run(settings).await?) })
 }
 
 /// Names once what cannot be honoured.

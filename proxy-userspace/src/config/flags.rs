@@ -1,17 +1,15 @@
 //! The flags of `passlane run`, and the paths that every verb shares.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use clap::{
     Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueHint, parser::ValueSource,
 };
 
 use super::{
-    FastPathMode, Settings, Source,
     fields::{self, Field, Role, Shape},
     tree::Value,
 };
-use crate::{model::Scheduler, plan::interfaces::Selection};
 
 /// Where state and pins are.
 #[derive(Args, Clone, Debug, Eq, PartialEq)]
@@ -22,24 +20,23 @@ pub struct Paths {
     /// Directory for pinned maps and links, on a bpffs
     #[arg(long, global = true, value_name = "DIR", default_value = "/sys/fs/bpf/passlane")]
     pub bpffs: PathBuf,
+    /// Directory for the last good snapshot of the cluster; on a file system that a reboot keeps
+    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/passlane")]
+    pub snapshot_dir: PathBuf,
 }
 
 impl Default for Paths {
     fn default() -> Self {
-        Self { state_dir: "/run/passlane".into(), bpffs: "/sys/fs/bpf/passlane".into() }
+        Self {
+            state_dir: "/run/passlane".into(),
+            bpffs: "/sys/fs/bpf/passlane".into(),
+            snapshot_dir: "/var/lib/passlane".into(),
+        }
     }
 }
 
-/// Where Services come from, for the agent.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum SourceArgument {
-    /// A manifest file, or a directory of them.
-    File(PathBuf),
-}
-
-/// The flags of `passlane run`. [`Settings`] is what they mean together with the file; the fields
-/// after `settings` are copies from there, see [`RunFlags::adopt`].
-#[derive(Args, Clone, Debug)]
+/// The flags of `passlane run`. [`super::Settings`] is what they mean together with the file.
+#[derive(Args, Clone, Debug, Default)]
 pub struct RunFlags {
     /// KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1), or a ConfigMap that has one as
     /// config.conf; may have a section passlane. Flags win over its fields
@@ -48,86 +45,6 @@ pub struct RunFlags {
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc comment here would become help text")]
     pub given: GivenFlags,
-    /// What file and flags mean together.
-    #[arg(skip)]
-    pub settings: Settings,
-    /// Where Services come from.
-    #[arg(skip = SourceArgument::File(PathBuf::new()))]
-    pub source: SourceArgument,
-    /// The default scheduler.
-    #[arg(skip)]
-    pub scheduler: Scheduler,
-    /// Fast path for established flows.
-    #[arg(skip = FastPathMode::Auto)]
-    pub fast_path: FastPathMode,
-    /// Interfaces of the fast path.
-    #[arg(skip)]
-    pub interfaces: Selection,
-    /// Device that carries the VIPs.
-    #[arg(skip)]
-    pub dummy_device: String,
-    /// Entries of the flow map.
-    #[arg(skip)]
-    pub flow_entries: u32,
-    /// See [`Settings::soft_lease`].
-    #[arg(skip)]
-    pub soft_lease: Duration,
-    /// See [`Settings::hard_lease`].
-    #[arg(skip)]
-    pub hard_lease: Duration,
-    /// See [`Settings::sync_period`].
-    #[arg(skip)]
-    pub sync_period: Duration,
-    /// Log what the datapath learns.
-    #[arg(skip)]
-    pub log_datapath: bool,
-    /// Where state and pins are.
-    #[arg(skip)]
-    pub paths: Paths,
-}
-
-/// No flags: what the file says, or the defaults.
-impl Default for RunFlags {
-    fn default() -> Self {
-        let mut flags = Self {
-            config: None,
-            given: GivenFlags::default(),
-            settings: Settings::default(),
-            source: SourceArgument::File(PathBuf::new()),
-            scheduler: Scheduler::default(),
-            fast_path: FastPathMode::Auto,
-            interfaces: Selection::Auto,
-            dummy_device: String::new(),
-            flow_entries: 0,
-            soft_lease: Duration::ZERO,
-            hard_lease: Duration::ZERO,
-            sync_period: Duration::ZERO,
-            log_datapath: false,
-            paths: Paths::default(),
-        };
-        flags.adopt(&Settings::default());
-        flags
-    }
-}
-
-impl RunFlags {
-    /// Takes the settings over into the fields that the agent reads.
-    pub fn adopt(&mut self, settings: &Settings) {
-        if let Source::File(path) = &settings.source {
-            self.source = SourceArgument::File(path.clone());
-        }
-        self.settings = settings.clone();
-        self.scheduler = settings.scheduler.0;
-        self.fast_path = settings.fast_path;
-        self.interfaces = settings.interfaces.clone();
-        self.dummy_device.clone_from(&settings.dummy_device);
-        self.flow_entries = settings.flow_entries;
-        self.soft_lease = settings.soft_lease;
-        self.hard_lease = settings.hard_lease;
-        self.sync_period = settings.sync_period;
-        self.log_datapath = settings.log_datapath;
-        self.paths = settings.paths.clone();
-    }
 }
 
 /// The flags that were given, as they were written: those of [`fields`], ours and kube-proxy's.

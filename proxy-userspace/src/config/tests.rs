@@ -133,7 +133,11 @@ fn every_field_is_taken_up_once() {
         hard_lease: Duration::from_millis(1500),
         log_datapath: true,
         dummy_device: "vips0".into(),
-        paths: Paths { state_dir: "/run/other".into(), bpffs: "/sys/fs/bpf/other".into() },
+        paths: Paths {
+            state_dir: "/run/other".into(),
+            bpffs: "/sys/fs/bpf/other".into(),
+            snapshot_dir: "/var/lib/other".into(),
+        },
         logging: Logging { verbosity: 4, format: LogFormat::Json },
     };
     assert_eq!(settings, expected);
@@ -395,10 +399,7 @@ fn flags_from_before_still_work() {
     assert_eq!(settings.scheduler.0, Scheduler::Lc);
     assert_eq!(settings.sync_period, Duration::from_secs(5));
     assert_eq!(settings.logging.level(), LogLevel::Trace);
-    let mut flags = RunFlags::default();
-    flags.adopt(&settings);
-    assert_eq!(flags.source, flags::SourceArgument::File("/etc/x".into()));
-    assert_eq!((flags.scheduler, flags.sync_period), (Scheduler::Lc, Duration::from_secs(5)));
+    assert_eq!(settings.source, Source::File("/etc/x".into()));
 }
 
 #[test]

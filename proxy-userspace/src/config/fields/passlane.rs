@@ -201,6 +201,18 @@ pub(super) const FIELDS: &[Field] = &[
         },
         |settings| shown(settings.paths.bpffs.display()),
     ),
+    used(
+        ("passlane.snapshotDir", "snapshot-dir"),
+        Text,
+        "Directory for the last good snapshot of the cluster, on a file system that a reboot \
+         keeps; a node serves from it when it starts before the API server answers [default: \
+         /var/lib/passlane]",
+        |draft, value| {
+            draft.settings.paths.snapshot_dir = text(value)?.into();
+            USED
+        },
+        |settings| shown(settings.paths.snapshot_dir.display()),
+    ),
 ];
 
 const VIPS: [(&str, Vips); 2] = [("routes", Vips::Routes), ("addresses", Vips::Addresses)];
