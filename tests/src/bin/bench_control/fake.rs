@@ -60,7 +60,7 @@ impl Fake {
             self.buffer.extend_from_slice(&attributes);
             sent.requests += 1;
             sent.bytes += HEADERS + attributes.len();
-            if sent.requests % REQUESTS_PER_SEND == 0 {
+            if sent.requests.is_multiple_of(REQUESTS_PER_SEND) {
                 std::hint::black_box(&self.buffer);
                 self.buffer.clear();
             }

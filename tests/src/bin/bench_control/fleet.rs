@@ -91,7 +91,7 @@ fn addr(base: [u8; 4], index: u32) -> IpAddr {
 
 fn service(index: u32) -> Service {
     let balanced = index % LOAD_BALANCER_EVERY == LOAD_BALANCER_EVERY - 1;
-    let node_port = index % NODE_PORT_EVERY == 0;
+    let node_port = index.is_multiple_of(NODE_PORT_EVERY);
     let (kind, load_balancer_ips) = match (node_port, balanced) {
         (true, _) => (ServiceKind::NodePort, Vec::new()),
         (_, true) => (ServiceKind::LoadBalancer, vec![addr([198, 18, 0, 0], index)]),
