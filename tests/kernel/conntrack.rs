@@ -9,14 +9,25 @@ use std::{
 
 use anyhow::{Context, ensure};
 use proxy_userspace::{
-    kernel::conntrack::{Client, Stale},
-    model::{DestinationKey, Frontend, Protocol},
+    kernel::{
+        conntrack::{Client, Stale},
+        ipvs::{self, connections},
+        link::Links,
+        route::Routes,
+        sysctl::{self, Key},
+    },
+    model::{DestinationKey, Frontend, Protocol, Scheduler},
 };
 
-use crate::{Case, ipvs::frontend, namespace::sh, needs::Need};
+use crate::{
+    Case,
+    ipvs::{destination, frontend, virtual_server},
+    namespace::{Peer, sh},
+    needs::Need,
+};
 
 pub(crate) fn cases() -> Vec<Case> {
-    crate::cases![
+    let mut cases = crate::cases![
         &[Need::Root, Need::Nft, Need::Conntrack];
         entries_of_a_stale_frontend_go_and_all_others_stay,
         only_entries_that_lead_to_the_gone_endpoint_go,
@@ -24,7 +35,12 @@ pub(crate) fn cases() -> Vec<Case> {
         entries_of_other_protocols_go_by_their_own_frontend,
         two_flushes_of_entries_at_once_both_succeed,
         a_flush_finds_few_entries_among_many,
-    ]
+    ];
+    cases.extend(crate::cases![
+        &[Need::Root, Need::Nft, Need::Conntrack, Need::Ipvs];
+        entries_of_ip_vs_go_by_endpoint_and_its_connections_stay
+    ]);
+    cases
 }
 
 /// What the table holds: client, original destination, and who answers.
@@ -190,6 +206,43 @@ async fn entries_of_other_protocols_go_by_their_own_frontend() -> anyhow::Result
     ensure!(protocols()? == ["tcp", "udp"].map(str::to_owned).into());
     let pair = (udp("10.96.0.99", 53)?, endpoint("10.1.0.5")?);
     ensure!(client.flush(&Stale { pairs: [pair].into(), ..Stale::default() }).await? == 0);
+    Ok(())
+}
+
+/// Without nft's help: ip_vs translates and writes what replies look like into the entry.
+async fn entries_of_ip_vs_go_by_endpoint_and_its_connections_stay() -> anyhow::Result<()> {
+    // Somebody must ask for conntrack, as our own table does: ip_vs does not.
+    sh("ip link set lo up; echo 1 > /proc/sys/net/ipv4/ip_forward
+        nft add table ip other
+        nft add chain ip other post '{ type nat hook postrouting priority 100; }'
+        nft add rule ip other post ct state invalid counter")?;
+    let _pods =
+        [Peer::join("pod1", "10.1.0.1", "10.1.0.5")?, Peer::join("pod2", "10.1.1.1", "10.1.1.5")?];
+    let ipvs = ipvs::Client::open().await?;
+    sysctl::write(&Key::dotted("net.ipv4.vs.conntrack"), "1")?;
+    let dummy = Links::open()?.put_dummy("kube-ipvs0").await?;
+    Routes::open()?.put_vips(dummy.index, &[[10, 96, 0, 10].into()]).await?;
+    let dns = udp("10.96.0.10", 53)?;
+    ipvs.put_virtual_server(&virtual_server(dns, Scheduler::Rr)).await?;
+    for pod in ["10.1.0.5", "10.1.1.5"] {
+        ipvs.put_destination(&dns, &destination(pod, 5353, 1)?).await?;
+    }
+    let send = |port: u16| -> anyhow::Result<()> {
+        UdpSocket::bind(("0.0.0.0", port))?.send_to(b"x", "10.96.0.10:53")?;
+        Ok(())
+    };
+    (40_001..=40_006).try_for_each(send)?;
+    let stale = Stale { pairs: [(dns, endpoint("10.1.0.5")?)].into(), ..Stale::default() };
+    let before = listed()?;
+    let gone = flushed(&stale).await?;
+    ensure!(
+        gone.len() == 3 && gone.iter().all(|flow| flow.ends_with("10.1.0.5:5353")),
+        "{gone:?} of {before:?}"
+    );
+    // ip_vs still knows where each sender went, and the next packets make the same entries again.
+    ensure!(connections::read()?.len() == 6);
+    (40_001..=40_006).try_for_each(send)?;
+    ensure!(listed()? == before);
     Ok(())
 }
 

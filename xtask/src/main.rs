@@ -2,6 +2,7 @@
 
 mod abi;
 mod artifacts;
+mod bench;
 mod build_ebpf;
 mod cluster_tools;
 mod command;
@@ -34,6 +35,9 @@ enum Verb {
     Test(test::Args),
     /// Show Passlane at work, in a guest when this kernel has no IPVS
     Demo(demo::Args),
+    /// Measure, in numbers that can be compared
+    #[command(subcommand)]
+    Bench(bench::Subject),
     #[command(hide = true)]
     GuestInit,
 }
@@ -55,6 +59,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
         Verb::Abi(args) => abi::main(&args)?,
         Verb::Test(args) => return test::main(args),
         Verb::Demo(args) => return demo::main(&args),
+        Verb::Bench(subject) => return bench::main(&subject),
         Verb::GuestInit => vm::guest_init::main()?,
     }
     Ok(ExitCode::SUCCESS)
