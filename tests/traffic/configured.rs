@@ -39,12 +39,12 @@ data:
 
 /// The settings that the configuration asks for; the last one follows from `ipvs.tcpTimeout`.
 const EXPECTED: &[(&str, &str)] = &[
-    ("net.ipv4.conf.all.arp_ignore", "1"),
-    ("net.ipv4.conf.all.arp_announce", "2"),
-    ("net.netfilter.nf_conntrack_tcp_timeout_established", "46800"),
-    ("net.netfilter.nf_conntrack_tcp_timeout_close_wait", "3600"),
-    ("net.netfilter.nf_conntrack_udp_timeout", "44"),
-    ("net.netfilter.nf_conntrack_tcp_timeout_unacknowledged", "7300"),
+    ("net/ipv4/conf/all/arp_ignore", "1"),
+    ("net/ipv4/conf/all/arp_announce", "2"),
+    ("net/netfilter/nf_conntrack_tcp_timeout_established", "46800"),
+    ("net/netfilter/nf_conntrack_tcp_timeout_close_wait", "3600"),
+    ("net/netfilter/nf_conntrack_udp_timeout", "44"),
+    ("net/netfilter/nf_conntrack_tcp_timeout_unacknowledged", "7300"),
 ];
 
 fn timeouts(stage: &Stage) -> Result<String> {
