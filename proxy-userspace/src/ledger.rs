@@ -15,7 +15,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Frontend;
+use crate::{kernel::ipvs::Timeouts, model::Frontend};
 
 /// A log longer than this, and longer than four times what it says, is written anew.
 const COMPACT_ABOVE: usize = 4096;
@@ -50,6 +50,11 @@ pub enum Record {
         /// The values; `None` when it is ours no more.
         change: Option<SysctlChange>,
     },
+    /// The timeouts of IPVS.
+    IpvsTimeouts {
+        /// The values; `None` when they are ours no more.
+        change: Option<TimeoutsChange>,
+    },
     /// A clsact qdisc that we made for our filters.
     Clsact {
         /// Interface name.
@@ -75,6 +80,15 @@ pub struct SysctlChange {
     pub written: String,
 }
 
+/// A change of the timeouts of IPVS.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct TimeoutsChange {
+    /// The values before.
+    pub previous: Timeouts,
+    /// The values that we wrote: others by now are somebody else's.
+    pub written: Timeouts,
+}
+
 /// An error of the ledger: without it nothing may be made.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -97,6 +111,8 @@ pub struct Owned {
     pub nat_table: bool,
     /// Sysctls that we changed.
     pub sysctls: BTreeMap<String, SysctlChange>,
+    /// The timeouts of IPVS, when we changed them.
+    pub ipvs_timeouts: Option<TimeoutsChange>,
     /// Interfaces whose clsact qdisc we made.
     pub clsacts: BTreeSet<String>,
     /// Directories of pins.
@@ -154,6 +170,14 @@ impl Owned {
                 self.sysctls.insert(key, change.clone()) != Some(change)
             }
             Record::Sysctl { key, change: None } => self.sysctls.remove(&key).is_some(),
+            Record::IpvsTimeouts { change } => {
+                let before = self.ipvs_timeouts;
+                self.ipvs_timeouts = change.map(|change| TimeoutsChange {
+                    previous: before.map_or(change.previous, |before| before.previous),
+                    ..change
+                });
+                self.ipvs_timeouts != before
+            }
             Record::Clsact { interface, owned } => set(&mut self.clsacts, interface, owned),
             Record::Pins { directory, owned } => set(&mut self.pins, directory, owned),
         }
@@ -170,13 +194,22 @@ impl Owned {
             .sysctls
             .iter()
             .map(|(key, change)| Record::Sysctl { key: key.clone(), change: Some(change.clone()) });
+        let timeouts =
+            self.ipvs_timeouts.map(|change| Record::IpvsTimeouts { change: Some(change) });
         let clsacts = self
             .clsacts
             .iter()
             .map(|interface| Record::Clsact { interface: interface.clone(), owned });
         let pins =
             self.pins.iter().map(|directory| Record::Pins { directory: directory.clone(), owned });
-        servers.chain(devices).chain(table).chain(sysctls).chain(clsacts).chain(pins).collect()
+        servers
+            .chain(devices)
+            .chain(table)
+            .chain(sysctls)
+            .chain(timeouts)
+            .chain(clsacts)
+            .chain(pins)
+            .collect()
     }
 }
 
@@ -333,6 +366,24 @@ mod tests {
         let mut ledger = Ledger::open(directory.path()).unwrap();
         assert_eq!(ledger.owned().sysctls[key], expected);
         ledger.record([Record::Sysctl { key: key.into(), change: None }]).unwrap();
+        assert!(Owned::read(directory.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_first_timeouts_of_ipvs_are_the_ones_to_restore() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(directory.path()).unwrap();
+        let timeouts = |tcp_secs| Timeouts { tcp_secs, tcp_fin_secs: 120, udp_secs: 300 };
+        for (previous, written) in [(900, 1000), (1000, 1100)] {
+            let change =
+                TimeoutsChange { previous: timeouts(previous), written: timeouts(written) };
+            ledger.record([Record::IpvsTimeouts { change: Some(change) }]).unwrap();
+        }
+        drop(ledger);
+        let expected = TimeoutsChange { previous: timeouts(900), written: timeouts(1100) };
+        let mut ledger = Ledger::open(directory.path()).unwrap();
+        assert_eq!(ledger.owned().ipvs_timeouts, Some(expected));
+        ledger.record([Record::IpvsTimeouts { change: None }]).unwrap();
         assert!(Owned::read(directory.path()).unwrap().is_empty());
     }
 

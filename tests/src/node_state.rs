@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use crate::netns::Namespace;
+use crate::wait;
 
 /// A photograph of a node. Two of them differ exactly in what was changed in between.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +30,13 @@ const COUNTING_SYSCTLS: &[&str] = &["nf_conntrack_count"];
 
 impl NodeState {
     /// Looks at everything in `node`, and at the files below `directories`.
+    ///
+    /// Waits until the kernel has made up its mind about IPv6 addresses: for the first second or
+    /// two of an interface they are tentative, and have no route yet.
     pub fn of(node: &Namespace, directories: &[&Path]) -> Result<Self> {
+        wait::until_true("no address is tentative", wait::PATIENCE, || {
+            Ok(node.run("ip", &["-6", "-o", "addr", "show", "tentative"])?.trim().is_empty())
+        })?;
         let mut lines = BTreeSet::new();
         for (program, args) in VIEWS {
             let text = node.run(program, args)?;

@@ -7,6 +7,7 @@
 mod scenario;
 
 mod cleanup;
+mod configured;
 mod fast_path;
 mod interfaces;
 mod ipvs_alone;
@@ -33,6 +34,7 @@ fn main() {
         states::SCENARIOS,
         lifecycle::SCENARIOS,
         cleanup::SCENARIOS,
+        configured::SCENARIOS,
         manifests::SCENARIOS,
         maps::SCENARIOS,
         interfaces::SCENARIOS,

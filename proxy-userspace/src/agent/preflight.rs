@@ -10,11 +10,11 @@ use crate::{
     chain::chain,
     config::Settings,
     kernel::{
-        link, module,
+        ipvs, link, module,
         node::{self, Node},
         oom, sysctl,
     },
-    ledger::{self, Ledger, Record},
+    ledger::{self, Ledger, Record, TimeoutsChange},
     source::SourceError,
     status,
 };
@@ -99,10 +99,23 @@ async fn configure(settings: &Settings, node: &Node, ledger: &mut Ledger) -> Res
     if let Err(error) = oom::set_score(settings.oom_score_adj) {
         warn!(event = "oom_score_failed", error = chain(&error), "oom_score_adj stays as it was");
     }
-    if let Some(timeouts) = settings.ipvs_timeouts.request()
-        && let Err(error) = node.ipvs.set_timeouts(&timeouts).await
-    {
-        warn!(event = "timeouts_failed", error = chain(&error), "ipvs timeouts stay as they were");
+    if let Some(set) = settings.ipvs_timeouts.request() {
+        match node.ipvs.timeouts().await {
+            Ok(previous) if previous.after(set) == previous => {}
+            Ok(previous) => {
+                let written = previous.after(set);
+                let change = Some(TimeoutsChange { previous, written });
+                ledger.record([Record::IpvsTimeouts { change }])?;
+                warn_of_timeouts(node.ipvs.set_timeouts(&set).await);
+            }
+            Err(error) => warn_of_timeouts(Err(error)),
+        }
     }
     Ok(sysctls::apply_configured(ledger, settings)?)
+}
+
+fn warn_of_timeouts(result: Result<(), ipvs::Error>) {
+    if let Err(error) = result {
+        warn!(event = "timeouts_failed", error = chain(&error), "ipvs timeouts stay as they were");
+    }
 }

@@ -11,7 +11,7 @@ use crate::{
     config::Paths,
     kernel::{
         bpf::{self, PinDirectory},
-        ipvs::{Client, Command},
+        ipvs::{self, Client, Command},
         link::Links,
         nft,
         route::Routes,
@@ -64,6 +64,7 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
         cleanup.nat_table(&owned).await?;
         cleanup.devices(&owned).await?;
         cleanup.sysctls(&owned)?;
+        cleanup.ipvs_timeouts(&owned).await?;
         Ok(cleanup.left)
     })?;
     if left > 0 {
@@ -93,6 +94,7 @@ fn list(owned: &Owned) -> String {
             .iter()
             .map(|(key, change)| format!("sysctl {key} (back to {})", change.previous)),
     );
+    lines.extend(owned.ipvs_timeouts.map(|_| "ipvs timeouts".to_owned()));
     lines.into_iter().map(|line| line + "\n").collect()
 }
 
@@ -204,6 +206,25 @@ impl Cleanup {
             self.settle(format!("device {name}"), result, record)?;
         }
         Ok(())
+    }
+
+    /// Restores the timeouts of IPVS, unless someone changed them since.
+    async fn ipvs_timeouts(&mut self, owned: &Owned) -> Result<(), Failure> {
+        let Some(change) = owned.ipvs_timeouts else { return Ok(()) };
+        let result = match Client::open().await {
+            Ok(client) => match client.timeouts().await {
+                Ok(now) if now == change.written => client.set_timeouts(&change.previous).await,
+                Ok(_) => {
+                    eprintln!("passlane: ipvs timeouts are others by now, not ours: they stay");
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+            // Without IPVS there are no timeouts any more.
+            Err(ipvs::Error::IpvsMissing) => Ok(()),
+            Err(error) => Err(error),
+        };
+        self.settle("ipvs timeouts", result, Record::IpvsTimeouts { change: None })
     }
 
     /// Restores settings, but not those that someone changed since: that is theirs now.

@@ -131,6 +131,7 @@ impl Shape {
         match self {
             Self::Text => "TEXT",
             Self::Time => "TIME",
+            Self::Address => "ADDRESS",
             Self::Number => "N",
             Self::Flag => "BOOL",
             Self::List => "LIST",
@@ -143,7 +144,7 @@ impl Shape {
     pub(super) fn value(self, text: &str) -> Value {
         let as_text = || Value::Text(text.to_owned());
         match self {
-            Self::Text | Self::Time | Self::Map => as_text(),
+            Self::Text | Self::Time | Self::Address | Self::Map => as_text(),
             Self::Flag => match text {
                 "1" | "t" | "T" | "true" | "TRUE" | "True" => Value::Flag(true),
                 "0" | "f" | "F" | "false" | "FALSE" | "False" => Value::Flag(false),

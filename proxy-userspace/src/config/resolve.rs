@@ -44,7 +44,8 @@ impl Settings {
         if let Some(file) = file {
             for field in fields::all().filter(|field| !field.path.is_empty()) {
                 if let Some(node) = file.get(field.path) {
-                    let overruled = flags.given.get(field.flag).is_some();
+                    let flag = flags.given.get(field.flag);
+                    let overruled = flag.is_some_and(|text| !field.shape.sets_nothing(text));
                     merge.take_from_file(field, file.place(node), node, overruled);
                 }
             }
@@ -134,6 +135,7 @@ impl Merge {
     fn take_from_flag(&mut self, field: &Field, text: &str) {
         let place = format!("--{}", field.flag);
         let verdict = match &field.role {
+            _ if field.shape.sets_nothing(text) => Verdict::Unset,
             Role::Used { set, .. } => match set(&mut self.draft, &field.shape.value(text)) {
                 Ok(verdict) => verdict,
                 Err(fault) => {

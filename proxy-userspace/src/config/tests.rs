@@ -393,6 +393,34 @@ fn flags_are_written_as_for_kube_proxy() {
 }
 
 #[test]
+fn the_command_line_of_kubeadms_daemon_set_is_taken() {
+    let words = ["--config=/var/lib/kube-proxy/config.conf", "--hostname-override=node-a"];
+    assert_eq!(flags(&words).config, Some("/var/lib/kube-proxy/config.conf".into()));
+    let (settings, _) = resolve(Some(KUBEADM), &words).unwrap();
+    assert_eq!(settings.hostname_override.as_deref(), Some("node-a"));
+}
+
+#[test]
+fn an_empty_flag_sets_nothing_but_ends_a_list_or_a_server() {
+    let text = format!(
+        "{HEADER}hostnameOverride: a\nnodePortAddresses: [primary]\nipvs: {{scheduler: wlc}}\n"
+    );
+    let words = [
+        "--hostname-override=",
+        "--ipvs-scheduler=",
+        "--nodeport-addresses=",
+        "--metrics-bind-address=",
+    ];
+    let (settings, reports) = resolve(Some(&text), &words).unwrap();
+    assert_eq!(settings.hostname_override.as_deref(), Some("a"));
+    assert_eq!(settings.scheduler.0, Scheduler::Wlc);
+    assert_eq!(settings.nodeport_addresses, NodePortAddresses::default());
+    assert_eq!(settings.metrics_bind_address, None);
+    let wlc = reports.iter().find(|report| report.field == "ipvs.scheduler").unwrap();
+    assert_eq!(wlc.verdict, Verdict::Used);
+}
+
+#[test]
 fn flags_from_before_still_work() {
     let words = ["--scheduler=lc", "--sync-period=5s", "-v", "6", "--source=file:/etc/x"];
     let (settings, _) = resolve(None, &words).unwrap();

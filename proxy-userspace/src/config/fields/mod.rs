@@ -33,6 +33,8 @@ pub(super) enum Shape {
     Text,
     /// A time such as `30s`.
     Time,
+    /// An address to listen at; the empty flag means nowhere.
+    Address,
     /// A number.
     Number,
     /// `true` or `false`; the flag alone means `true`.
@@ -41,6 +43,16 @@ pub(super) enum Shape {
     List,
     /// An object with keys of its own.
     Map,
+}
+
+impl Shape {
+    /// Says whether the text of a flag sets nothing, as the empty strings that templates leave.
+    pub(super) fn sets_nothing(self, text: &str) -> bool {
+        match self {
+            Self::Text | Self::Time | Self::Number | Self::Map | Self::Flag => text.is_empty(),
+            Self::Address | Self::List => false,
+        }
+    }
 }
 
 /// What becomes of a field.

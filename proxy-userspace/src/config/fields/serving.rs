@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{
     Draft, Field, Listen, LocalMode, ProxyMode,
-    Shape::{Flag, List, Number, Text},
+    Shape::{Address, Flag, List, Number, Text},
     USED, optional, shown, used,
 };
 use crate::config::{
@@ -36,7 +36,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     used(
         ("healthzBindAddress", "healthz-bind-address"),
-        Text,
+        Address,
         "Where /healthz and /livez are served [default: 0.0.0.0:10256]; off for nowhere",
         |draft, value| {
             draft.healthz = listen(value, HEALTHZ_PORT)?;
@@ -46,7 +46,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     used(
         ("metricsBindAddress", "metrics-bind-address"),
-        Text,
+        Address,
         "Where /metrics and /proxyMode are served [default: 127.0.0.1:10249]; off for nowhere",
         |draft, value| {
             draft.metrics = listen(value, METRICS_PORT)?;

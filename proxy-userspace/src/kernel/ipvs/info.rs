@@ -3,11 +3,12 @@
 use std::fmt;
 
 use bytes::BytesMut;
+use serde::{Deserialize, Serialize};
 
 use super::attribute::{Attributes, DecodeError, info, put_u32, top};
 
 /// The timeouts that IPVS lets one set (`ip_vs_set_timeout`). In a set, 0 leaves one as it is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Timeouts {
     /// Established TCP, in seconds.
     pub tcp_secs: u32,
@@ -15,6 +16,19 @@ pub struct Timeouts {
     pub tcp_fin_secs: u32,
     /// UDP, in seconds.
     pub udp_secs: u32,
+}
+
+impl Timeouts {
+    /// Returns what holds after a set: its zeros leave these values.
+    #[must_use]
+    pub fn after(self, set: Self) -> Self {
+        let chosen = |set: u32, before: u32| if set == 0 { before } else { set };
+        Self {
+            tcp_secs: chosen(set.tcp_secs, self.tcp_secs),
+            tcp_fin_secs: chosen(set.tcp_fin_secs, self.tcp_fin_secs),
+            udp_secs: chosen(set.udp_secs, self.udp_secs),
+        }
+    }
 }
 
 /// What IPVS says about itself.
@@ -100,6 +114,14 @@ mod tests {
             [8, 0, 6, 0, 0x2c, 0x01, 0, 0],
         ];
         assert_eq!(message, expected.concat().as_slice());
+    }
+
+    #[test]
+    fn a_zero_leaves_a_timeout_as_it_is() {
+        let before = Timeouts { tcp_secs: 900, tcp_fin_secs: 120, udp_secs: 300 };
+        let set = Timeouts { tcp_secs: 0, tcp_fin_secs: 60, udp_secs: 0 };
+        let expected = Timeouts { tcp_secs: 900, tcp_fin_secs: 60, udp_secs: 300 };
+        assert_eq!(before.after(set), expected);
     }
 
     #[test]
