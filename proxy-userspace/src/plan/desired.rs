@@ -124,9 +124,9 @@ impl Eq for Desired {}
 
 /// Returns what the node should hold for these Services and endpoints.
 ///
-/// Of two Services that claim one frontend or one node port the older one has it (`created_at`; a
-/// Service without one is the youngest), and of two of the same age the first by namespace and
-/// name; the other keeps its remaining frontends.
+/// Of two Services that claim one frontend or one node port the one whose cluster IP it is has it,
+/// else the older one (`created_at`; a Service without one is the youngest), and of two of the same
+/// age the first by namespace and name; the other keeps its remaining frontends.
 pub fn desired(snapshot: &Snapshot, facts: &NodeFacts, settings: &Settings) -> Desired {
     let mut slices = BTreeMap::<_, Vec<_>>::new();
     for slice in snapshot.slices.values() {
