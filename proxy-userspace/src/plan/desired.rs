@@ -213,12 +213,19 @@ impl Desired {
 
     /// Returns what may have changed since the last call.
     pub(super) fn touched(&mut self) -> Touched {
-        Touched {
+        let mut touched = Touched {
             frontends: std::mem::take(&mut self.touched),
             vips: self.vips.touched(),
             elements: self.elements.touched(),
             backends: self.backends.touched(),
+        };
+        // An address may be wanted as before, but be live for another reason: of its frontends,
+        // those that somebody else serves are none.
+        for &Frontend { addr, .. } in &touched.frontends {
+            touched.vips.insert(addr);
+            touched.elements.extend([Element::Vip(addr), Element::ClusterIp(addr)]);
         }
+        touched
     }
 
     /// Returns the servers at an address.
