@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 use super::{DesiredServer, Origin};
 use crate::model::{Frontend, Notice, ServiceName, ServicePortName};
 
-/// Who comes first: the older Service (one without an age is the youngest), then the first by
-/// namespace, name and port, then the cluster IP before the other addresses of the Service.
+/// Who comes first: whose cluster IP it is, since that is allocated to one Service alone, and an
+/// external IP is whatever a user writes (CVE-2020-8554); then the older Service (one without an
+/// age is the youngest), then the first by namespace, name and port, then by the kind of address.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Seniority {
+    outside: bool,
     created_at: i64,
     service: ServicePortName,
     origin: Origin,
@@ -17,6 +19,7 @@ struct Seniority {
 impl Seniority {
     fn of(server: &DesiredServer) -> Self {
         Self {
+            outside: !matches!(server.origin, Origin::ClusterIp | Origin::Inside),
             created_at: server.created_at.unwrap_or(i64::MAX),
             service: server.service.clone(),
             origin: server.origin,

@@ -124,9 +124,9 @@ impl Eq for Desired {}
 
 /// Returns what the node should hold for these Services and endpoints.
 ///
-/// Of two Services that claim one frontend or one node port the older one has it (`created_at`; a
-/// Service without one is the youngest), and of two of the same age the first by namespace and
-/// name; the other keeps its remaining frontends.
+/// Of two Services that claim one frontend or one node port the one whose cluster IP it is has it,
+/// else the older one (`created_at`; a Service without one is the youngest), and of two of the same
+/// age the first by namespace and name; the other keeps its remaining frontends.
 pub fn desired(snapshot: &Snapshot, facts: &NodeFacts, settings: &Settings) -> Desired {
     let mut slices = BTreeMap::<_, Vec<_>>::new();
     for slice in snapshot.slices.values() {
@@ -213,12 +213,19 @@ impl Desired {
 
     /// Returns what may have changed since the last call.
     pub(super) fn touched(&mut self) -> Touched {
-        Touched {
+        let mut touched = Touched {
             frontends: std::mem::take(&mut self.touched),
             vips: self.vips.touched(),
             elements: self.elements.touched(),
             backends: self.backends.touched(),
+        };
+        // An address may be wanted as before, but be live for another reason: of its frontends,
+        // those that somebody else serves are none.
+        for &Frontend { addr, .. } in &touched.frontends {
+            touched.vips.insert(addr);
+            touched.elements.extend([Element::Vip(addr), Element::ClusterIp(addr)]);
         }
+        touched
     }
 
     /// Returns the servers at an address.

@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{Action, Admission, Desired, DesiredServer, HealthCheck, Origin, Plan};
-use crate::model::{Destination, Element, Forwarding, SchedulerFlags, VirtualServer};
+use crate::model::{
+    Destination, Element, Forwarding, Inside, Masquerade, RuleOptions, SchedulerFlags,
+    VirtualServer,
+};
 
 impl Display for Plan {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -20,8 +23,9 @@ impl Display for Action {
             Self::PutDevice => f.write_str("put-device"),
             Self::PutVip(addr) => write!(f, "put-vip {addr}"),
             Self::RemoveVip(addr) => write!(f, "remove-vip {addr}"),
-            Self::InstallTable { elements, .. } => {
+            Self::InstallTable { rules, elements } => {
                 f.write_str("install-table")?;
+                write_rules(f, rules)?;
                 write_elements(f, "", elements)
             }
             Self::ChangeElements { added, removed } => {
@@ -123,6 +127,21 @@ fn write_destination(f: &mut Formatter<'_>, destination: &Destination) -> fmt::R
         Forwarding::Route => "route",
     };
     write!(f, "{} weight={} {forwarding}", destination.key, destination.weight)
+}
+
+/// Writes what differs from a table without settings.
+fn write_rules(f: &mut Formatter<'_>, rules: &RuleOptions) -> fmt::Result {
+    match rules.masquerade {
+        Masquerade::Needed => {}
+        Masquerade::OffCluster => f.write_str(" masquerade=off-cluster")?,
+        Masquerade::All => f.write_str(" masquerade=all")?,
+    }
+    match &rules.inside {
+        Inside::Unknown => {}
+        Inside::Cidrs => f.write_str(" inside=pods")?,
+        Inside::Interface(name) => write!(f, " inside=interface:{name}")?,
+    }
+    if rules.reject_unassigned { f.write_str(" reject-unassigned") } else { Ok(()) }
 }
 
 fn write_elements(f: &mut Formatter<'_>, sign: &str, elements: &BTreeSet<Element>) -> fmt::Result {

@@ -38,6 +38,8 @@ struct Candidate<'a> {
     ready: bool,
     /// Terminates, and serves what it has.
     draining: bool,
+    /// On this node.
+    local: bool,
     endpoint: &'a Endpoint,
 }
 
@@ -69,7 +71,7 @@ impl<'a> Endpoints<'a> {
                         continue;
                     }
                     let key = DestinationKey { addr: endpoint.addr, port: served.port };
-                    let candidate = Candidate::new(endpoint);
+                    let candidate = Candidate::new(endpoint, here);
                     all.entry(key)
                         .and_modify(|held: &mut Candidate<'_>| *held = held.better(candidate))
                         .or_insert(candidate);
@@ -102,9 +104,9 @@ impl<'a> Endpoints<'a> {
 
     /// Chooses for traffic policy Local: the endpoints of this node, whatever the hints.
     pub(super) fn local(&self) -> Chosen {
-        let mut keys = self.those(|candidate| candidate.ready && self.is_local(candidate));
+        let mut keys = self.those(|candidate| candidate.ready && candidate.local);
         if keys.is_empty() {
-            keys = self.those(|candidate| candidate.draining && self.is_local(candidate));
+            keys = self.those(|candidate| candidate.draining && candidate.local);
         }
         let any = self.all.values().any(|candidate| candidate.ready || candidate.draining);
         Chosen { keys, any }
@@ -114,17 +116,13 @@ impl<'a> Endpoints<'a> {
     /// that asks `healthCheckNodePort` counts.
     pub(super) fn ready_here(&self) -> BTreeSet<DestinationKey> {
         self.those(|candidate| {
-            candidate.ready && !candidate.endpoint.terminating && self.is_local(candidate)
+            candidate.ready && !candidate.endpoint.terminating && candidate.local
         })
     }
 
     fn those(&self, wanted: impl Fn(&Candidate<'_>) -> bool) -> BTreeSet<DestinationKey> {
         let those = self.all.iter().filter(|(_, candidate)| wanted(candidate));
         those.map(|(key, _)| *key).collect()
-    }
-
-    fn is_local(&self, candidate: &Candidate<'_>) -> bool {
-        candidate.endpoint.node.as_deref() == Some(self.here.name)
     }
 
     /// Hints hold only if every ready endpoint has them and one of them means us; hints for nodes
@@ -153,15 +151,23 @@ impl<'a> Endpoints<'a> {
 }
 
 impl<'a> Candidate<'a> {
-    fn new(endpoint: &'a Endpoint) -> Self {
+    fn new(endpoint: &'a Endpoint, here: Here<'_>) -> Self {
         let draining = endpoint.terminating && endpoint.serving;
-        Self { ready: endpoint.ready, draining, endpoint }
+        let local = endpoint.node.as_deref() == Some(here.name);
+        Self { ready: endpoint.ready, draining, local, endpoint }
     }
 
     /// Of two slices that list an endpoint, the one in which it is good for more is right: the
     /// other is behind.
     fn better(self, other: Self) -> Self {
-        if (other.ready, other.draining) > (self.ready, self.draining) { other } else { self }
+        if other.merit() > self.merit() { other } else { self }
+    }
+
+    /// Good for more comes first, on this node second, as in kube-proxy; the rest is there so that
+    /// the order of the slices decides nothing.
+    fn merit(&self) -> impl Ord {
+        let Endpoint { terminating, node, zone_hints, node_hints, .. } = self.endpoint;
+        (self.ready, self.draining, self.local, !terminating, node_hints, zone_hints, node)
     }
 }
 
