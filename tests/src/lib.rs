@@ -2,8 +2,11 @@
 //! agent. Everything it makes is named after its process and removed when dropped.
 
 pub mod agent;
+pub mod cluster;
 pub mod demo;
 pub mod dns;
+pub mod echo;
+pub mod exposed;
 pub mod ending;
 pub mod flows;
 pub mod hidden;
