@@ -14,9 +14,7 @@ use crate::echo::{Dial, EchoServer};
 use crate::exposed::{Backend, Condition, Exposed, Family, TARGET_PORT};
 use crate::netns::Namespace;
 use crate::objects::Manifests;
-use crate::topology::{
-    NODE, NODE_ADDRESSES, NODE6, OUTSIDE, OUTSIDE6, PEER_NAME, Topology,
-};
+use crate::topology::{NODE, NODE_ADDRESSES, NODE6, OUTSIDE, OUTSIDE6, PEER_NAME, Topology};
 use crate::wait;
 
 /// The pods of the first node.
@@ -120,10 +118,8 @@ impl Cluster {
         let passes = || self.agent.log().matches("the node was changed").count();
         let before = passes();
         change(&self.manifests)?;
-        wait::until_true("the agent carried out a change", wait::PATIENCE, || {
-            Ok(passes() > before)
-        })
-        .with_context(|| self.agent.log())
+        wait::until_true("the agent carried out a change", wait::PATIENCE, || Ok(passes() > before))
+            .with_context(|| self.agent.log())
     }
 
     /// Where a client of this kind is.

@@ -90,10 +90,8 @@ impl<'a> Dial<'a> {
             socket.connect(self.to)?;
             return Ok(Socket::Datagrams(socket));
         }
-        let number =
-            if self.protocol == Protocol::Sctp { ipproto::SCTP } else { ipproto::TCP };
-        let family =
-            if self.to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let number = if self.protocol == Protocol::Sctp { ipproto::SCTP } else { ipproto::TCP };
+        let family = if self.to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let socket = socket(family, SocketType::STREAM, Some(number))?;
         set_socket_timeout(&socket, Timeout::Send, Some(self.patience))?;
         if self.source.is_some() {

@@ -46,8 +46,7 @@ impl EchoServer {
                 socket.set_read_timeout(Some(LOOK))?;
                 std::thread::spawn(move || serve_datagrams(&socket, &name, &stop))
             } else {
-                let listener =
-                    namespace.enter(|| listen_on(at, protocol)).with_context(what)?;
+                let listener = namespace.enter(|| listen_on(at, protocol)).with_context(what)?;
                 std::thread::spawn(move || serve_streams(&listener, &name, &stop))
             });
         }
