@@ -2,9 +2,12 @@
 //! agent. Everything it makes is named after its process and removed when dropped.
 
 pub mod agent;
+pub mod cluster;
 pub mod demo;
 pub mod dns;
+pub mod echo;
 pub mod ending;
+pub mod exposed;
 pub mod flows;
 pub mod hidden;
 pub mod http;

@@ -2,15 +2,20 @@
 //!
 //! ```text
 //!  outside 172.20.0.2 ──eth0 172.20.0.1── node ──v-web-a── web-a 10.1.1.11/32
-//!                                              ├─v-web-b── web-b 10.1.1.12/32
-//!                                              └─ …        client 10.1.1.31/32
+//!            │                                 ├─v-web-b── web-b 10.1.1.12/32
+//!            │                                 └─ …        client 10.1.1.31/32
+//!            └ the same segment ─ eth0 172.20.0.3 ─ peer ── pods 10.1.2.x, see [`peer`]
 //! ```
 //!
 //! Pods are routed as Calico does it: a /32 in the pod, proxy ARP on the node's end, one host
 //! route a pod. The outside host knows the node and nothing of pods or VIPs, so that it is served
-//! only through masquerade.
+//! only through masquerade. Everything has an IPv6 address beside the IPv4 one, with the same last
+//! number: `fd00:20::1` the node, `fd00:10:1:1::11` the pod 10.1.1.11.
 
-use std::net::{Ipv4Addr, SocketAddr};
+mod peer;
+mod pod;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -19,12 +24,19 @@ use anyhow::{Context as _, Result, anyhow};
 use crate::netns::Namespace;
 use crate::{process, residue};
 
+pub use peer::PEER_NAME;
+pub use pod::Pod;
+
 /// The node's address on its uplink, where NodePorts are dialled.
 pub const NODE: Ipv4Addr = Ipv4Addr::new(172, 20, 0, 1);
 /// The host behind the uplink.
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(172, 20, 0, 2);
-/// The next hop of every pod; it exists only as an answer of proxy ARP.
-const POD_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// The node's IPv6 address on its uplink.
+pub const NODE6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x20, 0, 0, 0, 0, 0, 1);
+/// The IPv6 address of the host behind the uplink.
+pub const OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x20, 0, 0, 0, 0, 0, 2);
+/// The node's addresses on its uplink.
+pub const NODE_ADDRESSES: [IpAddr; 2] = [IpAddr::V4(NODE), IpAddr::V6(NODE6)];
 
 /// The pods of `deploy/examples`: name and last octet of the address.
 pub const EXAMPLE_PODS: &[(&str, u8)] = &[
@@ -39,31 +51,6 @@ pub const EXAMPLE_PODS: &[(&str, u8)] = &[
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// A pod: a namespace with one address, `eth0`, whose other end is in the node.
-#[derive(Clone, Debug)]
-pub struct Pod {
-    /// Its name in the topology.
-    pub name: String,
-    /// Its only address.
-    pub address: Ipv4Addr,
-    /// Where its processes and sockets are.
-    pub namespace: Namespace,
-}
-
-impl Pod {
-    /// The node's end of the pod's veth pair.
-    #[must_use]
-    pub fn interface(&self) -> String {
-        format!("v-{}", self.name)
-    }
-
-    /// A port of this pod.
-    #[must_use]
-    pub fn at(&self, port: u16) -> SocketAddr {
-        SocketAddr::from((self.address, port))
-    }
-}
-
 /// The namespaces, and the directories an agent in the node uses. Dropping it removes all.
 #[derive(Debug)]
 pub struct Topology {
@@ -74,6 +61,7 @@ pub struct Topology {
     /// The host behind the uplink.
     pub outside: Namespace,
     pods: Vec<Pod>,
+    peer: Option<Namespace>,
 }
 
 impl Topology {
@@ -93,6 +81,7 @@ impl Topology {
             node: Namespace::named(format!("{name}-node")),
             outside: Namespace::named(format!("{name}-outside")),
             pods: Vec::new(),
+            peer: None,
             directory,
             name,
         };
@@ -105,12 +94,8 @@ impl Topology {
 
     /// Adds a pod at 10.1.1.`octet`, as a CNI plugin would.
     pub fn add_pod(&mut self, name: &str, octet: u8) -> Result<Pod> {
-        let pod = Pod {
-            name: name.to_owned(),
-            address: Ipv4Addr::new(10, 1, 1, octet),
-            namespace: Namespace::named(format!("{}-{name}", self.name)),
-        };
-        self.build_pod(&pod).with_context(|| format!("pod {name}"))?;
+        let pod = Pod::new(&self.name, name, 1, octet);
+        pod.build(&self.node, &NODE_ADDRESSES).with_context(|| format!("pod {name}"))?;
         self.pods.push(pod.clone());
         Ok(pod)
     }
@@ -164,13 +149,7 @@ impl Topology {
     fn build_node(&self) -> Result<()> {
         let (node, outside) = (self.node.name(), self.outside.name());
         process::feed("ip", &["-batch", "-"], &format!("netns add {node}\nnetns add {outside}\n"))?;
-        for (key, value) in [
-            ("net/ipv4/ip_forward", "1"),
-            ("net/ipv4/conf/all/rp_filter", "2"),
-            ("net/ipv4/conf/default/rp_filter", "2"),
-        ] {
-            self.node.set_sysctl(key, value)?;
-        }
+        route_packets(&self.node)?;
         self.node.feed(
             "ip",
             &["-batch", "-"],
@@ -178,44 +157,38 @@ impl Topology {
                 "link set lo up\n\
                  link add eth0 type veth peer name eth0 netns {outside}\n\
                  addr add {NODE}/24 dev eth0\n\
+                 addr add {NODE6}/64 dev eth0 nodad\n\
                  link set eth0 up\n\
-                 route add default via {OUTSIDE} dev eth0\n"
+                 route add default via {OUTSIDE} dev eth0\n\
+                 route add ::/0 via {OUTSIDE6} dev eth0\n"
             ),
         )?;
         self.outside.feed(
             "ip",
             &["-batch", "-"],
-            &format!("link set lo up\naddr add {OUTSIDE}/24 dev eth0\nlink set eth0 up\n"),
-        )?;
-        Ok(())
-    }
-
-    fn build_pod(&self, pod: &Pod) -> Result<()> {
-        let (name, link, address) = (pod.namespace.name(), pod.interface(), pod.address);
-        process::run("ip", &["netns", "add", name])?;
-        self.node.feed(
-            "ip",
-            &["-batch", "-"],
-            &format!(
-                "link add {link} type veth peer name eth0 netns {name}\n\
-                 link set {link} up\n\
-                 route add {address}/32 dev {link} src {NODE}\n"
-            ),
-        )?;
-        self.node.set_sysctl(&format!("net/ipv4/conf/{link}/proxy_arp"), "1")?;
-        pod.namespace.feed(
-            "ip",
-            &["-batch", "-"],
             &format!(
                 "link set lo up\n\
-                 addr add {address}/32 dev eth0\n\
-                 link set eth0 up\n\
-                 route add {POD_GATEWAY} dev eth0 scope link\n\
-                 route add default via {POD_GATEWAY} dev eth0\n"
+                 addr add {OUTSIDE}/24 dev eth0\n\
+                 addr add {OUTSIDE6}/64 dev eth0 nodad\n\
+                 link set eth0 up\n"
             ),
         )?;
         Ok(())
     }
+}
+
+/// Makes a namespace forward, before it has interfaces: they take over what is set here.
+fn route_packets(node: &Namespace) -> Result<()> {
+    for (key, value) in [
+        ("net/ipv4/ip_forward", "1"),
+        ("net/ipv4/conf/all/rp_filter", "2"),
+        ("net/ipv4/conf/default/rp_filter", "2"),
+        ("net/ipv6/conf/all/forwarding", "1"),
+        ("net/ipv6/conf/default/accept_dad", "0"),
+    ] {
+        node.set_sysctl(key, value)?;
+    }
+    Ok(())
 }
 
 impl Drop for Topology {

@@ -15,7 +15,9 @@ mod leases;
 mod lifecycle;
 mod manifests;
 mod maps;
+mod policies;
 mod preconditions;
+mod promise;
 mod serving;
 mod states;
 mod topology;
@@ -29,6 +31,7 @@ fn main() {
         topology::SCENARIOS,
         ipvs_alone::SCENARIOS,
         serving::SCENARIOS,
+        policies::SCENARIOS,
         fast_path::SCENARIOS,
         leases::SCENARIOS,
         states::SCENARIOS,

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use anyhow::Result;
 use libtest_mimic::{Failed, Trial};
-use proxy_tests::{agent, process};
+use proxy_tests::{agent, cluster, process};
 
 /// One behaviour, named by a sentence.
 pub(crate) struct Scenario {
@@ -26,6 +26,8 @@ pub(crate) enum Need {
     Ipvs,
     /// The agent was built.
     Agent,
+    /// The kernel has SCTP.
+    Sctp,
     /// A program is installed.
     Program(&'static str),
 }
@@ -49,6 +51,14 @@ macro_rules! scenarios {
     };
 }
 pub(crate) use scenarios;
+
+/// One scenario, the function of that name.
+macro_rules! scenario {
+    ($needs:expr => $name:ident) => {
+        $crate::scenario::Scenario { name: stringify!($name), needs: $needs, run: $name }
+    };
+}
+pub(crate) use scenario;
 
 impl Scenario {
     /// The test, ignored when something it needs is missing.
@@ -79,6 +89,7 @@ impl Need {
         match self {
             Self::Root => (!rustix::process::geteuid().is_root()).then(|| "not root".to_owned()),
             Self::Ipvs => ipvs_lack().clone(),
+            Self::Sctp => (!cluster::has_sctp()).then(|| "this kernel has no SCTP".to_owned()),
             Self::Agent => agent::binary().err().map(|error| error.to_string()),
             Self::Program(name) => {
                 (!process::exists(name)).then(|| format!("{name} is not installed"))
@@ -89,7 +100,7 @@ impl Need {
     fn is_required(self) -> bool {
         let variable = match self {
             Self::Root => "REQUIRE_ROOT",
-            Self::Ipvs => "REQUIRE_IPVS",
+            Self::Ipvs | Self::Sctp => "REQUIRE_IPVS",
             Self::Agent | Self::Program(_) => "REQUIRE_TOOLS",
         };
         std::env::var_os(variable).is_some_and(|value| value == "1")

@@ -120,6 +120,11 @@ pub(super) fn ip(family: Family, field: &'static str) -> Expression<'static> {
     payload(family.protocol(), field)
 }
 
+/// The protocol that the IP header itself names.
+pub(super) fn header_protocol(family: Family) -> Expression<'static> {
+    ip(family, if family.is_ipv6() { "nexthdr" } else { "protocol" })
+}
+
 fn payload(protocol: &'static str, field: &'static str) -> Expression<'static> {
     Expression::Named(NamedExpression::Payload(Payload::PayloadField(PayloadField {
         protocol: protocol.into(),

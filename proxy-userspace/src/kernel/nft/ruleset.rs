@@ -22,9 +22,9 @@ use nftables::{
 use super::{
     elements::protocol_name,
     expression::{
-        Family, concat, counter, ct_original, direction, dnat, drop, frontend, go_on, input_name,
-        ip, is, is_not, l4proto, marked, masquerade, reject, set, set_mark, state_new, status_dnat,
-        text,
+        Family, concat, counter, ct_original, direction, dnat, drop, frontend, go_on,
+        header_protocol, input_name, ip, is, is_not, l4proto, marked, masquerade, reject, set,
+        set_mark, state_new, status_dnat, text,
     },
     sets::{self, Kind},
 };
@@ -93,8 +93,11 @@ pub(super) fn objects(options: &RuleOptions) -> Vec<NfListObject<'static>> {
 
 /// Only new connections: who is in stays in, as with kube-proxy.
 fn sources(family: Family) -> Vec<Rule<'static>> {
-    let mut with_source = frontend(family).to_vec();
-    with_source.push(ip(family, "saddr"));
+    // The protocol comes out of the header here: nft 1.0.6 puts a conversion of one byte before a
+    // `meta l4proto` among ranges, which Linux 6.12.117 refuses. What follows an IPv6
+    // extension header is in no range so.
+    let [daddr, _, port] = frontend(family);
+    let with_source = vec![daddr, header_protocol(family), port, ip(family, "saddr")];
     vec![
         rule(
             "sources",

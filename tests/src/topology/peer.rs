@@ -1,0 +1,76 @@
+//! A second node: a router with pods of its own, on the segment of the outside host.
+//!
+//! It runs no agent. Its pods are what the first node calls remote endpoints.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::{Context as _, Result};
+
+use super::{NODE, NODE6, OUTSIDE, OUTSIDE6, Pod, Topology, route_packets};
+use crate::netns::Namespace;
+use crate::process;
+
+/// The second node's name in the cluster.
+pub const PEER_NAME: &str = "peer";
+
+const PEER: Ipv4Addr = Ipv4Addr::new(172, 20, 0, 3);
+const PEER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x20, 0, 0, 0, 0, 0, 3);
+
+impl Topology {
+    /// Adds a pod at 10.1.2.`octet`, behind the second node; the first one makes the node.
+    pub fn add_remote_pod(&mut self, name: &str, octet: u8) -> Result<Pod> {
+        let peer = match &self.peer {
+            Some(peer) => peer.clone(),
+            None => self.build_peer().context("the second node")?,
+        };
+        let pod = Pod::new(&self.name, name, 2, octet);
+        let addresses = [IpAddr::V4(PEER), IpAddr::V6(PEER6)];
+        pod.build(&peer, &addresses).with_context(|| format!("pod {name}"))?;
+        self.pods.push(pod.clone());
+        Ok(pod)
+    }
+
+    /// Turns the uplink into a segment of three: node, outside host and the second node.
+    fn build_peer(&mut self) -> Result<Namespace> {
+        let peer = Namespace::named(format!("{}-{PEER_NAME}", self.name));
+        let name = peer.name();
+        process::run("ip", &["netns", "add", name])?;
+        route_packets(&peer)?;
+        self.outside.feed(
+            "ip",
+            &["-batch", "-"],
+            &format!(
+                "link add segment type bridge mcast_snooping 0\n\
+                 link add to-peer type veth peer name eth0 netns {name}\n\
+                 addr flush dev eth0\n\
+                 link set eth0 master segment\n\
+                 link set to-peer master segment up\n\
+                 addr add {OUTSIDE}/24 dev segment\n\
+                 addr add {OUTSIDE6}/64 dev segment nodad\n\
+                 link set segment up\n"
+            ),
+        )?;
+        peer.feed(
+            "ip",
+            &["-batch", "-"],
+            &format!(
+                "link set lo up\n\
+                 addr add {PEER}/24 dev eth0\n\
+                 addr add {PEER6}/64 dev eth0 nodad\n\
+                 link set eth0 up\n\
+                 route add 10.1.1.0/24 via {NODE} dev eth0\n\
+                 route add fd00:10:1:1::/64 via {NODE6} dev eth0\n"
+            ),
+        )?;
+        self.node.feed(
+            "ip",
+            &["-batch", "-"],
+            &format!(
+                "route add 10.1.2.0/24 via {PEER} dev eth0\n\
+                 route add fd00:10:1:2::/64 via {PEER6} dev eth0\n"
+            ),
+        )?;
+        self.peer = Some(peer.clone());
+        Ok(peer)
+    }
+}

@@ -1,0 +1,95 @@
+//! A pod and its link to a node.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use anyhow::Result;
+
+use crate::netns::Namespace;
+use crate::process;
+
+/// The next hop of every pod; it exists only as an answer of proxy ARP.
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// The next hop of every pod over IPv6: an address of the node's end of each link.
+const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// A pod: a namespace with one address a family, `eth0`, whose other end is in its node.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    /// Its name in the topology.
+    pub name: String,
+    /// Its only IPv4 address.
+    pub address: Ipv4Addr,
+    /// Its only IPv6 address.
+    pub address6: Ipv6Addr,
+    /// Where its processes and sockets are.
+    pub namespace: Namespace,
+}
+
+impl Pod {
+    /// A pod of `topology` at 10.1.`subnet`.`octet`; it is not built yet.
+    pub(super) fn new(topology: &str, name: &str, subnet: u8, octet: u8) -> Self {
+        // The same digits in both families: 10.1.1.11 and fd00:10:1:1::11.
+        let digits = (u16::from(octet / 100) << 8) | (u16::from(octet / 10 % 10) << 4);
+        let last = digits | u16::from(octet % 10);
+        Self {
+            name: name.to_owned(),
+            address: Ipv4Addr::new(10, 1, subnet, octet),
+            address6: Ipv6Addr::new(0xfd00, 0x10, 1, subnet.into(), 0, 0, 0, last),
+            namespace: Namespace::named(format!("{topology}-{name}")),
+        }
+    }
+
+    /// The node's end of the pod's veth pair.
+    #[must_use]
+    pub fn interface(&self) -> String {
+        format!("v-{}", self.name)
+    }
+
+    /// A port of this pod.
+    #[must_use]
+    pub fn at(&self, port: u16) -> SocketAddr {
+        SocketAddr::from((self.address, port))
+    }
+
+    /// Its addresses, IPv4 first.
+    #[must_use]
+    pub fn addresses(&self) -> [IpAddr; 2] {
+        [self.address.into(), self.address6.into()]
+    }
+
+    /// Makes the namespace, the link to `node` and the routes of both ends. The node talks to the
+    /// pod from `node_addresses`.
+    pub(super) fn build(&self, node: &Namespace, node_addresses: &[IpAddr; 2]) -> Result<()> {
+        let (name, link) = (self.namespace.name(), self.interface());
+        let Self { address, address6, .. } = self;
+        let [source, source6] = node_addresses;
+        process::run("ip", &["netns", "add", name])?;
+        self.namespace.set_sysctl("net/ipv6/conf/default/accept_dad", "0")?;
+        node.feed(
+            "ip",
+            &["-batch", "-"],
+            &format!(
+                "link add {link} type veth peer name eth0 netns {name}\n\
+                 addr add {GATEWAY6}/64 dev {link} nodad\n\
+                 link set {link} up\n\
+                 route add {address}/32 dev {link} src {source}\n\
+                 route add {address6}/128 dev {link} src {source6}\n"
+            ),
+        )?;
+        node.set_sysctl(&format!("net/ipv4/conf/{link}/proxy_arp"), "1")?;
+        self.namespace.feed(
+            "ip",
+            &["-batch", "-"],
+            &format!(
+                "link set lo up\n\
+                 addr add {address}/32 dev eth0\n\
+                 addr add {address6}/128 dev eth0 nodad\n\
+                 link set eth0 up\n\
+                 route add {GATEWAY} dev eth0 scope link\n\
+                 route add default via {GATEWAY} dev eth0\n\
+                 route add ::/0 via {GATEWAY6} dev eth0\n"
+            ),
+        )?;
+        Ok(())
+    }
+}
