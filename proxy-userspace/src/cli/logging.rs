@@ -30,8 +30,12 @@ impl Flags {
             4 | 5 => "debug",
             _ => "trace",
         };
-        // What libraries have to say is of interest only to who asks for everything.
-        let others = if self.v >= 6 { "debug" } else { "warn" };
+        // What libraries have to say is of interest only to who asks for everything; what
+        // kube warns of at every try, our source says once.
+        let others = match self.v {
+            0..=5 => "warn,kube_client=error,kube_runtime=error",
+            _ => "debug",
+        };
         let filter = EnvFilter::new(format!("{others},proxy_userspace={level}"));
         let logs = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
         // A second start would be a mistake of ours, and no reason to stop forwarding.

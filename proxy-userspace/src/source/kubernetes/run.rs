@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -212,7 +213,8 @@ impl Run {
             }
         };
         if concerned {
-            let found = circle(self.merge.snapshot(), &self.connection);
+            let addrs = self.connection.addresses().iter().filter_map(ip_of);
+            let found = circle(self.merge.snapshot(), addrs);
             if let Some(notice) = found.as_ref().filter(|_| self.circular.is_none()) {
                 warn!(event = "api_server_is_vip", "{notice}");
             }
@@ -293,8 +295,8 @@ async fn finished(
 }
 
 /// Returns the notice about an address of the API server that is a cluster IP.
-fn circle(snapshot: &Snapshot, connection: &Connection) -> Option<Notice> {
-    connection.addresses().iter().filter_map(ip_of).find_map(|addr| {
+fn circle(snapshot: &Snapshot, addrs: impl IntoIterator<Item = IpAddr>) -> Option<Notice> {
+    addrs.into_iter().find_map(|addr| {
         let mut services = snapshot.services.values();
         let service = services.find(|service| service.cluster_ips.contains(&addr))?;
         Some(Notice::ApiServerIsVip { service: service.name.clone(), addr })
@@ -303,4 +305,23 @@ fn circle(snapshot: &Snapshot, connection: &Connection) -> Option<Notice> {
 
 fn is_circular(notice: &Notice) -> bool {
     matches!(notice, Notice::ApiServerIsVip { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_api_server_at_a_cluster_ip_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let manifest = "{apiVersion: v1, kind: Service, metadata: {name: kubernetes}, \
+                        spec: {clusterIP: 10.96.0.1, ports: [{port: 443}]}}";
+        std::fs::write(directory.path().join("a.yaml"), manifest).unwrap();
+        let snapshot = crate::source::load(directory.path()).unwrap().0;
+        let circle = |addr: &str| circle(&snapshot, [addr.parse().unwrap()]);
+        assert_eq!(circle("192.0.2.1"), None);
+        let notice = circle("10.96.0.1").unwrap();
+        assert_eq!(notice.service().unwrap().name, "kubernetes");
+        assert!(notice.to_string().contains("--kubeconfig or --master"), "{notice}");
+    }
 }
