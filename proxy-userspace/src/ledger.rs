@@ -47,8 +47,8 @@ pub enum Record {
     Sysctl {
         /// Its dotted name.
         key: String,
-        /// The value before; `None` when it is ours no more.
-        previous: Option<String>,
+        /// The values; `None` when it is ours no more.
+        change: Option<SysctlChange>,
     },
     /// A clsact qdisc that we made for our filters.
     Clsact {
@@ -64,6 +64,15 @@ pub enum Record {
         /// They are ours.
         owned: bool,
     },
+}
+
+/// A change of a sysctl.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct SysctlChange {
+    /// The value before.
+    pub previous: String,
+    /// The value that we wrote: another one by now is somebody else's.
+    pub written: String,
 }
 
 /// An error of the ledger: without it nothing may be made.
@@ -86,8 +95,8 @@ pub struct Owned {
     pub devices: BTreeSet<String>,
     /// The nft table is ours.
     pub nat_table: bool,
-    /// Sysctls that we changed, with the value before.
-    pub sysctls: BTreeMap<String, String>,
+    /// Sysctls that we changed.
+    pub sysctls: BTreeMap<String, SysctlChange>,
     /// Interfaces whose clsact qdisc we made.
     pub clsacts: BTreeSet<String>,
     /// Directories of pins.
@@ -137,13 +146,14 @@ impl Owned {
             }
             Record::Device { name, owned } => set(&mut self.devices, name, owned),
             Record::NatTable { owned } => std::mem::replace(&mut self.nat_table, owned) != owned,
-            Record::Sysctl { key, previous: Some(previous) } => {
-                // The first value is the operator's; a later one would be our own.
-                let absent = !self.sysctls.contains_key(&key);
-                self.sysctls.entry(key).or_insert(previous);
-                absent
+            Record::Sysctl { key, change: Some(change) } => {
+                // The first value before is the operator's; a later one would be our own.
+                let before = self.sysctls.get(&key).map(|known| known.previous.clone());
+                let previous = before.unwrap_or(change.previous);
+                let change = SysctlChange { previous, ..change };
+                self.sysctls.insert(key, change.clone()) != Some(change)
             }
-            Record::Sysctl { key, previous: None } => self.sysctls.remove(&key).is_some(),
+            Record::Sysctl { key, change: None } => self.sysctls.remove(&key).is_some(),
             Record::Clsact { interface, owned } => set(&mut self.clsacts, interface, owned),
             Record::Pins { directory, owned } => set(&mut self.pins, directory, owned),
         }
@@ -156,10 +166,10 @@ impl Owned {
         });
         let devices = self.devices.iter().map(|name| Record::Device { name: name.clone(), owned });
         let table = self.nat_table.then_some(Record::NatTable { owned });
-        let sysctls = self.sysctls.iter().map(|(key, previous)| Record::Sysctl {
-            key: key.clone(),
-            previous: Some(previous.clone()),
-        });
+        let sysctls = self
+            .sysctls
+            .iter()
+            .map(|(key, change)| Record::Sysctl { key: key.clone(), change: Some(change.clone()) });
         let clsacts = self
             .clsacts
             .iter()
@@ -312,13 +322,18 @@ mod tests {
     fn the_first_value_of_a_sysctl_is_the_one_to_restore() {
         let directory = tempfile::tempdir().unwrap();
         let mut ledger = Ledger::open(directory.path()).unwrap();
-        let sysctl = |previous: &str| Record::Sysctl {
-            key: "net.ipv4.ip_forward".into(),
-            previous: Some(previous.into()),
-        };
-        ledger.record([sysctl("0")]).unwrap();
-        ledger.record([sysctl("1")]).unwrap();
-        assert_eq!(ledger.owned().sysctls["net.ipv4.ip_forward"], "0");
+        let key = "net.netfilter.nf_conntrack_udp_timeout";
+        for (previous, written) in [("30", "60"), ("60", "90")] {
+            let change = SysctlChange { previous: previous.into(), written: written.into() };
+            ledger.record([Record::Sysctl { key: key.into(), change: Some(change) }]).unwrap();
+        }
+        drop(ledger);
+        // What a configuration asks for may change, so the value written last counts.
+        let expected = SysctlChange { previous: "30".into(), written: "90".into() };
+        let mut ledger = Ledger::open(directory.path()).unwrap();
+        assert_eq!(ledger.owned().sysctls[key], expected);
+        ledger.record([Record::Sysctl { key: key.into(), change: None }]).unwrap();
+        assert!(Owned::read(directory.path()).unwrap().is_empty());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use proxy_userspace::{
         route::Routes,
         sysctl::{self, Key},
     },
-    model::{Protocol, Scheduler, nat::NatElements},
+    model::{Element, Protocol, RuleOptions, Scheduler},
 };
 
 use crate::{
@@ -56,13 +56,13 @@ async fn stage() -> anyhow::Result<Stage> {
     sysctl::write(&Key::dotted("net.ipv4.vs.conntrack"), "1")?;
     let dummy = Links::open()?.put_dummy("kube-ipvs0").await?;
     Routes::open()?.put_vips(dummy.index, &[VIP.into()]).await?;
-    let elements = NatElements {
-        vips: [VIP.into()].into(),
-        node_addrs: [[172, 18, 0, 2].into()].into(),
-        node_ports: [(Protocol::Tcp, 30080)].into(),
-        backends: [[10, 1, 0, 5].into()].into(),
-    };
-    Table::open().await?.install(&elements).await?;
+    let node_port = frontend("172.18.0.2", 30080, Protocol::Tcp)?;
+    let elements = [
+        Element::Vip(VIP.into()),
+        Element::Masquerade(node_port),
+        Element::Hairpin([10, 1, 0, 5].into()),
+    ];
+    Table::open().await?.install(&RuleOptions::default(), &elements.into()).await?;
     for (addr, port) in [("10.96.0.1", 80), ("172.18.0.2", 30080)] {
         let web = frontend(addr, port, Protocol::Tcp)?;
         client.put_virtual_server(&virtual_server(web, Scheduler::Rr)).await?;

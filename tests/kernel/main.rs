@@ -4,6 +4,7 @@
 //! the test's name in [`CHILD`]. Nothing is left behind, whatever a test does.
 
 mod actor;
+mod conntrack;
 mod ipvs;
 mod ipvs_traffic;
 mod link;
@@ -52,6 +53,7 @@ fn all() -> Vec<Case> {
         nft::cases(),
         link::cases(),
         watch::cases(),
+        conntrack::cases(),
         route::cases(),
         tc::cases(),
         sysctl::cases(),

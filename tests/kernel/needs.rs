@@ -17,6 +17,8 @@ pub(crate) enum Need {
     Ipvsadm,
     /// The command `nft`.
     Nft,
+    /// The command `conntrack`, as the second opinion.
+    Conntrack,
     /// Dummy devices.
     Dummy,
     /// Flowtables of nftables.
@@ -42,7 +44,7 @@ impl Checked {
 fn check(need: Need) -> Option<String> {
     let required = match need {
         Need::Ipvs | Need::Ipvsadm => "REQUIRE_IPVS",
-        Need::Root | Need::Nft | Need::Dummy | Need::Flowtables => "REQUIRE_ROOT",
+        Need::Root | Need::Nft | Need::Conntrack | Need::Dummy | Need::Flowtables => "REQUIRE_ROOT",
     };
     if env::var_os(required).is_some() {
         let _ = module::load("ip_vs");
@@ -65,6 +67,7 @@ fn check(need: Need) -> Option<String> {
         }
         Need::Ipvsadm => command("ipvsadm", "--version"),
         Need::Nft => command("nft", "--version"),
+        Need::Conntrack => command("conntrack", "--version"),
         Need::Flowtables => {
             let flowtable = "flowtable f { hook ingress priority 0; devices = { lo }; }";
             let script = format!("unshare --net nft 'table ip t {{ {flowtable}; }}'");

@@ -6,7 +6,7 @@
 //! frontend FRONTEND ID learn|quiet            an entry of the frontend map
 //! backend ADDR:PORT/PROTOCOL ID               an entry of the backend map
 //! vip ADDR                                    a VIP route
-//! no server FRONTEND | no vips | no nat | no device | no frontends | no backends
+//! no server FRONTEND | no vips | no table | no device | no frontends | no backends
 //! ```
 
 use std::{collections::BTreeMap, net::SocketAddr};
@@ -16,7 +16,7 @@ use proxy_userspace::{
     model::{
         Backend, Destination, DestinationKey, Forwarding, Frontend, SchedulerFlags, VirtualServer,
     },
-    plan::{FrontendEntry, Observed, ObservedServer},
+    plan::{FrontendEntry, IdMap, Observed, ObservedServer},
 };
 
 /// Takes up one line.
@@ -31,13 +31,12 @@ pub(crate) fn take(observed: &mut Observed, line: &str) -> Result<()> {
                 persistent_secs: 0,
             };
             let (destinations, owned) = (BTreeMap::new(), owner == "owned");
-            let server = ObservedServer { virtual_server, destinations, owned };
+            let server = ObservedServer { virtual_server, destinations, owned, in_order: true };
             observed.servers.insert(frontend, server);
         }
         ["destination", key, destination, weight] => {
             let server = observed.servers.get_mut(&frontend(key)?).context("no such server")?;
-            let addr: SocketAddr = destination.parse()?;
-            let key = DestinationKey { addr: addr.ip(), port: addr.port() };
+            let key = self::key(destination)?;
             let (weight, forwarding) = (weight.parse()?, Forwarding::Masq);
             server.destinations.insert(key, Destination { key, weight, forwarding });
         }
@@ -56,18 +55,24 @@ pub(crate) fn take(observed: &mut Observed, line: &str) -> Result<()> {
             observed.servers.remove(&frontend(key)?);
         }
         ["no", "vips"] => observed.vips.clear(),
-        ["no", "nat"] => observed.nat = None,
+        ["no", "table"] => observed.table = None,
         ["no", "device"] => observed.device = false,
-        ["no", "frontends"] => observed.frontends.clear(),
-        ["no", "backends"] => observed.backends.clear(),
+        ["no", "frontends"] => observed.frontends = IdMap::default(),
+        ["no", "backends"] => observed.backends = IdMap::default(),
         _ => bail!("unknown line {line:?} in section observed"),
     }
     Ok(())
 }
 
 /// Reads `10.96.0.10:80/TCP`.
-fn frontend(text: &str) -> Result<Frontend> {
+pub(crate) fn frontend(text: &str) -> Result<Frontend> {
     let (addr, protocol) = text.split_once('/').context("no /PROTOCOL")?;
     let addr: SocketAddr = addr.parse()?;
     Ok(Frontend { addr: addr.ip(), port: addr.port(), protocol: protocol.parse()? })
+}
+
+/// Reads `10.244.1.5:8080`.
+pub(crate) fn key(text: &str) -> Result<DestinationKey> {
+    let addr: SocketAddr = text.parse()?;
+    Ok(DestinationKey { addr: addr.ip(), port: addr.port() })
 }

@@ -23,7 +23,7 @@ pub(super) fn load(flags: &RunFlags, node: &mut Node, ledger: &mut Ledger) -> Fa
     }
     let mut observe = flags.fast_path == FastPathMode::Observe;
     let mut reason = if observe { "--fast-path observe".to_owned() } else { String::new() };
-    if let Err(error) = sysctls::apply(ledger, sysctls::Need::FastPath) {
+    if let Err(error) = sysctls::apply_for_fast_path(ledger, &flags.settings) {
         warn!(event = "fast_path_observe", %error, "the fast path only observes");
         observe = true;
         reason = error.to_string();

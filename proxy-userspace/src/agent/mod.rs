@@ -1,6 +1,8 @@
 //! The loop: a change of Services or of the node, a plan, its changes, a report.
 
 mod datapath;
+mod drains;
+mod facts;
 mod interfaces;
 mod pass;
 mod preflight;
@@ -17,6 +19,7 @@ use tokio::{
 };
 use tracing::{error, info};
 
+use pass::Scope;
 pub use preflight::Fatal;
 pub use sysctls::{Setting, settings};
 
@@ -28,14 +31,16 @@ use crate::{
         node::Node,
     },
     ledger::Ledger,
-    model::{Notice, Snapshot, interface::Interface},
-    plan::{Desired, Observed},
+    model::{Notice, Update, interface::Interface},
+    plan::{Observed, Planner, Settings},
     source,
     status::{FastPathReport, InterfaceReport, Lock, Pass, Report},
 };
 
 /// Between two looks for programs of others on our interfaces: they come without an event.
 const GUARD_PERIOD: Duration = Duration::from_secs(5);
+/// Between two looks whether the connections of leaving endpoints have ended.
+const DRAIN_PERIOD: Duration = Duration::from_secs(1);
 /// Events of one cause come together: one look at the interfaces serves them all.
 const SETTLE: Duration = Duration::from_millis(20);
 /// Between a pass that failed in part and the next try, doubled up to the sync period.
@@ -47,12 +52,16 @@ struct Agent {
     path: PathBuf,
     node: Node,
     ledger: Ledger,
-    /// The last good state of the source; nothing is planned before there is one.
-    snapshot: Option<Snapshot>,
+    node_name: String,
+    planner: Planner,
+    /// The source has said something; nothing is planned before.
+    has_snapshot: bool,
+    /// The next plan compares everything.
+    whole_next: bool,
+    waiting: drains::Waiting,
     source_notices: Vec<Notice>,
     source_error: Option<String>,
     observed: Observed,
-    desired: Desired,
     interfaces: interfaces::Interfaces,
     present: Vec<Interface>,
     fast_path: FastPathReport,
@@ -83,20 +92,21 @@ pub async fn run(flags: RunFlags) -> Result<(), Fatal> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Fatal::Signal)?;
     let mut guard = interval(GUARD_PERIOD.min(agent.flags.sync_period));
     let mut sync = interval(agent.flags.sync_period);
-    for timer in [&mut guard, &mut sync] {
+    let mut drain = interval(DRAIN_PERIOD);
+    for timer in [&mut guard, &mut sync, &mut drain] {
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         timer.reset();
     }
     agent.refresh_interfaces().await;
     agent.reload().await;
-    agent.reconcile().await;
+    agent.reconcile(Scope::All).await;
     loop {
         let retry = agent.retry_at;
         tokio::select! {
             changed = source.changed() => {
                 changed.map_err(Fatal::Watch)?;
                 agent.reload().await;
-                agent.reconcile().await;
+                agent.reconcile(Scope::Changes).await;
             }
             Some(event) = links.next() => {
                 let settled = settle(&mut links, event).await;
@@ -104,6 +114,7 @@ pub async fn run(flags: RunFlags) -> Result<(), Fatal> {
             }
             _ = guard.tick() => agent.look_for_foreign().await,
             _ = sync.tick() => agent.resync().await,
+            _ = drain.tick(), if !agent.waiting.is_empty() => agent.end_drains().await,
             () = tokio::time::sleep_until(retry.unwrap_or_else(far)), if retry.is_some() => {
                 agent.resync().await;
             }
@@ -135,7 +146,9 @@ impl Agent {
         let mut node = preflight::open(&flags, &mut ledger).await?;
         sysctls::apply(&mut ledger, sysctls::Need::Always)?;
         let fast_path = datapath::load(&flags, &mut node, &mut ledger);
-        let observed = audit::observe::observe(&node, ledger.owned()).await?;
+        let settings = Settings { scheduler: flags.scheduler, ..Settings::default() };
+        let observed = audit::observe::observe(&node, ledger.owned(), &settings.rules()).await?;
+        let node_name = facts::node_name();
         pass::forget_absent(&mut ledger, &observed)?;
         info!(
             event = "started",
@@ -152,11 +165,14 @@ impl Agent {
             path,
             node,
             ledger,
-            snapshot: None,
+            planner: Planner::new(settings, facts::facts(&node_name, &[], "")),
+            node_name,
+            has_snapshot: false,
+            whole_next: false,
+            waiting: drains::Waiting::default(),
             source_notices: Vec::new(),
             source_error: None,
             observed,
-            desired: Desired::default(),
             interfaces: interfaces::Interfaces::default(),
             present: Vec::new(),
             fast_path,
@@ -175,7 +191,8 @@ impl Agent {
                 if self.source_error.take().is_some() {
                     info!(event = "source_good", path = %self.path.display(), "the source is good again");
                 }
-                self.snapshot = Some(snapshot);
+                self.planner.take(Update::Replace(snapshot));
+                self.has_snapshot = true;
                 self.source_notices = notices;
             }
             Ok(Err(error)) => self.source_failed(error.to_string()),
@@ -203,7 +220,7 @@ impl Agent {
             .all(|event| matches!(event, Event::RouteChanged | Event::NeighbourChanged { .. }));
         if !only_paths {
             self.refresh_interfaces().await;
-            self.reconcile().await;
+            self.reconcile(Scope::Changes).await;
         }
     }
 
@@ -216,15 +233,15 @@ impl Agent {
         }
     }
 
-    fn report(&self) {
+    fn report(&mut self) {
         let report = Report {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             ready: self.ready,
             source: format!("file:{}", self.path.display()),
             source_error: self.source_error.clone(),
-            services: self.snapshot.as_ref().map_or(0, |snapshot| snapshot.services.len()),
-            frontends: self.desired.servers.len(),
+            services: self.planner.snapshot().services.len(),
+            frontends: self.planner.desired().servers.len(),
             last_reconcile: self.pass.clone(),
             notices: self.notices.iter().map(ToString::to_string).collect(),
             fast_path: self.fast_path.clone(),

@@ -1,32 +1,37 @@
 //! One pass: what should be, what is, and the changes between.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use proxy_common::abi::capacity;
 use tracing::{debug, error, info, warn};
 
-use super::{Agent, FIRST_RETRY};
+use super::{Agent, FIRST_RETRY, facts::facts};
 use crate::{
     apply::{Executor, Outcome},
     audit::observe::observe,
     chain::chain,
     ledger::{self, Ledger, Record},
-    model::{Frontend, Notice},
-    plan::{self, Defaults, Desired, Limits, NodeFacts, Observed, Plan},
+    model::Notice,
+    plan::{Drains, Limits, Observed, Plan},
     status::Pass,
 };
 
 /// Capacities of the maps the agent writes.
 const LIMITS: Limits = Limits { frontends: capacity::FRONTENDS, backends: capacity::BACKENDS };
 
+/// How much is compared.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Scope {
+    /// What the source or the node changed.
+    Changes,
+    /// Everything.
+    All,
+}
+
 impl Agent {
     /// Compares with everything read anew: finds what others changed.
     pub(super) async fn resync(&mut self) {
-        match observe(&self.node, self.ledger.owned()).await {
+        match observe(&self.node, self.ledger.owned(), &self.planner.rules()).await {
             Ok(observed) => {
                 if let Err(error) = forget_absent(&mut self.ledger, &observed) {
                     warn!(event = "ledger_failed", error = chain(&error), "the ledger is behind");
@@ -39,38 +44,55 @@ impl Agent {
             }
         }
         self.refresh_interfaces().await;
-        self.reconcile().await;
+        self.reconcile(Scope::All).await;
     }
 
     /// Plans from what is known and carries it out.
-    pub(super) async fn reconcile(&mut self) {
-        let Some(snapshot) = &self.snapshot else {
+    pub(super) async fn reconcile(&mut self, scope: Scope) {
+        self.reconcile_with(scope, &Drains::OverFor(Default::default())).await;
+    }
+
+    /// Removes the destinations whose drain is over.
+    pub(super) async fn end_drains(&mut self) {
+        let timeout = self.flags.settings.drain_timeout;
+        let over = self.waiting.over(&self.node.ipvs, self.planner.desired(), timeout).await;
+        if over.is_empty() {
+            return;
+        }
+        for (frontend, _) in &over {
+            let server = self.planner.desired().servers.get(frontend);
+            if let Some(service) = server.map(|server| server.service.service.clone()) {
+                self.planner.touch(&service);
+            }
+        }
+        self.reconcile_with(Scope::Changes, &Drains::OverFor(over)).await;
+    }
+
+    async fn reconcile_with(&mut self, scope: Scope, drains: &Drains) {
+        if !self.has_snapshot {
             self.report();
             return;
-        };
+        }
         let started = Instant::now();
-        let defaults = Defaults { scheduler: self.flags.scheduler };
-        self.desired = plan::desired(snapshot, &self.node_facts(), &defaults);
-        let plan = plan::plan(&self.desired, &self.observed, &LIMITS);
-        let services = service_names(&self.desired);
-        let mut executor =
-            Executor { node: &mut self.node, ledger: &mut self.ledger, services: &services };
+        self.planner.set_facts(facts(&self.node_name, &self.present, &self.flags.dummy_device));
+        let whole = scope == Scope::All || std::mem::take(&mut self.whole_next);
+        let plan = if whole {
+            self.planner.plan_all(&self.observed, &LIMITS, drains)
+        } else {
+            self.planner.plan_changes(&self.observed, &LIMITS, drains)
+        };
+        // What could not be done is looked at again with everything else.
+        self.whole_next = !plan.conflicts.is_empty();
+        if whole {
+            self.waiting.clear_but(&plan);
+        } else {
+            self.waiting.take(&plan);
+        }
+        let servers = &self.planner.desired().servers;
+        let mut executor = Executor { node: &mut self.node, ledger: &mut self.ledger, servers };
         let outcomes = executor.apply(&plan, &mut self.observed).await;
         self.note(&plan, &outcomes, started.elapsed());
         self.report();
-    }
-
-    /// Returns the addresses that answer NodePorts: all of the node's but loopback ones and those
-    /// of the device that carries the VIPs.
-    fn node_facts(&self) -> NodeFacts {
-        let node_port_addrs: BTreeSet<Ipv4Addr> = self
-            .present
-            .iter()
-            .filter(|interface| interface.name != self.flags.dummy_device)
-            .flat_map(|interface| interface.addrs.iter().copied())
-            .filter(|addr| !addr.is_loopback())
-            .collect();
-        NodeFacts { node_port_addrs }
     }
 
     fn note(&mut self, plan: &Plan, outcomes: &[Outcome], took: Duration) {
@@ -109,10 +131,9 @@ impl Agent {
     }
 
     fn note_notices(&mut self, plan: &Plan) {
-        let all: [&[Notice]; 3] = [&self.source_notices, &self.desired.notices, &plan.conflicts];
-        let mut notices: Vec<Notice> = all.concat();
-        notices.sort();
-        notices.dedup();
+        let mut notices = self.planner.desired().notices();
+        notices.extend(self.source_notices.iter().chain(&plan.conflicts).cloned());
+        let notices: Vec<Notice> = notices.into_iter().collect();
         for notice in notices.iter().filter(|notice| !self.notices.contains(notice)) {
             warn!(event = "notice", reason = notice.reason(), "{notice}");
         }
@@ -131,12 +152,4 @@ pub(super) fn forget_absent(ledger: &mut Ledger, observed: &Observed) -> Result<
         .map(|frontend| Record::VirtualServer { frontend: *frontend, service: None })
         .collect();
     ledger.record(absent)
-}
-
-fn service_names(desired: &Desired) -> BTreeMap<Frontend, String> {
-    desired
-        .servers
-        .iter()
-        .map(|(frontend, server)| (*frontend, server.service.to_string()))
-        .collect()
 }

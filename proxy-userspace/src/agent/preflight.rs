@@ -2,13 +2,17 @@
 
 use std::io;
 
+use tracing::warn;
+
+use super::sysctls;
 use crate::{
     audit::observe,
-    config::RunFlags,
+    chain::chain,
+    config::{RunFlags, Settings},
     kernel::{
         link, module,
         node::{self, Node},
-        sysctl,
+        oom, sysctl,
     },
     ledger::{self, Ledger, Record},
     status,
@@ -84,5 +88,20 @@ pub(super) async fn open(flags: &RunFlags, ledger: &mut Ledger) -> Result<Node, 
         ledger.record([Record::Device { name: flags.dummy_device.clone(), owned: true }])?;
     }
     node.links.put_dummy(&flags.dummy_device).await?;
+    configure(&flags.settings, &node, ledger).await?;
     Ok(node)
+}
+
+/// Tells the kernel what the operator asks for beyond forwarding. What it refuses is logged, and
+/// no reason not to forward; only the ledger must do.
+async fn configure(settings: &Settings, node: &Node, ledger: &mut Ledger) -> Result<(), Fatal> {
+    if let Err(error) = oom::set_score(settings.oom_score_adj) {
+        warn!(event = "oom_score_failed", error = chain(&error), "oom_score_adj stays as it was");
+    }
+    if let Some(timeouts) = settings.ipvs_timeouts.request()
+        && let Err(error) = node.ipvs.set_timeouts(&timeouts).await
+    {
+        warn!(event = "timeouts_failed", error = chain(&error), "ipvs timeouts stay as they were");
+    }
+    Ok(sysctls::apply_configured(ledger, settings)?)
 }

@@ -2,7 +2,11 @@
 
 use std::net::IpAddr;
 
-use crate::{kernel::ipvs::Command, plan::Action};
+use crate::{
+    kernel::{conntrack::Stale, ipvs::Command},
+    model::{DestinationKey, Frontend},
+    plan::Action,
+};
 
 /// Actions that are carried out together.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -13,6 +17,8 @@ pub(super) enum Batch<'a> {
     PutVips(Vec<IpAddr>, Vec<&'a Action>),
     /// Routes that go.
     RemoveVips(Vec<IpAddr>, Vec<&'a Action>),
+    /// Conntrack entries that go: the table is read once for all of them.
+    Flush(Stale, Vec<&'a Action>),
     /// One change of another kind.
     Single(&'a Action),
 }
@@ -31,6 +37,15 @@ pub(super) fn batches(actions: &[Action]) -> Vec<Batch<'_>> {
             (Action::RemoveVip(addr), _) => {
                 batches.push(Batch::RemoveVips(vec![*addr], vec![action]));
             }
+            (Action::Flush { frontend, to }, Some(Batch::Flush(stale, actions))) => {
+                add(stale, *frontend, *to);
+                actions.push(action);
+            }
+            (Action::Flush { frontend, to }, _) => {
+                let mut stale = Stale::default();
+                add(&mut stale, *frontend, *to);
+                batches.push(Batch::Flush(stale, vec![action]));
+            }
             (action, last) => match (command(action), last) {
                 (Some(command), Some(Batch::Ipvs(commands))) => commands.push((action, command)),
                 (Some(command), _) => batches.push(Batch::Ipvs(vec![(action, command)])),
@@ -39,6 +54,17 @@ pub(super) fn batches(actions: &[Action]) -> Vec<Batch<'_>> {
         }
     }
     batches
+}
+
+fn add(stale: &mut Stale, frontend: Frontend, to: Option<DestinationKey>) {
+    match to {
+        Some(key) => {
+            stale.pairs.insert((frontend, key));
+        }
+        None => {
+            stale.frontends.insert(frontend);
+        }
+    }
 }
 
 /// Returns the change of IPVS that an action is, if it is one.
@@ -59,7 +85,7 @@ fn command(action: &Action) -> Option<Command> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Frontend, Protocol};
+    use crate::model::Protocol;
 
     #[test]
     fn neighbours_of_a_kind_go_together_and_nothing_changes_places() {
@@ -71,6 +97,8 @@ mod tests {
             vip(1),
             vip(2),
             Action::PutDevice,
+            Action::Flush { frontend, to: None },
+            Action::Flush { frontend, to: None },
             vip(3),
         ];
         let sizes: Vec<usize> = batches(&actions)
@@ -78,9 +106,10 @@ mod tests {
             .map(|batch| match batch {
                 Batch::Ipvs(commands) => commands.len(),
                 Batch::PutVips(addrs, _) | Batch::RemoveVips(addrs, _) => addrs.len(),
+                Batch::Flush(_, actions) => actions.len(),
                 Batch::Single(_) => 1,
             })
             .collect();
-        assert_eq!(sizes, [2, 2, 1, 1]);
+        assert_eq!(sizes, [2, 2, 1, 2, 1]);
     }
 }

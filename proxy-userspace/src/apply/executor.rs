@@ -9,14 +9,16 @@ use super::batch::{Batch, batches};
 use crate::{
     kernel::{
         bpf::{self, Maps},
+        conntrack,
         ipvs::{self, Command},
         link, nft,
         node::Node,
         route,
+        sysctl::{self, Key},
     },
     ledger::{self, Ledger, Record},
-    model::{Backend, Frontend, Protocol},
-    plan::{Action, FrontendEntry, Observed, Plan},
+    model::{Backend, Destination, Frontend, Protocol},
+    plan::{Action, DesiredServer, FrontendEntry, Observed, Plan},
 };
 
 /// Why an action failed.
@@ -25,6 +27,12 @@ pub enum Failure {
     /// IPVS refused.
     #[error(transparent)]
     Ipvs(#[from] ipvs::Error),
+    /// A setting could not be changed.
+    #[error(transparent)]
+    Sysctl(#[from] sysctl::Error),
+    /// Conntrack refused.
+    #[error(transparent)]
+    Conntrack(#[from] conntrack::Error),
     /// nft refused.
     #[error(transparent)]
     Nat(#[from] nft::Error),
@@ -71,8 +79,8 @@ pub struct Executor<'a> {
     pub node: &'a mut Node,
     /// What is ours.
     pub ledger: &'a mut Ledger,
-    /// The Service port of each frontend, for the ledger.
-    pub services: &'a BTreeMap<Frontend, String>,
+    /// The virtual servers that should be: the ledger says whose each is.
+    pub servers: &'a BTreeMap<Frontend, DesiredServer>,
 }
 
 impl Executor<'_> {
@@ -117,6 +125,10 @@ impl Executor<'_> {
                 all_alike(actions, result)
             }
             Batch::Ipvs(commands) => self.change_ipvs(commands).await,
+            Batch::Flush(stale, actions) => {
+                let flushed = self.node.conntrack.flush(stale).await;
+                all_alike(actions, flushed.map(drop).map_err(Failure::from))
+            }
             Batch::Single(action) => vec![(*action, self.single(action).await)],
         }
     }
@@ -124,18 +136,43 @@ impl Executor<'_> {
     async fn single(&mut self, action: &Action) -> Result<(), Failure> {
         match action {
             Action::PutDevice => self.put_device().await,
-            Action::InstallNat(elements) => {
+            Action::InstallTable { rules, elements } => {
                 self.ledger.record([Record::NatTable { owned: true }])?;
-                Ok(self.node.nat.install(elements).await?)
+                Ok(self.node.nat.install(rules, elements).await?)
             }
-            Action::ChangeNat { added, removed } => {
+            Action::ChangeElements { added, removed } => {
                 Ok(self.node.nat.change(added, removed).await?)
+            }
+            Action::OrderDestinations { frontend, destinations } => {
+                self.order_destinations(*frontend, destinations).await
             }
             action => match &mut self.node.datapath {
                 Some(datapath) => change_maps(&mut datapath.maps, action),
                 None => Ok(()),
             },
         }
+    }
+
+    /// A destination that is made again right after it was deleted takes its connections back
+    /// (`ip_vs_trash_get_dest`), unless the kernel was told to expire them at once: it is not, for
+    /// that moment.
+    async fn order_destinations(
+        &self,
+        frontend: Frontend,
+        destinations: &[Destination],
+    ) -> Result<(), Failure> {
+        let expire = Key::dotted("net.ipv4.vs.expire_nodest_conn");
+        let before = sysctl::read(&expire)?;
+        sysctl::write(&expire, "0")?;
+        let commands = destinations.iter().flat_map(|destination| {
+            [
+                Command::RemoveDestination(frontend, destination.key),
+                Command::PutDestination(frontend, *destination),
+            ]
+        });
+        let results = self.node.ipvs.batch(commands.collect()).await;
+        sysctl::write(&expire, &before)?;
+        Ok(results.into_iter().collect::<Result<(), _>>()?)
     }
 
     /// The device is recorded as ours before it is made, and struck out again when it was there:
@@ -170,7 +207,11 @@ impl Executor<'_> {
         let records = commands.iter().filter_map(|(_, command)| match command {
             Command::PutVirtualServer(server) => Some(Record::VirtualServer {
                 frontend: server.frontend,
-                service: Some(self.services.get(&server.frontend).cloned().unwrap_or_default()),
+                service: Some(
+                    self.servers
+                        .get(&server.frontend)
+                        .map_or_else(String::new, |server| server.service.to_string()),
+                ),
             }),
             _ => None,
         });
@@ -203,7 +244,10 @@ impl Executor<'_> {
 
 /// Without these no VIP may go live.
 fn is_foundation(action: &Action) -> bool {
-    matches!(action, Action::PutDevice | Action::InstallNat(_) | Action::ChangeNat { .. })
+    matches!(
+        action,
+        Action::PutDevice | Action::InstallTable { .. } | Action::ChangeElements { .. }
+    )
 }
 
 /// Gives every action of a batch the outcome of the batch; an error is told once.

@@ -12,8 +12,8 @@ use crate::{
         route,
     },
     ledger::Owned,
-    model::{Backend, Frontend, Protocol},
-    plan::{FrontendEntry, Observed, ObservedServer},
+    model::{Backend, Frontend, Protocol, RuleOptions},
+    plan::{FrontendEntry, IdMap, Observed, ObservedServer, ObservedTable},
 };
 
 /// An error of reading the node.
@@ -36,24 +36,24 @@ pub enum Error {
     Bpf(#[from] bpf::Error),
 }
 
-/// Reads the node. Destinations are read of our virtual servers only: those of others are none of
+/// Reads the node; `rules` are those that our table should have. Destinations are read of our virtual servers only: those of others are none of
 /// our business.
 ///
 /// # Errors
 ///
 /// The first subsystem that cannot be read; a plan on half a view would undo what it did not see.
-pub async fn observe(node: &Node, owned: &Owned) -> Result<Observed, Error> {
+pub async fn observe(node: &Node, owned: &Owned, rules: &RuleOptions) -> Result<Observed, Error> {
     let device = node.links.index_of(&node.device).await?;
     let vips = match device {
         Some(index) => node.routes.vips(index).await?,
         None => BTreeSet::new(),
     };
-    let nat = node.nat.observe().await?.filter(|table| table.current);
+    let table = node.nat.observe(rules).await?.filter(|table| table.current);
     let mut observed = Observed {
         device: device.is_some(),
         vips,
         servers: servers(node, owned).await?,
-        nat: nat.map(|table| table.elements),
+        table: table.map(|table| ObservedTable { rules: rules.clone(), elements: table.elements }),
         fast_path: node.datapath.is_some(),
         ..Observed::default()
     };
@@ -71,17 +71,23 @@ async fn servers(node: &Node, owned: &Owned) -> Result<BTreeMap<Frontend, Observ
         let frontend = virtual_server.frontend;
         let owned = owned.virtual_servers.contains_key(&frontend);
         let mut destinations = BTreeMap::new();
+        let mut in_order = true;
         if owned {
+            let mut before = None;
             for state in node.ipvs.destinations(&frontend).await? {
-                destinations.insert(state.destination.key, state.destination);
+                let key = state.destination.key;
+                in_order &= before.is_none_or(|before| key < before);
+                before = Some(key);
+                destinations.insert(key, state.destination);
             }
         }
-        servers.insert(frontend, ObservedServer { virtual_server, destinations, owned });
+        let server = ObservedServer { virtual_server, destinations, owned, in_order };
+        servers.insert(frontend, server);
     }
     Ok(servers)
 }
 
-fn frontends(maps: &Maps) -> Result<BTreeMap<Frontend, FrontendEntry>, Error> {
+fn frontends(maps: &Maps) -> Result<IdMap<Frontend, FrontendEntry>, Error> {
     let entries = maps.frontends()?.into_iter().filter_map(|(key, value)| {
         let protocol = Protocol::from_number(key.protocol)?;
         let frontend = Frontend { addr: key.addr.into(), port: key.port, protocol };
@@ -91,7 +97,7 @@ fn frontends(maps: &Maps) -> Result<BTreeMap<Frontend, FrontendEntry>, Error> {
     Ok(entries.collect())
 }
 
-fn backends(maps: &Maps) -> Result<BTreeMap<Backend, u32>, Error> {
+fn backends(maps: &Maps) -> Result<IdMap<Backend, u32>, Error> {
     let entries = maps.backends()?.into_iter().filter_map(|(key, value)| {
         let ServiceKey4 { addr, port, protocol, .. } = key;
         let protocol = Protocol::from_number(protocol)?;

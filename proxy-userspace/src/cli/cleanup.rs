@@ -88,7 +88,10 @@ fn list(owned: &Owned) -> String {
     lines.extend(owned.nat_table.then(|| "nft table inet passlane".to_owned()));
     lines.extend(owned.devices.iter().map(|name| format!("device {name}")));
     lines.extend(
-        owned.sysctls.iter().map(|(key, previous)| format!("sysctl {key} (back to {previous})")),
+        owned
+            .sysctls
+            .iter()
+            .map(|(key, change)| format!("sysctl {key} (back to {})", change.previous)),
     );
     lines.into_iter().map(|line| line + "\n").collect()
 }
@@ -205,12 +208,10 @@ impl Cleanup {
 
     /// Restores settings, but not those that someone changed since: that is theirs now.
     fn sysctls(&mut self, owned: &Owned) -> Result<(), Failure> {
-        for (name, previous) in &owned.sysctls {
+        for (name, change) in &owned.sysctls {
             let key = Key::dotted(name);
-            let ours = agent::settings().iter().find(|setting| setting.key == name);
-            let ours = ours.map(|setting| setting.at_least.to_string());
             let result = match sysctl::read(&key) {
-                Ok(value) if Some(&value) == ours.as_ref() => sysctl::write(&key, previous),
+                Ok(value) if value == change.written => sysctl::write(&key, &change.previous),
                 Ok(value) => {
                     eprintln!("passlane: sysctl {name} is {value} by now, not ours: it stays");
                     Ok(())
@@ -218,7 +219,7 @@ impl Cleanup {
                 Err(sysctl::Error::Absent { .. }) => Ok(()),
                 Err(error) => Err(error),
             };
-            let record = Record::Sysctl { key: name.clone(), previous: None };
+            let record = Record::Sysctl { key: name.clone(), change: None };
             self.settle(format!("sysctl {name}"), result, record)?;
         }
         Ok(())

@@ -1,15 +1,19 @@
 //! `passlane doctor`: every precondition, and the cure for what is missing.
 
-use std::path::Path;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use serde::Serialize;
 
-use super::{Failure, output};
+use super::{Failure, ReadFlags, output};
 use crate::{
     agent,
     chain::chain,
-    config::Paths,
+    config::{ConfigFile, Paths, RunFlags, Settings},
     kernel::{
+        cpu,
         ipvs::Client,
         link::Links,
         module, nft,
@@ -18,6 +22,16 @@ use crate::{
     model::interface::InterfaceKind,
     status::Lock,
 };
+
+/// The flags of `passlane doctor`.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct Flags {
+    /// The configuration of passlane run: what it asks for is checked as well
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    read: ReadFlags,
+}
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -51,24 +65,69 @@ impl Check {
     }
 }
 
-/// Prints the checks. Fails when one does.
-pub(super) fn run(paths: &Paths, format: output::Format) -> Result<(), Failure> {
-    let checks = super::block_on(async { Ok(checks(paths).await) })?;
-    output::value(&checks, format, |_| table(&checks))?;
+/// Prints the checks, and which modules to load at boot. Fails when a check does.
+pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
+    let ReadFlags { paths, format } = &flags.read;
+    let file = flags.config.as_deref().map(ConfigFile::read).transpose()?;
+    let (settings, _) = Settings::resolve(&RunFlags::default(), file.as_ref())?;
+    let (checks, modules) = super::block_on(async {
+        let modules = modules(&settings).await;
+        Ok((checks(paths, &settings, &modules).await, modules))
+    })?;
+    output::value(&checks, format.output, |_| table(&checks))?;
+    if matches!(format.output, output::Format::Table | output::Format::Wide) {
+        output::text(&modules_file(&modules))?;
+    }
     let failed = checks.iter().any(|check| check.grade == Grade::Fail);
     if failed { Err(Failure::Degraded) } else { Ok(()) }
 }
 
-async fn checks(paths: &Paths) -> Vec<Check> {
+async fn checks(paths: &Paths, settings: &Settings, modules: &[String]) -> Vec<Check> {
     let mut checks = vec![root(), kernel(), ipvs().await, nft().await];
+    checks.push(modules_loaded(modules));
     checks.push(flowtables().await);
-    checks.push(device().await);
+    checks.push(device(&settings.dummy_device).await);
     checks.push(bpf());
     checks.push(btf());
     checks.push(bpffs(&paths.bpffs));
-    checks.extend(agent::settings().iter().map(setting));
+    checks.extend(agent::Setting::of(settings, cpu::online()).iter().map(setting));
     checks.push(agent_runs(paths));
     checks
+}
+
+/// Returns the modules that are needed: those of the schedulers are the default one's and of the
+/// virtual servers that are there.
+async fn modules(settings: &Settings) -> Vec<String> {
+    let mut schedulers = BTreeSet::from([settings.scheduler.0]);
+    if let Ok(client) = Client::open().await
+        && let Ok(servers) = client.virtual_servers().await
+    {
+        schedulers.extend(servers.iter().map(|state| state.virtual_server.scheduler));
+    }
+    let others = ["nf_conntrack", "nf_tables", "dummy"].map(str::to_owned);
+    let schedulers = schedulers.into_iter().map(|scheduler| format!("ip_vs_{scheduler}"));
+    ["ip_vs".to_owned()].into_iter().chain(schedulers).chain(others).collect()
+}
+
+fn modules_loaded(modules: &[String]) -> Check {
+    const NAME: &str = "modules";
+    let absent: Vec<&str> =
+        modules.iter().map(String::as_str).filter(|name| !module::is_present(name)).collect();
+    if absent.is_empty() {
+        return Check::ok(NAME, modules.join(" "));
+    }
+    let absent = absent.join(" ");
+    Check::bad(
+        NAME,
+        Grade::Warn,
+        format!("not loaded: {absent}"),
+        format!("modprobe -a {absent}; the kernel does it by itself where it can"),
+    )
+}
+
+/// Returns a file that loads the modules at boot, for nodes where a container cannot.
+fn modules_file(modules: &[String]) -> String {
+    format!("\n# /etc/modules-load.d/passlane.conf\n{}\n", modules.join("\n"))
 }
 
 fn root() -> Check {
@@ -135,24 +194,24 @@ async fn flowtables() -> Check {
     }
 }
 
-async fn device() -> Check {
-    const NAME: &str = "kube-ipvs0";
+async fn device(device: &str) -> Check {
+    const NAME: &str = "dummy device";
     let interfaces = match Links::open() {
         Ok(links) => links.interfaces().await.map_err(|error| chain(&error)),
         Err(error) => Err(chain(&error)),
     };
     match interfaces {
         Err(error) => Check::bad(NAME, Grade::Warn, error, "run as root"),
-        Ok(interfaces) => match interfaces.into_iter().find(|each| each.name == NAME) {
-            None => Check::ok(NAME, "absent; run makes it"),
+        Ok(interfaces) => match interfaces.into_iter().find(|each| each.name == device) {
+            None => Check::ok(NAME, format!("{device} is absent; run makes it")),
             Some(each) if each.kind == InterfaceKind::Other("dummy".into()) => {
-                Check::ok(NAME, "dummy device")
+                Check::ok(NAME, device)
             }
             Some(each) => Check::bad(
                 NAME,
                 Grade::Fail,
-                format!("a device of another kind: {:?}", each.kind),
-                "ip link delete kube-ipvs0, or run with --dummy-device NAME",
+                format!("{device} is of another kind: {:?}", each.kind),
+                format!("ip link delete {device}, or run with --dummy-device NAME"),
             ),
         },
     }
@@ -206,7 +265,7 @@ fn bpffs(path: &Path) -> Check {
 }
 
 fn setting(setting: &agent::Setting) -> Check {
-    let cure = format!("run sets it to {}: {}", setting.at_least, setting.why);
+    let cure = format!("run sets it to {}: {}", setting.value, setting.why);
     match sysctl::read(&Key::dotted(setting.key)) {
         Ok(value) if setting.holds(&value) => Check::ok(setting.key, value),
         Ok(value) => Check::bad(setting.key, Grade::Warn, value, cure),
@@ -233,4 +292,31 @@ fn table(checks: &[Check]) -> comfy_table::Table {
         table.add_row([check.check, grade, &check.found, &check.cure]);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_for_modules_has_one_a_line() {
+        let modules = ["ip_vs", "ip_vs_mh"].map(str::to_owned);
+        let expected = "\n# /etc/modules-load.d/passlane.conf\nip_vs\nip_vs_mh\n";
+        assert_eq!(modules_file(&modules), expected);
+    }
+
+    #[tokio::test]
+    async fn the_default_schedulers_module_is_needed() {
+        let scheduler = (crate::model::Scheduler::Mh, crate::model::SchedulerFlags(0));
+        let modules = modules(&Settings { scheduler, ..Settings::default() }).await;
+        assert_eq!(modules[0], "ip_vs", "loaded first");
+        assert!(modules.contains(&"ip_vs_mh".to_owned()), "{modules:?}");
+    }
+
+    #[test]
+    fn an_absent_module_is_named_with_the_command() {
+        let check = modules_loaded(&["passlane_none".to_owned()]);
+        assert_eq!(check.grade, Grade::Warn);
+        assert!(check.cure.starts_with("modprobe -a passlane_none;"), "{}", check.cure);
+    }
 }

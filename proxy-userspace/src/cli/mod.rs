@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed or degraded, 2 wrong usage, 3 a precondition is missing.
 
 mod cleanup;
+mod config;
 mod doctor;
 mod flows;
 mod logging;
@@ -38,12 +39,10 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Serve Services until stopped; forwarding goes on afterwards
-    Run {
-        #[command(flatten)]
-        flags: Box<RunFlags>,
-        #[command(flatten)]
-        logging: logging::Flags,
-    },
+    ///
+    /// Flags win over the fields of --config, unlike kube-proxy's; `passlane config show` lists
+    /// both.
+    Run(Box<RunFlags>),
     /// What the agent last did, and what the kernel says now
     Status(ReadFlags),
     /// Virtual servers and their destinations, from IPVS
@@ -51,7 +50,10 @@ enum Verb {
     /// Flows on the fast path, from the pinned maps
     Flows(ReadFlags),
     /// Check every precondition, with the cure for what is missing
-    Doctor(ReadFlags),
+    Doctor(doctor::Flags),
+    /// What a configuration of kube-proxy means here
+    #[command(subcommand)]
+    Config(config::Verb),
     /// Remove everything that passlane made, and nothing else
     Cleanup(cleanup::Flags),
     /// Versions of this build, of the map ABI and of the kernel
@@ -80,6 +82,9 @@ pub enum Failure {
     /// Flags that are each right and together wrong.
     #[error("{0}")]
     Usage(String),
+    /// A configuration that cannot be used.
+    #[error(transparent)]
+    Config(#[from] crate::config::Error),
     /// Something that must be there first is not.
     #[error(transparent)]
     Fatal(#[from] agent::Fatal),
@@ -121,7 +126,7 @@ pub enum Failure {
 impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Usage(_) => ExitCode::from(2),
+            Self::Usage(_) | Self::Config(_) => ExitCode::from(2),
             Self::Fatal(agent::Fatal::Watch(_) | agent::Fatal::Signal(_)) => ExitCode::FAILURE,
             Self::Fatal(_) | Self::Node(_) => ExitCode::from(3),
             _ => ExitCode::FAILURE,
@@ -145,11 +150,12 @@ pub fn main() -> ExitCode {
 
 fn dispatch(verb: Verb) -> Result<(), Failure> {
     match verb {
-        Verb::Run { flags, logging } => run::run(*flags, &logging),
+        Verb::Run(flags) => run::run(*flags),
         Verb::Status(flags) => status::run(&flags.paths, flags.format.output),
         Verb::Services(flags) => services::run(&flags),
         Verb::Flows(flags) => flows::run(&flags.paths, flags.format.output),
-        Verb::Doctor(flags) => doctor::run(&flags.paths, flags.format.output),
+        Verb::Doctor(flags) => doctor::run(&flags),
+        Verb::Config(verb) => config::run(&verb),
         Verb::Cleanup(flags) => cleanup::run(&flags),
         Verb::Version(format) => version::run(format.output),
     }
@@ -162,4 +168,29 @@ fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Fa
         .build()
         .map_err(Failure::Runtime)?
         .block_on(future)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn help_of_run_names_the_flags_of_kube_proxy_and_who_wins() {
+        let mut command = Arguments::command();
+        let run = command.find_subcommand_mut("run").unwrap();
+        let short = run.render_help().to_string();
+        assert!(short.contains("--ipvs-scheduler") && short.contains("--fast-path"), "{short}");
+        assert!(!short.contains("--feature-gates"), "what is ignored stays out:\n{short}");
+        let long = run.render_long_help().to_string();
+        assert!(long.contains("--feature-gates"), "{long}");
+        let words: Vec<&str> = long.split_whitespace().collect();
+        assert!(words.join(" ").contains("Flags win over"), "{long}");
+    }
 }

@@ -1,17 +1,20 @@
 //! The flags of `passlane run`, and the paths that every verb shares.
 
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::{
+    Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueHint, parser::ValueSource,
+};
 
+use super::{
+    FastPathMode, Settings, Source,
+    fields::{self, Field, Role, Shape},
+    tree::Value,
+};
 use crate::{model::Scheduler, plan::interfaces::Selection};
 
-/// IPVS and conntrack may give the ports of a connection to another one 10 s after its end (state
-/// CLOSE): a lease must be over by then.
-const LEASE_LIMIT: Duration = Duration::from_secs(10);
-
 /// Where state and pins are.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Eq, PartialEq)]
 pub struct Paths {
     /// Directory for the ledger, the lock and the status; on a file system that a reboot empties
     #[arg(long, global = true, value_name = "DIR", default_value = "/run/passlane")]
@@ -21,152 +24,221 @@ pub struct Paths {
     pub bpffs: PathBuf,
 }
 
-/// Whether established flows take the fast path.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum FastPathMode {
-    /// Wherever it can run
-    Auto,
-    /// Nowhere
-    Off,
-    /// Learn and count what would have been fast, forward everything the slow way
-    Observe,
+impl Default for Paths {
+    fn default() -> Self {
+        Self { state_dir: "/run/passlane".into(), bpffs: "/sys/fs/bpf/passlane".into() }
+    }
 }
 
-/// Where Services come from.
+/// Where Services come from, for the agent.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum SourceArgument {
     /// A manifest file, or a directory of them.
     File(PathBuf),
 }
 
-impl FromStr for SourceArgument {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.split_once(':') {
-            Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
-            _ => Err("write file:PATH, where PATH is a manifest or a directory of them".into()),
-        }
-    }
-}
-
-/// The flags of `passlane run`.
+/// The flags of `passlane run`. [`Settings`] is what they mean together with the file; the fields
+/// after `settings` are copies from there, see [`RunFlags::adopt`].
 #[derive(Args, Clone, Debug)]
 pub struct RunFlags {
-    /// Where Services and EndpointSlices come from: file:PATH
-    #[arg(long, value_name = "SOURCE")]
-    pub source: SourceArgument,
-    /// Scheduler of Services without the annotation passlane.io/scheduler
-    #[arg(long, value_name = "NAME", default_value = "rr", value_parser = Scheduler::from_str)]
-    pub scheduler: Scheduler,
-    /// Fast path for established flows
-    #[arg(long, value_enum, default_value = "auto")]
-    pub fast_path: FastPathMode,
-    /// Interfaces of the fast path: auto, or names separated by commas, each with at most one *
-    #[arg(long, value_name = "PATTERNS", default_value = "auto", value_parser = selection)]
-    pub interfaces: Selection,
-    /// Device that carries the VIPs as local routes
-    #[arg(long, value_name = "NAME", default_value = "kube-ipvs0", value_parser = device_name)]
-    pub dummy_device: String,
-    /// Entries of the flow map: two a connection, 176 bytes each
-    #[arg(long, value_name = "N", default_value_t = proxy_common::abi::capacity::FLOWS,
-          value_parser = clap::value_parser!(u32).range(1024..=1 << 26))]
-    pub flow_entries: u32,
-    /// After this time one packet of a flow takes the slow path and renews the lease
-    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration)]
-    pub soft_lease: Duration,
-    /// After this time no packet of a flow takes the fast path without renewal; below 10s
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
-    pub hard_lease: Duration,
-    /// Time between full comparisons of what should be and what is
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
-    pub sync_period: Duration,
-    /// Log what the datapath learns; for looking closely, not for production
-    #[arg(long)]
-    pub log_datapath: bool,
+    /// KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1), or a ConfigMap that has one as
+    /// config.conf; may have a section passlane. Flags win over its fields
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc comment here would become help text")]
+    pub given: GivenFlags,
+    /// What file and flags mean together.
+    #[arg(skip)]
+    pub settings: Settings,
+    /// Where Services come from.
+    #[arg(skip = SourceArgument::File(PathBuf::new()))]
+    pub source: SourceArgument,
+    /// The default scheduler.
+    #[arg(skip)]
+    pub scheduler: Scheduler,
+    /// Fast path for established flows.
+    #[arg(skip = FastPathMode::Auto)]
+    pub fast_path: FastPathMode,
+    /// Interfaces of the fast path.
+    #[arg(skip)]
+    pub interfaces: Selection,
+    /// Device that carries the VIPs.
+    #[arg(skip)]
+    pub dummy_device: String,
+    /// Entries of the flow map.
+    #[arg(skip)]
+    pub flow_entries: u32,
+    /// See [`Settings::soft_lease`].
+    #[arg(skip)]
+    pub soft_lease: Duration,
+    /// See [`Settings::hard_lease`].
+    #[arg(skip)]
+    pub hard_lease: Duration,
+    /// See [`Settings::sync_period`].
+    #[arg(skip)]
+    pub sync_period: Duration,
+    /// Log what the datapath learns.
+    #[arg(skip)]
+    pub log_datapath: bool,
+    /// Where state and pins are.
+    #[arg(skip)]
     pub paths: Paths,
 }
 
+/// No flags: what the file says, or the defaults.
+impl Default for RunFlags {
+    fn default() -> Self {
+        let mut flags = Self {
+            config: None,
+            given: GivenFlags::default(),
+            settings: Settings::default(),
+            source: SourceArgument::File(PathBuf::new()),
+            scheduler: Scheduler::default(),
+            fast_path: FastPathMode::Auto,
+            interfaces: Selection::Auto,
+            dummy_device: String::new(),
+            flow_entries: 0,
+            soft_lease: Duration::ZERO,
+            hard_lease: Duration::ZERO,
+            sync_period: Duration::ZERO,
+            log_datapath: false,
+            paths: Paths::default(),
+        };
+        flags.adopt(&Settings::default());
+        flags
+    }
+}
+
 impl RunFlags {
-    /// Checks what one flag alone cannot say.
-    ///
-    /// # Errors
-    ///
-    /// A sentence that names the flags and the cure.
-    pub fn validate(&self) -> Result<(), String> {
-        if self.hard_lease >= LEASE_LIMIT {
-            return Err(format!(
-                "--hard-lease {:?}: must be below {LEASE_LIMIT:?}, after which IPVS may give a \
-                 closed connection's ports to another one",
-                self.hard_lease
-            ));
+    /// Takes the settings over into the fields that the agent reads.
+    pub fn adopt(&mut self, settings: &Settings) {
+        if let Source::File(path) = &settings.source {
+            self.source = SourceArgument::File(path.clone());
         }
-        if self.soft_lease >= self.hard_lease {
-            return Err(format!(
-                "--soft-lease {:?}: must be below --hard-lease {:?}",
-                self.soft_lease, self.hard_lease
-            ));
+        self.settings = settings.clone();
+        self.scheduler = settings.scheduler.0;
+        self.fast_path = settings.fast_path;
+        self.interfaces = settings.interfaces.clone();
+        self.dummy_device.clone_from(&settings.dummy_device);
+        self.flow_entries = settings.flow_entries;
+        self.soft_lease = settings.soft_lease;
+        self.hard_lease = settings.hard_lease;
+        self.sync_period = settings.sync_period;
+        self.log_datapath = settings.log_datapath;
+        self.paths = settings.paths.clone();
+    }
+}
+
+/// The flags that were given, as they were written: those of [`fields`], ours and kube-proxy's.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct GivenFlags {
+    texts: BTreeMap<&'static str, String>,
+}
+
+impl GivenFlags {
+    /// Returns the text of a flag.
+    pub(super) fn get(&self, flag: &str) -> Option<&str> {
+        self.texts.get(flag).map(String::as_str)
+    }
+}
+
+fn with_flags() -> impl Iterator<Item = &'static Field> {
+    fields::all().filter(|field| !field.flag.is_empty())
+}
+
+impl Args for GivenFlags {
+    fn augment_args(command: Command) -> Command {
+        with_flags().fold(command, |command, field| command.arg(argument(field)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for GivenFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut given = Self::default();
+        given.update_from_arg_matches(matches)?;
+        Ok(given)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        for field in with_flags() {
+            if matches.value_source(field.flag) == Some(ValueSource::CommandLine) {
+                let texts = matches.get_many::<String>(field.flag).into_iter().flatten();
+                let texts: Vec<&str> = texts.map(String::as_str).collect();
+                self.texts.insert(field.flag, texts.join(","));
+            }
         }
         Ok(())
     }
 }
 
-/// Parses a time: a whole number with unit `ms`, `s` or `m`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|character: char| !character.is_ascii_digit());
-    let unit = text.get(digits.len()..).unwrap_or_default();
-    let number = digits.parse::<u64>().ok().filter(|number| *number > 0);
-    match (number, unit) {
-        (Some(number), "ms") => Ok(Duration::from_millis(number)),
-        (Some(number), "s") => Ok(Duration::from_secs(number)),
-        (Some(number), "m") => Ok(Duration::from_secs(number.saturating_mul(60))),
-        _ => Err("write a whole number above 0 and a unit: 500ms, 3s, 1m".into()),
+/// The flags of kube-proxy that had another name here first.
+const ALIASES: [(&str, &str); 2] =
+    [("ipvs-scheduler", "scheduler"), ("ipvs-sync-period", "sync-period")];
+
+fn argument(field: &'static Field) -> Arg {
+    let mut argument = Arg::new(field.flag)
+        .long(field.flag)
+        .value_name(field.shape.placeholder())
+        .help(field.help)
+        .allow_hyphen_values(true);
+    if field.flag == "v" {
+        argument = argument.short('v');
+    }
+    if let Some((_, alias)) = ALIASES.iter().find(|(flag, _)| *flag == field.flag) {
+        argument = argument.visible_alias(*alias);
+    }
+    argument = match field.shape {
+        // As Go's flags: the value of a boolean one needs the equals sign.
+        Shape::Flag => argument.num_args(0..=1).require_equals(true).default_missing_value("true"),
+        _ => argument,
+    };
+    argument = match field.shape {
+        // As Go's flags: lists add up, of anything else the last one counts.
+        Shape::List => argument.action(ArgAction::Append),
+        _ => argument.action(ArgAction::Set).overrides_with(field.flag),
+    };
+    match field.role {
+        Role::Used { .. } if field.path.starts_with("passlane.") => argument,
+        Role::Used { .. } => argument.help_heading("Options of kube-proxy"),
+        _ => argument.help_heading("Not used").hide_short_help(true),
     }
 }
 
-fn selection(text: &str) -> Result<Selection, String> {
-    if text == "auto" {
-        return Ok(Selection::Auto);
-    }
-    let patterns: Vec<String> = text.split(',').map(str::to_owned).collect();
-    match patterns.iter().find(|name| name.is_empty() || name.matches('*').count() > 1) {
-        Some(pattern) => Err(format!("{pattern:?}: write names with at most one *")),
-        None => Ok(Selection::Patterns(patterns)),
-    }
-}
-
-fn device_name(text: &str) -> Result<String, String> {
-    let fits = !text.is_empty() && text.len() <= 15 && !text.contains(['/', ' ', ':']);
-    if fits { Ok(text.to_owned()) } else { Err("write an interface name of 1 to 15 bytes".into()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_have_units() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("3s"), Ok(Duration::from_secs(3)));
-        for text in ["3", "0s", "s", "-1s", "3h", "1.5s", ""] {
-            assert!(duration(text).is_err(), "{text:?}");
+impl Shape {
+    fn placeholder(self) -> &'static str {
+        match self {
+            Self::Text => "TEXT",
+            Self::Time => "TIME",
+            Self::Number => "N",
+            Self::Flag => "BOOL",
+            Self::List => "LIST",
+            Self::Map => "KEY=VALUE,...",
         }
     }
 
-    #[test]
-    fn interface_patterns_have_at_most_one_star() {
-        assert_eq!(selection("auto"), Ok(Selection::Auto));
-        assert!(selection("eth0,veth*").is_ok());
-        assert!(selection("a*b*").is_err());
-        assert!(selection("eth0,,eth1").is_err());
-    }
-
-    #[test]
-    fn a_source_names_its_kind() {
-        assert!("file:/etc/passlane".parse::<SourceArgument>().is_ok());
-        assert!("/etc/passlane".parse::<SourceArgument>().is_err());
-        assert!("file:".parse::<SourceArgument>().is_err());
+    /// Turns the text of a flag into a value as a file would have it. What does not fit stays
+    /// text, and the field says what belongs there.
+    pub(super) fn value(self, text: &str) -> Value {
+        let as_text = || Value::Text(text.to_owned());
+        match self {
+            Self::Text | Self::Time | Self::Map => as_text(),
+            Self::Flag => match text {
+                "1" | "t" | "T" | "true" | "TRUE" | "True" => Value::Flag(true),
+                "0" | "f" | "F" | "false" | "FALSE" | "False" => Value::Flag(false),
+                _ => as_text(),
+            },
+            Self::Number => match (text.parse(), text.parse()) {
+                (Ok(number), _) => Value::Whole(number),
+                (_, Ok(number)) => Value::Fraction(number),
+                _ => as_text(),
+            },
+            Self::List if text.is_empty() => Value::List(Vec::new()),
+            Self::List => Value::texts(text.split(',').map(str::trim)),
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! All I/O on the node: IPVS, nft, links, routes, sysctls, modules, BPF. Nothing here decides.
+//! All I/O on the node: IPVS, nft, links, routes, conntrack, sysctls, modules, BPF. Nothing here decides.
 //!
 //! | module | owns |
 //! |---|---|
@@ -9,18 +9,26 @@
 //! | [`route`] | VIPs as local routes |
 //! | [`tc`] | filters on interfaces, read only |
 //! | [`sysctl`] | settings under `/proc/sys` |
+//! | [`conntrack`] | stale conntrack entries, by netlink |
+//! | [`listen`] | sockets of the agent's own servers |
 //! | [`module`] | kernel modules |
+//! | [`oom`] | what is ended first when memory runs out |
+//! | [`cpu`] | how many CPUs the node has |
 //!
 //! Everything may import `model`; nothing here imports `plan`, `apply`, `source` or the command
 //! line. Writes are idempotent: putting what exists edits it, removing the absent succeeds.
 
 pub mod bpf;
+pub mod conntrack;
+pub mod cpu;
 pub mod ipvs;
 pub mod link;
+pub mod listen;
 pub mod module;
 mod netlink;
 pub mod nft;
 pub mod node;
+pub mod oom;
 pub mod route;
 pub mod sysctl;
 pub mod tc;

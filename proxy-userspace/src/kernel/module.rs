@@ -1,6 +1,6 @@
 //! Kernel modules.
 
-use std::{io, path::Path, process::Command};
+use std::{fs, io, path::Path, process::Command};
 
 /// A module is not there and cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +54,26 @@ pub fn is_loaded(name: &str) -> bool {
     Path::new("/sys/module").join(name.replace('-', "_")).is_dir()
 }
 
+/// Returns whether the module is loaded or built in, as far as this can be told: a built-in one
+/// without parameters is known from the list beside the modules only.
+pub fn is_present(name: &str) -> bool {
+    is_loaded(name) || built_in().is_some_and(|list| lists(&list, name))
+}
+
+fn built_in() -> Option<String> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+    fs::read_to_string(format!("/lib/modules/{}/modules.builtin", release.trim())).ok()
+}
+
+/// Says whether a list of paths such as `kernel/net/ipv4/tcp_cubic.ko` has the module.
+fn lists(list: &str, name: &str) -> bool {
+    let name = name.replace('-', "_");
+    list.lines().any(|line| {
+        let file = line.rsplit('/').next().unwrap_or_default();
+        file.strip_suffix(".ko").is_some_and(|file| file.replace('-', "_") == name)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +82,13 @@ mod tests {
     fn a_built_in_module_counts_as_loaded() {
         // Every kernel has this directory: it holds the parameters of no module in particular.
         assert!(load("kernel").is_ok());
+    }
+
+    #[test]
+    fn a_list_of_built_in_modules_is_read() {
+        let list = "kernel/net/netfilter/nf_conntrack.ko\nkernel/drivers/net/dummy.ko\n";
+        assert!(lists(list, "nf_conntrack") && lists(list, "nf-conntrack"));
+        assert!(!lists(list, "conntrack") && !lists(list, "nf_conntrack_ftp"));
     }
 
     #[test]

@@ -133,6 +133,32 @@ pub(super) async fn ask<T: Debug>(
     Ok(answers.into_iter().collect::<Result<(), Errno>>().map(|()| messages))
 }
 
+/// Sends one request and hands the messages of its answer over as they come: a large dump is never
+/// in memory as a whole.
+pub(super) async fn scan<T: Debug>(
+    handle: &ConnectionHandle<T>,
+    request: NetlinkMessage<T>,
+    mut visit: impl FnMut(T),
+) -> Result<Result<(), Errno>, Failure> {
+    let mut replies =
+        handle.request(request, SocketAddr::new(0, 0)).map_err(|_| Failure::ConnectionLost)?;
+    loop {
+        let reply = tokio::time::timeout(REPLY_TIMEOUT, replies.next())
+            .await
+            .map_err(|_| Failure::NoReply)?
+            .ok_or(Failure::ConnectionLost)?;
+        match reply.payload {
+            NetlinkPayload::InnerMessage(message) => visit(message),
+            NetlinkPayload::Error(error) if error.raw_code() != 0 => {
+                return Ok(Err(errno(error.raw_code())));
+            }
+            NetlinkPayload::Done(done) if done.code < 0 => return Ok(Err(errno(done.code))),
+            NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(Ok(())),
+            _ => {}
+        }
+    }
+}
+
 /// Turns a netlink error code, which is a negative error number, into the error number.
 fn errno(code: i32) -> Errno {
     Errno::from_raw_os_error(code.wrapping_neg())

@@ -1,11 +1,13 @@
 //! The handles of one node: everything the agent reads and writes it by.
 
-use super::{bpf::Datapath, ipvs, link::Links, nft, route::Routes, tc::TrafficControl};
+use super::{bpf::Datapath, conntrack, ipvs, link::Links, nft, route::Routes, tc::TrafficControl};
 
 /// One node, which is one network namespace: that of the thread that opened it.
 pub struct Node {
     /// IPVS.
     pub ipvs: ipvs::Client,
+    /// Conntrack.
+    pub conntrack: conntrack::Client,
     /// Our nft table.
     pub nat: nft::Table,
     /// Links.
@@ -26,6 +28,9 @@ pub enum Error {
     /// IPVS.
     #[error(transparent)]
     Ipvs(#[from] ipvs::Error),
+    /// Conntrack.
+    #[error(transparent)]
+    Conntrack(#[from] conntrack::Error),
     /// nft.
     #[error(transparent)]
     Nat(#[from] nft::Error),
@@ -50,6 +55,7 @@ impl Node {
         Ok(Self {
             nat: nft::Table::open().await?,
             ipvs: ipvs::Client::open().await?,
+            conntrack: conntrack::Client::open()?,
             links: Links::open()?,
             routes: Routes::open()?,
             traffic: TrafficControl::open()?,

@@ -1,6 +1,6 @@
 //! The node's network interfaces, reduced to what decides where the fast path runs.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// What an interface is.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -40,6 +40,6 @@ pub struct Interface {
     pub qdisc: String,
     /// Native or generic XDP program attached, by id.
     pub xdp_program: Option<u32>,
-    /// IPv4 addresses.
-    pub addrs: Vec<Ipv4Addr>,
+    /// Addresses of both families.
+    pub addrs: Vec<IpAddr>,
 }

@@ -1,9 +1,9 @@
 //! Plain values: what Services want, and what the kernel holds. No I/O, no clock, no async.
 
 pub mod backend;
+pub mod element;
 pub mod endpoint;
 pub mod interface;
-pub mod nat;
 pub mod node;
 pub mod notice;
 pub mod protocol;
@@ -13,8 +13,8 @@ pub mod snapshot;
 pub mod virtual_server;
 
 pub use backend::Backend;
+pub use element::{Element, Inside, Masquerade, RuleOptions};
 pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, SliceName};
-pub use nat::NatElements;
 pub use node::Node;
 pub use notice::Notice;
 pub use protocol::{ParseProtocolError, Protocol};

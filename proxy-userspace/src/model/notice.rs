@@ -75,11 +75,25 @@ pub enum Notice {
         /// The address.
         addr: IpAddr,
     },
-    /// An IPv6 address of a Service gets no virtual server in this release.
+    /// An IPv6 address of a Service, on a node without IPv6.
     Ipv6NotServed {
         /// The Service.
         service: ServiceName,
         /// Its IPv6 address.
+        addr: IpAddr,
+    },
+    /// An external IP or load-balancer IP is of a family in which the Service has no cluster IP.
+    FamilyWithoutClusterIp {
+        /// The Service.
+        service: ServiceName,
+        /// The address that is not served.
+        addr: IpAddr,
+    },
+    /// An external IP that the operator does not allow.
+    ExternalIpRefused {
+        /// The Service.
+        service: ServiceName,
+        /// The address that is not served.
         addr: IpAddr,
     },
     /// Two Services claim one address, port and protocol; the older one has it, and of two of
@@ -140,6 +154,8 @@ impl Notice {
             | Self::UnknownForwarding { service, .. }
             | Self::UnknownFastPath { service, .. }
             | Self::ApiServerIsVip { service, .. }
+            | Self::FamilyWithoutClusterIp { service, .. }
+            | Self::ExternalIpRefused { service, .. }
             | Self::Ipv6NotServed { service, .. } => Some(service),
             Self::Unreadable { service, .. } => service.as_ref(),
             Self::FrontendTaken { loser, .. } | Self::NodePortTaken { loser, .. } => {
@@ -166,6 +182,8 @@ impl Notice {
             Self::Unreadable { .. } => "Unreadable",
             Self::ApiServerIsVip { .. } => "ApiServerIsVip",
             Self::Ipv6NotServed { .. } => "Ipv6NotServed",
+            Self::FamilyWithoutClusterIp { .. } => "FamilyWithoutClusterIp",
+            Self::ExternalIpRefused { .. } => "ExternalIpRefused",
             Self::FrontendTaken { .. } => "FrontendTaken",
             Self::NodePortTaken { .. } => "NodePortTaken",
             Self::ForeignVirtualServer { .. } => "ForeignVirtualServer",
@@ -223,8 +241,18 @@ impl fmt::Display for Notice {
                  API servers, by --kubeconfig or --master"
             ),
             Self::Ipv6NotServed { service, addr } => {
-                write!(f, "service {service}: {addr}: IPv6 is not served yet; add an IPv4 address")
+                write!(f, "service {service}: {addr}: this node has no IPv6: it is not served here")
             }
+            Self::FamilyWithoutClusterIp { service, addr } => write!(
+                f,
+                "service {service}: {addr}: the service has no cluster IP of this family: it is not \
+                 served; add the family to spec.ipFamilies"
+            ),
+            Self::ExternalIpRefused { service, addr } => write!(
+                f,
+                "service {service}: spec.externalIPs: {addr} is not allowed on this node: it is not \
+                 served; allow it in the configuration of passlane"
+            ),
             Self::FrontendTaken { frontend, winner, loser } => write!(
                 f,
                 "service {loser}: {frontend} is taken by service {winner}: it gets no traffic there; \

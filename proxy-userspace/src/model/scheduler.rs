@@ -71,6 +71,12 @@ impl Scheduler {
         "twos",
     ];
 
+    /// Returns whether the choice of a destination depends on the order in which the kernel lists
+    /// them: nodes agree only if that is the same on all of them.
+    pub fn depends_on_order(self) -> bool {
+        matches!(self, Self::Mh | Self::Sh | Self::Dh)
+    }
+
     /// Returns the kernel's name.
     pub fn name(self) -> &'static str {
         Self::ALL

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::FrontendEntry;
 use crate::model::{
-    Backend, Destination, DestinationKey, Frontend, NatElements, Notice, VirtualServer,
+    Backend, Destination, DestinationKey, Element, Frontend, Notice, RuleOptions, VirtualServer,
 };
 
 /// One object, one verb, idempotent: putting what is there changes nothing, removing what is not
@@ -19,14 +19,19 @@ pub enum Action {
     PutVip(IpAddr),
     /// Stop routing an address to this node.
     RemoveVip(IpAddr),
-    /// Replace our nft table as a whole, with these elements.
-    InstallNat(NatElements),
-    /// Change elements of our nft table.
-    ChangeNat {
+    /// Replace our nft table as a whole, with these rules and elements.
+    InstallTable {
+        /// The fixed rules.
+        rules: RuleOptions,
+        /// The elements.
+        elements: BTreeSet<Element>,
+    },
+    /// Change elements of our nft table, all at one moment.
+    ChangeElements {
         /// Elements that come.
-        added: NatElements,
+        added: BTreeSet<Element>,
         /// Elements that go.
-        removed: NatElements,
+        removed: BTreeSet<Element>,
     },
     /// Write an entry of the backend map. The generation at `id` keeps counting, so that what an
     /// earlier owner of the id left in the flow maps stays dead.
@@ -76,6 +81,22 @@ pub enum Action {
         /// Its key.
         key: DestinationKey,
     },
+    /// Delete these destinations and make them again, in this order, without a loss to their
+    /// connections: schedulers that hash depend on the order, and nodes have to agree.
+    OrderDestinations {
+        /// Their virtual server.
+        frontend: Frontend,
+        /// The destinations.
+        destinations: Vec<Destination>,
+    },
+    /// Forget what conntrack knows of the UDP connections to a frontend: they were made when
+    /// something else, or nothing, was behind it (k8s#98305).
+    Flush {
+        /// What clients dial.
+        frontend: Frontend,
+        /// Only the connections to this destination.
+        to: Option<DestinationKey>,
+    },
 }
 
 /// What to do, in the order to do it.
@@ -85,4 +106,7 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// What stays undone because of what was observed: foreign virtual servers, full maps.
     pub conflicts: Vec<Notice>,
+    /// Destinations that are kept at weight 0 until their connections have ended or their time is
+    /// over.
+    pub draining: BTreeSet<(Frontend, DestinationKey)>,
 }

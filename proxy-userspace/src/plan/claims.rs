@@ -1,48 +1,124 @@
-//! Who has which frontend: first come, first served, in order of seniority.
+//! Who has which frontend: of those who claim it the first by seniority.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
-use super::DesiredServer;
-use crate::model::{Frontend, Notice, Protocol, ServicePortName};
+use super::{DesiredServer, Origin};
+use crate::model::{Frontend, Notice, ServiceName, ServicePortName};
 
-/// The frontends and node ports that are taken so far.
-#[derive(Default)]
+/// Who comes first: the older Service (one without an age is the youngest), then the first by
+/// namespace, name and port, then the cluster IP before the other addresses of the Service.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Seniority {
+    created_at: i64,
+    service: ServicePortName,
+    origin: Origin,
+}
+
+impl Seniority {
+    fn of(server: &DesiredServer) -> Self {
+        Self {
+            created_at: server.created_at.unwrap_or(i64::MAX),
+            service: server.service.clone(),
+            origin: server.origin,
+        }
+    }
+}
+
+/// All claims: of each frontend those who do not have it, and of each Service what it claims.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Claims {
-    pub(super) servers: BTreeMap<Frontend, DesiredServer>,
-    pub(super) node_ports: BTreeMap<(Protocol, u16), ServicePortName>,
-    pub(super) notices: BTreeSet<Notice>,
+    waiting: BTreeMap<Frontend, BTreeMap<Seniority, DesiredServer>>,
+    of_service: BTreeMap<ServiceName, BTreeSet<Frontend>>,
 }
 
 impl Claims {
-    /// Takes the frontend of the server, or notes who has it.
-    pub(super) fn claim(&mut self, server: DesiredServer) {
-        let frontend = server.virtual_server.frontend;
-        match self.servers.entry(frontend) {
-            Entry::Vacant(entry) => {
-                entry.insert(server);
+    /// Withdraws every claim of a Service. Returns the frontends.
+    pub(super) fn withdraw(
+        &mut self,
+        service: &ServiceName,
+        servers: &mut BTreeMap<Frontend, DesiredServer>,
+    ) -> Vec<(Frontend, Option<DesiredServer>)> {
+        let frontends = self.of_service.remove(service).unwrap_or_default();
+        let mut withdrawn = Vec::new();
+        for frontend in frontends {
+            if let Entry::Occupied(mut entry) = self.waiting.entry(frontend) {
+                entry.get_mut().retain(|seniority, _| seniority.service.service != *service);
+                if entry.get().is_empty() {
+                    entry.remove();
+                }
             }
-            Entry::Occupied(entry) if entry.get().service == server.service => {}
-            Entry::Occupied(entry) => {
-                let winner = entry.get().service.clone();
-                let loser = server.service;
-                self.notices.insert(Notice::FrontendTaken { frontend, winner, loser });
-            }
+            let held = match servers.entry(frontend) {
+                Entry::Occupied(entry) if entry.get().service.service == *service => {
+                    Some(entry.remove())
+                }
+                _ => None,
+            };
+            withdrawn.push((frontend, held));
         }
+        withdrawn
     }
 
-    /// Takes a node port on all addresses of the node; returns whether the Service port has it.
-    pub(super) fn claim_node_port(
-        &mut self,
-        protocol: Protocol,
-        port: u16,
-        service: &ServicePortName,
-    ) -> bool {
-        let winner = self.node_ports.entry((protocol, port)).or_insert_with(|| service.clone());
-        if winner == service {
-            return true;
-        }
-        let (winner, loser) = (winner.clone(), service.clone());
-        self.notices.insert(Notice::NodePortTaken { protocol, port, winner, loser });
-        false
+    /// Lets a server wait for its frontend.
+    pub(super) fn claim(&mut self, server: DesiredServer) {
+        let frontend = server.virtual_server.frontend;
+        let service = server.service.service.clone();
+        self.of_service.entry(service).or_default().insert(frontend);
+        let waiting = self.waiting.entry(frontend).or_default();
+        waiting.entry(Seniority::of(&server)).or_insert(server);
     }
+
+    /// Gives the frontend to the first by seniority. Returns who lost it and who got it.
+    pub(super) fn settle(
+        &mut self,
+        frontend: Frontend,
+        servers: &mut BTreeMap<Frontend, DesiredServer>,
+    ) -> Settled {
+        let Entry::Occupied(mut waiting) = self.waiting.entry(frontend) else {
+            return Settled::default();
+        };
+        let Some(first) = waiting.get().keys().next().cloned() else { return Settled::default() };
+        if servers.get(&frontend).is_some_and(|held| Seniority::of(held) <= first) {
+            return Settled::default();
+        }
+        let gained = waiting.get_mut().remove(&first);
+        let lost = servers.remove(&frontend);
+        if let Some(lost) = &lost {
+            waiting.get_mut().insert(Seniority::of(lost), lost.clone());
+        }
+        if waiting.get().is_empty() {
+            waiting.remove();
+        }
+        if let Some(server) = &gained {
+            servers.insert(frontend, server.clone());
+        }
+        Settled { lost, gained }
+    }
+
+    /// Returns who claims what another one has.
+    pub(super) fn notices(&self, servers: &BTreeMap<Frontend, DesiredServer>) -> BTreeSet<Notice> {
+        let mut notices = BTreeSet::new();
+        for (frontend, waiting) in &self.waiting {
+            let Some(holder) = servers.get(frontend) else { continue };
+            // A Service that has one address in two ways has it.
+            let losers = waiting.values().filter(|loser| loser.service != holder.service);
+            notices.extend(losers.map(|loser| taken(*frontend, holder, loser)));
+        }
+        notices
+    }
+}
+
+/// What [`Claims::settle`] changed.
+#[derive(Default)]
+pub(super) struct Settled {
+    pub(super) lost: Option<DesiredServer>,
+    pub(super) gained: Option<DesiredServer>,
+}
+
+fn taken(frontend: Frontend, holder: &DesiredServer, loser: &DesiredServer) -> Notice {
+    let (winner, loser_name) = (holder.service.clone(), loser.service.clone());
+    if (holder.origin, loser.origin) == (Origin::NodePort, Origin::NodePort) {
+        let Frontend { protocol, port, .. } = frontend;
+        return Notice::NodePortTaken { protocol, port, winner, loser: loser_name };
+    }
+    Notice::FrontendTaken { frontend, winner, loser: loser_name }
 }

@@ -2,37 +2,55 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
+    sync::Arc,
 };
 
-use super::{claims::Claims, endpoints};
+use super::{
+    Counted, NodeFacts, Settings,
+    claims::Claims,
+    servers::{Context, wanted},
+    settings::DetectLocal,
+};
 use crate::model::{
-    Destination, DestinationKey, EndpointSlice, FastPath, Frontend, NatElements, Notice, Protocol,
-    Scheduler, SchedulerFlags, Service, ServiceKind, ServiceName, ServicePort, ServicePortName,
-    Snapshot, VirtualServer,
+    Backend, Destination, DestinationKey, Element, EndpointSlice, Frontend, Notice, Protocol,
+    RuleOptions, Service, ServiceName, ServicePortName, Snapshot, VirtualServer,
 };
-
-/// What the decision needs to know about the node.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct NodeFacts {
-    /// Addresses of the node that answer NodePorts.
-    pub node_port_addrs: BTreeSet<Ipv4Addr>,
-}
-
-/// Settings for Services that do not say otherwise.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Defaults {
-    /// Scheduler of a virtual server.
-    pub scheduler: Scheduler,
-}
 
 /// Why a frontend exists.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Origin {
     /// A cluster IP and port of the Service.
     ClusterIp,
+    /// A load-balancer IP and port of the Service.
+    LoadBalancerIp,
+    /// An external IP and port of the Service.
+    ExternalIp,
     /// An address of the node and a node port of the Service.
     NodePort,
+    /// Where inside sources are sent that dial a frontend of `externalTrafficPolicy: Local`, if the
+    /// cluster IP is of `internalTrafficPolicy: Local` too.
+    Inside,
+}
+
+/// What becomes of new connections.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Admission {
+    /// A destination gets them.
+    Serve,
+    /// They are dropped: traffic policy Local, and endpoints on other nodes only.
+    Drop,
+    /// They are refused: no endpoint could serve them anywhere.
+    Reject,
+}
+
+/// What `healthCheckNodePort` says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct HealthCheck {
+    /// The port, host order.
+    pub port: u16,
+    /// Endpoints of this node that are ready.
+    pub local_endpoints: usize,
 }
 
 /// A virtual server that should be, and everything that hangs on it.
@@ -41,137 +59,210 @@ pub struct DesiredServer {
     /// Its settings in IPVS.
     pub virtual_server: VirtualServer,
     /// Its destinations; none at all when the Service has no endpoint that could serve.
-    pub destinations: BTreeMap<DestinationKey, Destination>,
+    pub destinations: Arc<BTreeMap<DestinationKey, Destination>>,
+    /// Endpoints that are listed and get nothing: if IPVS has them, their connections go on.
+    pub lingering: Arc<BTreeSet<DestinationKey>>,
     /// The Service port it serves.
     pub service: ServicePortName,
+    /// Age of the Service.
+    pub created_at: Option<i64>,
     /// Why it exists.
     pub origin: Origin,
-    /// Its flows may be learned: the Service allows it and the protocol is TCP or UDP.
+    /// What becomes of new connections.
+    pub admission: Admission,
+    /// Its address belongs to no interface of the node, and has to be routed here.
+    pub vip: bool,
+    /// Its flows may be learned: the Service allows it, and the datapath can.
     pub fast_path: bool,
+    /// What it needs in the nft table; one thing may be there twice.
+    pub elements: Vec<Element>,
 }
 
 /// Everything that should be on the node.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Desired {
     /// Virtual servers by frontend.
     pub servers: BTreeMap<Frontend, DesiredServer>,
     /// Addresses to route to this node: those of frontends that no interface has.
-    pub vips: BTreeSet<IpAddr>,
+    pub vips: Counted<IpAddr>,
     /// Elements of the nft table.
-    pub nat: NatElements,
-    /// What was asked for and cannot be, sorted.
-    pub notices: Vec<Notice>,
+    pub elements: Counted<Element>,
+    /// Where frontends that learn lead to: entries of the backend map.
+    pub backends: Counted<Backend>,
+    /// Fixed rules of the nft table.
+    pub rules: RuleOptions,
+    /// What load balancers are told.
+    pub health: BTreeMap<ServiceName, HealthCheck>,
+    claims: Claims,
+    notices: BTreeMap<ServiceName, Vec<Notice>>,
+    /// Frontends whose server may have changed since the last plan.
+    touched: BTreeSet<Frontend>,
 }
+
+/// Keys whose desired state may have changed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Touched {
+    pub(super) frontends: BTreeSet<Frontend>,
+    pub(super) vips: BTreeSet<IpAddr>,
+    pub(super) elements: BTreeSet<Element>,
+    pub(super) backends: BTreeSet<Backend>,
+}
+
+impl PartialEq for Desired {
+    fn eq(&self, other: &Self) -> bool {
+        self.servers == other.servers
+            && self.vips == other.vips
+            && self.elements == other.elements
+            && self.backends == other.backends
+            && self.rules == other.rules
+            && self.health == other.health
+            && self.notices() == other.notices()
+    }
+}
+
+impl Eq for Desired {}
 
 /// Returns what the node should hold for these Services and endpoints.
 ///
-/// IPv4 only: an IPv6 cluster IP gives a notice. Of two Services that claim one frontend or one
-/// node port the older one has it (`created_at`; a Service without one is the youngest), and of
-/// two of the same age the first by namespace and name; the other keeps its remaining frontends.
-pub fn desired(snapshot: &Snapshot, node: &NodeFacts, defaults: &Defaults) -> Desired {
-    let slices = slices_by_service(snapshot);
-    let mut claims = Claims::default();
-    for service in by_seniority(snapshot) {
-        let slices = slices.get(&service.name).map_or(&[][..], Vec::as_slice);
-        // Sorted, so that the order in which a source lists the ports decides nothing.
-        let mut ports: Vec<_> = service.ports.iter().collect();
-        ports.sort_by_key(|port| (port.port, port.protocol, &port.name));
-        for port in ports {
-            claim_port(&mut claims, service, port, slices, node, defaults);
-        }
-        for addr in service.cluster_ips.iter().filter(|addr| addr.is_ipv6()) {
-            let service = service.name.clone();
-            claims.notices.insert(Notice::Ipv6NotServed { service, addr: *addr });
-        }
-    }
-    assemble(claims, node)
-}
-
-fn slices_by_service(snapshot: &Snapshot) -> BTreeMap<&ServiceName, Vec<&EndpointSlice>> {
-    let mut by_service = BTreeMap::<_, Vec<_>>::new();
+/// Of two Services that claim one frontend or one node port the older one has it (`created_at`; a
+/// Service without one is the youngest), and of two of the same age the first by namespace and
+/// name; the other keeps its remaining frontends.
+pub fn desired(snapshot: &Snapshot, facts: &NodeFacts, settings: &Settings) -> Desired {
+    let mut slices = BTreeMap::<_, Vec<_>>::new();
     for slice in snapshot.slices.values() {
-        by_service.entry(&slice.service).or_default().push(slice);
+        slices.entry(&slice.service).or_default().push(slice);
     }
-    by_service
+    let mut desired = Desired { rules: settings.rules(), ..Desired::default() };
+    for element in fixed(snapshot, facts, settings) {
+        desired.elements.add(&element);
+    }
+    let context = context(snapshot, facts, settings);
+    for service in snapshot.services.values() {
+        let slices = slices.get(&service.name).map_or(&[][..], Vec::as_slice);
+        desired.put(&service.name, Some(service), slices, context);
+    }
+    desired
 }
 
-fn by_seniority(snapshot: &Snapshot) -> Vec<&Service> {
-    let mut services: Vec<_> = snapshot.services.values().collect();
-    // The sort is stable, and the map's order is namespace and name.
-    services.sort_by_key(|service| service.created_at.unwrap_or(i64::MAX));
-    services
+/// Returns what Services are decided with.
+pub(super) fn context<'a>(
+    snapshot: &'a Snapshot,
+    facts: &'a NodeFacts,
+    settings: &'a Settings,
+) -> Context<'a> {
+    let here = super::endpoints::Here::new(&facts.name, snapshot.nodes.get(&facts.name));
+    Context { settings, facts, here }
 }
 
-fn claim_port(
-    claims: &mut Claims,
-    service: &Service,
-    port: &ServicePort,
-    slices: &[&EndpointSlice],
-    node: &NodeFacts,
-    defaults: &Defaults,
-) {
-    let name = ServicePortName { service: service.name.clone(), port: port.name.clone() };
-    let destinations = endpoints::destinations(port, slices);
-    let server = |frontend: Frontend, origin: Origin| DesiredServer {
-        virtual_server: VirtualServer {
-            frontend,
-            scheduler: service.scheduler.map_or(defaults.scheduler, |(scheduler, _)| scheduler),
-            flags: SchedulerFlags::default(),
-            persistent_secs: 0,
-        },
-        destinations: destinations.clone(),
-        service: name.clone(),
-        origin,
-        fast_path: service.fast_path == FastPath::On && port.protocol != Protocol::Sctp,
+/// Returns the elements that hang on no Service.
+fn fixed(snapshot: &Snapshot, facts: &NodeFacts, settings: &Settings) -> Vec<Element> {
+    let pods = match &settings.detect_local {
+        DetectLocal::ClusterCidr(cidrs) => cidrs.clone(),
+        DetectLocal::NodeCidr => {
+            let node = snapshot.nodes.get(&facts.name);
+            node.map(|node| node.pod_cidrs.clone()).unwrap_or_default()
+        }
+        _ => Vec::new(),
     };
-    for &addr in service.cluster_ips.iter().filter(|addr| addr.is_ipv4()) {
-        let frontend = Frontend { addr, port: port.port, protocol: port.protocol };
-        claims.claim(server(frontend, Origin::ClusterIp));
+    let service_cidrs: Vec<_> = match settings.reject_unassigned {
+        true => snapshot.service_cidrs.iter().copied().collect(),
+        false => Vec::new(),
+    };
+    // nft refuses ranges that overlap.
+    let pods = ipnet::IpNet::aggregate(&pods).into_iter().map(Element::PodCidr);
+    let service_cidrs =
+        ipnet::IpNet::aggregate(&service_cidrs).into_iter().map(Element::ServiceCidr);
+    pods.chain(service_cidrs).collect()
+}
+
+impl Desired {
+    /// Returns what was asked for and cannot be, sorted.
+    pub fn notices(&self) -> BTreeSet<Notice> {
+        let mut notices = self.claims.notices(&self.servers);
+        notices.extend(self.notices.values().flatten().cloned());
+        notices
     }
-    if service.kind == ServiceKind::ClusterIP {
-        return;
+
+    /// Takes up a Service as it is now; `None` when it is gone.
+    pub(super) fn put(
+        &mut self,
+        name: &ServiceName,
+        service: Option<&Service>,
+        slices: &[&EndpointSlice],
+        context: Context<'_>,
+    ) {
+        let mut touched = BTreeSet::new();
+        for (frontend, held) in self.claims.withdraw(name, &mut self.servers) {
+            held.iter().for_each(|server| self.release(server));
+            touched.insert(frontend);
+        }
+        let wanted = service.map(|service| wanted(service, slices, context)).unwrap_or_default();
+        for server in wanted.servers {
+            touched.insert(server.virtual_server.frontend);
+            self.claims.claim(server);
+        }
+        set(&mut self.notices, name, Some(wanted.notices).filter(|notices| !notices.is_empty()));
+        set(&mut self.health, name, wanted.health);
+        for &frontend in &touched {
+            let settled = self.claims.settle(frontend, &mut self.servers);
+            settled.gained.iter().for_each(|server| self.acquire(server));
+            settled.lost.iter().for_each(|server| self.release(server));
+        }
+        self.touched.append(&mut touched);
     }
-    let Some(node_port) = port.node_port else { return };
-    if claims.claim_node_port(port.protocol, node_port, &name) {
-        for &addr in &node.node_port_addrs {
-            let frontend = Frontend { addr: addr.into(), port: node_port, protocol: port.protocol };
-            claims.claim(server(frontend, Origin::NodePort));
+
+    /// Returns what may have changed since the last call.
+    pub(super) fn touched(&mut self) -> Touched {
+        Touched {
+            frontends: std::mem::take(&mut self.touched),
+            vips: self.vips.touched(),
+            elements: self.elements.touched(),
+            backends: self.backends.touched(),
+        }
+    }
+
+    /// Returns the servers at an address.
+    pub(super) fn servers_at(
+        &self,
+        addr: IpAddr,
+    ) -> impl Iterator<Item = (&Frontend, &DesiredServer)> {
+        let edge = |port, protocol| Frontend { addr, port, protocol };
+        self.servers.range(edge(0, Protocol::Tcp)..=edge(u16::MAX, Protocol::Sctp))
+    }
+
+    fn acquire(&mut self, server: &DesiredServer) {
+        server.elements.iter().for_each(|element| self.elements.add(element));
+        server.backends().for_each(|backend| self.backends.add(&backend));
+        if server.vip {
+            self.vips.add(&server.virtual_server.frontend.addr);
+        }
+    }
+
+    fn release(&mut self, server: &DesiredServer) {
+        server.elements.iter().for_each(|element| self.elements.take(element));
+        server.backends().for_each(|backend| self.backends.take(&backend));
+        if server.vip {
+            self.vips.take(&server.virtual_server.frontend.addr);
         }
     }
 }
 
-fn assemble(claims: Claims, node: &NodeFacts) -> Desired {
-    let vips4: BTreeSet<Ipv4Addr> = claims
-        .servers
-        .values()
-        .filter(|server| server.origin == Origin::ClusterIp)
-        .filter_map(|server| ipv4(server.virtual_server.frontend.addr))
-        // An address of the node is local already, and guarding it as a VIP would refuse
-        // everything else the node listens on.
-        .filter(|addr| !node.node_port_addrs.contains(addr))
-        .collect();
-    let backends = claims
-        .servers
-        .values()
-        .flat_map(|server| server.destinations.keys())
-        .filter_map(|key| ipv4(key.addr))
-        .collect();
-    Desired {
-        vips: vips4.iter().copied().map(IpAddr::V4).collect(),
-        nat: NatElements {
-            vips: vips4,
-            node_addrs: node.node_port_addrs.clone(),
-            node_ports: claims.node_ports.into_keys().collect(),
-            backends,
-        },
-        servers: claims.servers,
-        notices: claims.notices.into_iter().collect(),
+impl DesiredServer {
+    /// Returns the backends that its flows may be learned to; nothing else is ever looked up.
+    pub(super) fn backends(&self) -> impl Iterator<Item = Backend> {
+        let protocol = self.virtual_server.frontend.protocol;
+        let keys = self.fast_path.then(|| self.destinations.keys());
+        keys.into_iter().flatten().map(move |key| Backend::new(*key, protocol))
     }
 }
 
-fn ipv4(addr: IpAddr) -> Option<Ipv4Addr> {
-    match addr {
-        IpAddr::V4(addr) => Some(addr),
-        IpAddr::V6(_) => None,
+fn set<V>(map: &mut BTreeMap<ServiceName, V>, key: &ServiceName, value: Option<V>) {
+    match value {
+        Some(value) => {
+            map.insert(key.clone(), value);
+        }
+        None => {
+            map.remove(key);
+        }
     }
 }

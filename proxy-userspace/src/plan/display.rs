@@ -1,9 +1,12 @@
 //! One stable line a value: what `passlane plan` prints and the script tests compare.
 
-use std::fmt::{self, Display, Formatter};
+use std::{
+    collections::BTreeSet,
+    fmt::{self, Display, Formatter},
+};
 
-use super::{Action, Desired, DesiredServer, Origin, Plan};
-use crate::model::{Destination, Forwarding, NatElements};
+use super::{Action, Admission, Desired, DesiredServer, HealthCheck, Origin, Plan};
+use crate::model::{Destination, Element, Forwarding, SchedulerFlags, VirtualServer};
 
 impl Display for Plan {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -17,14 +20,14 @@ impl Display for Action {
             Self::PutDevice => f.write_str("put-device"),
             Self::PutVip(addr) => write!(f, "put-vip {addr}"),
             Self::RemoveVip(addr) => write!(f, "remove-vip {addr}"),
-            Self::InstallNat(elements) => {
-                f.write_str("install-nat")?;
+            Self::InstallTable { elements, .. } => {
+                f.write_str("install-table")?;
                 write_elements(f, "", elements)
             }
-            Self::ChangeNat { added, removed } => {
-                f.write_str("change-nat")?;
-                write_elements(f, "+", added)?;
-                write_elements(f, "-", removed)
+            Self::ChangeElements { added, removed } => {
+                f.write_str("change-elements")?;
+                write_elements(f, " +", added)?;
+                write_elements(f, " -", removed)
             }
             Self::PutBackend { backend, id } => write!(f, "put-backend {backend} id={id}"),
             Self::RemoveBackend { backend, id } => write!(f, "remove-backend {backend} id={id}"),
@@ -50,6 +53,12 @@ impl Display for Action {
             Self::RemoveDestination { frontend, key } => {
                 write!(f, "remove-destination {frontend} {key}")
             }
+            Self::OrderDestinations { frontend, destinations } => {
+                write!(f, "order-destinations {frontend}")?;
+                write_list(f, "", "again", destinations.iter().map(|again| again.key))
+            }
+            Self::Flush { frontend, to: None } => write!(f, "flush {frontend}"),
+            Self::Flush { frontend, to: Some(key) } => write!(f, "flush {frontend} to {key}"),
         }
     }
 }
@@ -61,9 +70,12 @@ impl Display for Desired {
         }
         f.write_str("vips")?;
         self.vips.iter().try_for_each(|addr| write!(f, " {addr}"))?;
-        f.write_str("\nnat")?;
-        write_elements(f, "", &self.nat)?;
-        writeln!(f)
+        writeln!(f)?;
+        self.elements.iter().try_for_each(|element| writeln!(f, "{element}"))?;
+        self.health.iter().try_for_each(|(service, health)| {
+            let HealthCheck { port, local_endpoints } = health;
+            writeln!(f, "health {port} {service} local-endpoints={local_endpoints}")
+        })
     }
 }
 
@@ -71,26 +83,36 @@ impl Display for Origin {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::ClusterIp => "ClusterIP",
+            Self::LoadBalancerIp => "LoadBalancerIP",
+            Self::ExternalIp => "ExternalIP",
             Self::NodePort => "NodePort",
+            Self::Inside => "inside",
         })
     }
 }
 
 fn write_server(f: &mut Formatter<'_>, server: &DesiredServer) -> fmt::Result {
-    let DesiredServer { virtual_server, destinations, service, origin, fast_path } = server;
-    writeln!(
-        f,
-        "{} {} {service} {origin} fast-path={}",
-        virtual_server.frontend,
-        virtual_server.scheduler,
-        on_off(*fast_path)
-    )?;
-    for destination in destinations.values() {
+    let VirtualServer { frontend, scheduler, flags, persistent_secs } = server.virtual_server;
+    write!(f, "{frontend} {scheduler}{} {} {}", flags_of(flags), server.service, server.origin)?;
+    if persistent_secs > 0 {
+        write!(f, " affinity={persistent_secs}s")?;
+    }
+    match server.admission {
+        Admission::Serve => {}
+        Admission::Drop => f.write_str(" drop")?,
+        Admission::Reject => f.write_str(" reject")?,
+    }
+    writeln!(f, " fast-path={}", on_off(server.fast_path))?;
+    for destination in server.destinations.values() {
         f.write_str("  ")?;
         write_destination(f, destination)?;
         writeln!(f)?;
     }
-    Ok(())
+    server.lingering.iter().try_for_each(|key| writeln!(f, "  ({key} gets nothing)"))
+}
+
+fn flags_of(flags: SchedulerFlags) -> String {
+    if flags == SchedulerFlags::default() { String::new() } else { format!(",{:#x}", flags.0) }
 }
 
 fn write_destination(f: &mut Formatter<'_>, destination: &Destination) -> fmt::Result {
@@ -103,12 +125,8 @@ fn write_destination(f: &mut Formatter<'_>, destination: &Destination) -> fmt::R
     write!(f, "{} weight={} {forwarding}", destination.key, destination.weight)
 }
 
-fn write_elements(f: &mut Formatter<'_>, sign: &str, elements: &NatElements) -> fmt::Result {
-    let ports = elements.node_ports.iter().map(|(protocol, port)| format!("{port}/{protocol}"));
-    write_list(f, sign, "vips", elements.vips.iter())?;
-    write_list(f, sign, "nodes", elements.node_addrs.iter())?;
-    write_list(f, sign, "node-ports", ports)?;
-    write_list(f, sign, "backends", elements.backends.iter())
+fn write_elements(f: &mut Formatter<'_>, sign: &str, elements: &BTreeSet<Element>) -> fmt::Result {
+    elements.iter().try_for_each(|element| write!(f, "\n   {sign} {element}"))
 }
 
 /// Writes ` sign name=a,b,c`, or nothing for an empty list.

@@ -1,18 +1,20 @@
-//! Decides what changes: (snapshot, node facts) → desired; (desired, observed) → actions.
+//! Decides what changes: (snapshot, node facts, settings) → desired; (desired, observed) → actions.
 //!
 //! ```text
 //! model::Snapshot ──desired()──▶ Desired ──┐
-//!                                          ├──plan()──▶ Plan { actions, conflicts }
+//!                                          ├──plan()──▶ Plan { actions, conflicts, draining }
 //! kernel reads ────────────────▶ Observed ─┘               │
 //!                                   ▲────Observed::apply───┘
 //! ```
 //!
-//! Pure: no clock, no kernel, no randomness; the same input gives the same bytes. A full resync is
-//! this same function over a freshly read [`Observed`]; there is no other code path for repair.
+//! Pure: no clock, no kernel, no randomness; the same input gives the same bytes. A [`Planner`]
+//! keeps the desired state and takes up changes one by one, at a cost that depends on the change
+//! only; a full resync is the same comparison over everything, with a freshly read [`Observed`].
 //! The order of the actions is the one table in [`order`].
 
 pub mod action;
 mod claims;
+mod counted;
 pub mod desired;
 mod diff;
 mod display;
@@ -21,11 +23,17 @@ mod ids;
 pub mod interfaces;
 pub mod observed;
 pub mod order;
+mod planner;
+mod servers;
+pub mod settings;
 #[cfg(test)]
 mod tests;
 
 pub use action::{Action, Plan};
-pub use desired::{Defaults, Desired, DesiredServer, NodeFacts, Origin, desired};
-pub use diff::plan;
-pub use ids::Limits;
-pub use observed::{FrontendEntry, Observed, ObservedServer};
+pub use counted::Counted;
+pub use desired::{Admission, Desired, DesiredServer, HealthCheck, Origin, desired};
+pub use diff::{Drains, plan};
+pub use ids::{IdMap, Limits, Numbered};
+pub use observed::{FrontendEntry, Observed, ObservedServer, ObservedTable};
+pub use planner::Planner;
+pub use settings::{DetectLocal, ExternalIps, NodeFacts, Settings};

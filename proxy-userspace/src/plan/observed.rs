@@ -7,9 +7,9 @@ use std::{
 
 use serde::Serialize;
 
-use super::Action;
+use super::{Action, IdMap, ids::Numbered};
 use crate::model::{
-    Backend, Destination, DestinationKey, Frontend, NatElements, Protocol, VirtualServer,
+    Backend, Destination, DestinationKey, Element, Frontend, Protocol, RuleOptions, VirtualServer,
 };
 
 /// An entry of the frontend map.
@@ -21,6 +21,12 @@ pub struct FrontendEntry {
     pub learn: bool,
 }
 
+impl Numbered for FrontendEntry {
+    fn id(&self) -> u32 {
+        self.id
+    }
+}
+
 /// A virtual server in IPVS.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ObservedServer {
@@ -30,6 +36,18 @@ pub struct ObservedServer {
     pub destinations: BTreeMap<DestinationKey, Destination>,
     /// The ledger says that we made it. What we did not make is never changed.
     pub owned: bool,
+    /// The kernel, which puts each new destination first, lists them from the last by key to the
+    /// first: every node then has the same list.
+    pub in_order: bool,
+}
+
+/// Our nft table.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ObservedTable {
+    /// Which of the fixed rules it has.
+    pub rules: RuleOptions,
+    /// Its elements.
+    pub elements: BTreeSet<Element>,
 }
 
 /// The state of the node.
@@ -41,12 +59,12 @@ pub struct Observed {
     pub vips: BTreeSet<IpAddr>,
     /// All virtual servers in IPVS, ours and others'.
     pub servers: BTreeMap<Frontend, ObservedServer>,
-    /// Elements of our nft table; `None` when the table is missing or of another version.
-    pub nat: Option<NatElements>,
+    /// Our nft table; `None` when it is missing or of another version.
+    pub table: Option<ObservedTable>,
     /// The frontend map.
-    pub frontends: BTreeMap<Frontend, FrontendEntry>,
+    pub frontends: IdMap<Frontend, FrontendEntry>,
     /// The backend map: ids.
-    pub backends: BTreeMap<Backend, u32>,
+    pub backends: IdMap<Backend, u32>,
     /// The BPF maps exist; without them a plan holds no action on them.
     pub fast_path: bool,
 }
@@ -62,9 +80,17 @@ impl Observed {
             Action::RemoveVip(addr) => {
                 self.vips.remove(addr);
             }
-            Action::InstallNat(elements) => self.nat = Some(elements.clone()),
-            Action::ChangeNat { added, removed } => {
-                self.nat = self.nat.as_ref().map(|held| held.minus(removed).plus(added));
+            Action::InstallTable { rules, elements } => {
+                let (rules, elements) = (rules.clone(), elements.clone());
+                self.table = Some(ObservedTable { rules, elements });
+            }
+            Action::ChangeElements { added, removed } => {
+                if let Some(table) = &mut self.table {
+                    removed.iter().for_each(|element| {
+                        table.elements.remove(element);
+                    });
+                    table.elements.extend(added);
+                }
             }
             Action::PutBackend { backend, id } => {
                 self.backends.insert(*backend, *id);
@@ -78,13 +104,21 @@ impl Observed {
             Action::RemoveFrontend(frontend) => {
                 self.frontends.remove(frontend);
             }
-            Action::Invalidate { .. } => {}
+            Action::OrderDestinations { frontend, .. } => {
+                if let Some(server) = self.servers.get_mut(frontend) {
+                    server.in_order = true;
+                }
+            }
+            Action::Invalidate { .. } | Action::Flush { .. } => {}
             Action::PutVirtualServer(virtual_server) => self.put_virtual_server(*virtual_server),
             Action::RemoveVirtualServer(frontend) => {
                 self.servers.remove(frontend);
             }
             Action::PutDestination { frontend, destination } => {
                 if let Some(server) = self.servers.get_mut(frontend) {
+                    let last = server.destinations.last_key_value().map(|(key, _)| *key);
+                    let new = !server.destinations.contains_key(&destination.key);
+                    server.in_order &= !new || last.is_none_or(|last| last < destination.key);
                     server.destinations.insert(destination.key, *destination);
                 }
             }
@@ -117,6 +151,7 @@ impl Observed {
                 virtual_server,
                 destinations: BTreeMap::new(),
                 owned: true,
+                in_order: true,
             });
     }
 }

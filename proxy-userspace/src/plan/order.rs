@@ -39,8 +39,12 @@ pub enum Rank {
     RemoveDestination,
     /// Virtual servers that go, with their destinations.
     RemoveVirtualServer,
+    /// Destinations that are put into order: when it is known which are left.
+    Order,
     /// The same generations again: what was learned while IPVS was being edited dies.
     InvalidateAfter,
+    /// Conntrack entries of UDP connections: after IPVS holds what they should lead to.
+    Flush,
     /// VIP routes that go: after their virtual servers, since without the route a packet for the
     /// VIP would leave by the default route, and the guard refuses it cleanly as long as it stays.
     RemoveVip,

@@ -14,12 +14,13 @@ use proptest::{
 };
 
 use super::{
-    Action, Defaults, Desired, Limits, NodeFacts, Observed, ObservedServer, desired, plan,
+    Action, Desired, Drains, FrontendEntry, Limits, NodeFacts, Observed, ObservedServer, Plan,
+    Settings, desired,
 };
 use crate::model::{
-    Endpoint, EndpointPort, EndpointSlice, FastPath, Forwarding, Frontend, Protocol, Scheduler,
-    SchedulerFlags, Service, ServiceKind, ServiceName, ServicePort, SliceName, Snapshot, Sources,
-    TrafficPolicy, VirtualServer, Weights,
+    Element, Endpoint, EndpointPort, EndpointSlice, FastPath, Forwarding, Frontend, Protocol,
+    Scheduler, SchedulerFlags, Service, ServiceKind, ServiceName, ServicePort, SliceName, Snapshot,
+    Sources, TrafficPolicy, VirtualServer, Weights,
 };
 
 const ROOMY: Limits = Limits { frontends: 1_000, backends: 1_000 };
@@ -126,10 +127,17 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
     })
 }
 
+fn facts() -> NodeFacts {
+    let addrs: BTreeSet<IpAddr> = [1, 2].map(|host| Ipv4Addr::new(192, 168, 0, host).into()).into();
+    NodeFacts { name: "here".into(), node_port_addrs: addrs.clone(), addrs, no_ipv6: false }
+}
+
 fn decide(snapshot: &Snapshot) -> Desired {
-    let node =
-        NodeFacts { node_port_addrs: [1, 2].map(|host| Ipv4Addr::new(192, 168, 0, host)).into() };
-    desired(snapshot, &node, &Defaults::default())
+    desired(snapshot, &facts(), &Settings::default())
+}
+
+fn plan(desired: &Desired, observed: &Observed, limits: &Limits) -> Plan {
+    super::plan(desired, observed, limits, &Drains::Over)
 }
 
 fn apply(observed: &mut Observed, actions: &[Action]) {
@@ -152,6 +160,7 @@ fn foreign(frontend: Frontend) -> ObservedServer {
         },
         destinations: BTreeMap::new(),
         owned: false,
+        in_order: true,
     }
 }
 
@@ -161,7 +170,7 @@ enum Accident {
     LoseServer(Index),
     LoseDestinations(Index),
     LoseVips,
-    LoseNat,
+    LoseTable,
     LoseDevice,
     LoseFrontend(Index),
     LoseBackend(Index),
@@ -175,7 +184,7 @@ fn accident() -> impl Strategy<Value = Accident> {
         any::<Index>().prop_map(Accident::LoseServer).boxed(),
         any::<Index>().prop_map(Accident::LoseDestinations).boxed(),
         Just(Accident::LoseVips).boxed(),
-        Just(Accident::LoseNat).boxed(),
+        Just(Accident::LoseTable).boxed(),
         Just(Accident::LoseDevice).boxed(),
         any::<Index>().prop_map(Accident::LoseFrontend).boxed(),
         any::<Index>().prop_map(Accident::LoseBackend).boxed(),
@@ -185,17 +194,17 @@ fn accident() -> impl Strategy<Value = Accident> {
     ])
 }
 
-fn lose<K: Copy + Ord, V>(map: &mut BTreeMap<K, V>, index: &Index) {
-    if !map.is_empty() {
-        let key = *index.get(&map.keys().collect::<Vec<_>>());
-        let key = *key;
-        map.remove(&key);
-    }
+fn pick<K: Copy + Ord, V>(map: &BTreeMap<K, V>, index: &Index) -> Option<K> {
+    (!map.is_empty()).then(|| **index.get(&map.keys().collect::<Vec<_>>()))
 }
 
 fn happen(observed: &mut Observed, accident: &Accident) {
     match accident {
-        Accident::LoseServer(index) => lose(&mut observed.servers, index),
+        Accident::LoseServer(index) => {
+            if let Some(key) = pick(&observed.servers, index) {
+                observed.servers.remove(&key);
+            }
+        }
         Accident::LoseDestinations(index) => {
             if !observed.servers.is_empty() {
                 let number = index.index(observed.servers.len());
@@ -204,12 +213,27 @@ fn happen(observed: &mut Observed, accident: &Accident) {
             }
         }
         Accident::LoseVips => observed.vips.clear(),
-        Accident::LoseNat => observed.nat = None,
+        Accident::LoseTable => observed.table = None,
         Accident::LoseDevice => observed.device = false,
-        Accident::LoseFrontend(index) => lose(&mut observed.frontends, index),
-        Accident::LoseBackend(index) => lose(&mut observed.backends, index),
-        Accident::SameFrontendIds => observed.frontends.values_mut().for_each(|entry| entry.id = 1),
-        Accident::SameBackendIds(id) => observed.backends.values_mut().for_each(|held| *held = *id),
+        Accident::LoseFrontend(index) => {
+            if let Some(key) = pick(&observed.frontends, index) {
+                observed.frontends.remove(&key);
+            }
+        }
+        Accident::LoseBackend(index) => {
+            if let Some(key) = pick(&observed.backends, index) {
+                observed.backends.remove(&key);
+            }
+        }
+        Accident::SameFrontendIds => {
+            let same = |(key, entry): (&Frontend, &FrontendEntry)| {
+                (*key, FrontendEntry { id: 1, ..*entry })
+            };
+            observed.frontends = observed.frontends.iter().map(same).collect();
+        }
+        Accident::SameBackendIds(id) => {
+            observed.backends = observed.backends.keys().map(|key| (*key, *id)).collect();
+        }
         Accident::ForeignServer(host) => {
             let frontend = Frontend { addr: address(96, *host), port: 80, protocol: Protocol::Tcp };
             observed.servers.insert(frontend, foreign(frontend));
@@ -325,8 +349,7 @@ proptest! {
         prop_assert!(settled.vips.is_empty());
         prop_assert!(!settled.fast_path || settled.frontends.is_empty());
         prop_assert!(!settled.fast_path || settled.backends.is_empty());
-        let nat = settled.nat.unwrap();
-        prop_assert!(nat.vips.is_empty() && nat.node_ports.is_empty() && nat.backends.is_empty());
+        prop_assert!(settled.table.unwrap().elements.is_empty());
     }
 
     #[test]
@@ -348,8 +371,8 @@ proptest! {
                 Action::PutVip(addr) => {
                     prop_assert!(now.device, "a VIP without its device");
                     prop_assert!(now.servers.keys().any(|frontend| frontend.addr == *addr));
-                    let guarded = now.nat.as_ref().is_some_and(|nat| {
-                        nat.vips.iter().any(|vip| IpAddr::V4(*vip) == *addr)
+                    let guarded = now.table.as_ref().is_some_and(|table| {
+                        table.elements.contains(&Element::Vip(*addr))
                     });
                     prop_assert!(guarded, "a VIP without its guard");
                 }
@@ -358,7 +381,7 @@ proptest! {
                 }
                 Action::PutFrontend { frontend, entry } if entry.learn => {
                     let wanted = &desired.servers[frontend].destinations;
-                    prop_assert_eq!(&now.servers[frontend].destinations, wanted);
+                    prop_assert_eq!(&now.servers[frontend].destinations, &**wanted);
                     let known = |key| now.backend_id(key, frontend.protocol).is_some();
                     let known = wanted.keys().copied().all(known);
                     prop_assert!(known, "learning before the backends are known");

@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{Watch, load, watch};
+use super::{Watch, load, load_for, watch};
 
 const SERVICE: &str = "\
 apiVersion: v1
@@ -53,6 +53,39 @@ fn a_directory_is_all_its_manifests_and_nothing_else() {
     ]);
     fs::create_dir(directory.path().join("sub.yaml")).unwrap();
     assert_eq!(names(directory.path()), ["c", "a", "b"]);
+}
+
+#[test]
+fn nodes_are_kept_by_name_and_ranges_of_all_service_cidrs_together() {
+    let cidr = "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\n";
+    let directory = directory(&[
+        ("a.yaml", &format!("{cidr}metadata: {{name: a}}\nspec: {{cidrs: [10.96.0.0/16]}}\n")),
+        (
+            "b.yaml",
+            &format!(
+                "{cidr}metadata: {{name: b}}\nspec: {{cidrs: [10.97.0.0/16, 'fd00::/112']}}\n"
+            ),
+        ),
+        ("node.yaml", "apiVersion: v1\nkind: Node\nmetadata: {name: node-a}\n"),
+    ]);
+    let (snapshot, notices) = load(directory.path()).unwrap();
+    assert!(notices.is_empty() && snapshot.services.is_empty());
+    assert_eq!(snapshot.nodes.into_keys().collect::<Vec<_>>(), ["node-a"]);
+    let cidrs: Vec<_> = snapshot.service_cidrs.iter().map(ToString::to_string).collect();
+    assert_eq!(cidrs, ["10.96.0.0/16", "10.97.0.0/16", "fd00::/112"]);
+}
+
+#[test]
+fn a_proxy_with_a_name_loads_only_the_services_of_that_name() {
+    let label = "namespace: shop, labels: {service.kubernetes.io/service-proxy-name: edge}";
+    let directory = directory(&[
+        ("a.yaml", &service("a")),
+        ("b.yaml", &service("b").replace("namespace: shop", label)),
+    ]);
+    assert_eq!(names(directory.path()), ["a"]);
+    let (snapshot, _) = load_for(directory.path(), Some("edge")).unwrap();
+    let names: Vec<_> = snapshot.services.into_keys().map(|name| name.name).collect();
+    assert_eq!(names, ["b"]);
 }
 
 #[test]

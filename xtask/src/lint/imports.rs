@@ -32,6 +32,7 @@ const ROOMS: &[Room] = &[
     Room { name: "plan", rooms: Some(&["model"]), crates: PURE },
     Room { name: "source", rooms: Some(&["model", "chain"]), crates: None },
     Room { name: "kernel", rooms: Some(&["model"]), crates: None },
+    Room { name: "health", rooms: Some(&["model", "kernel"]), crates: None },
     Room { name: "apply", rooms: Some(&["model", "plan", "kernel", "ledger"]), crates: None },
 ];
 

@@ -72,14 +72,34 @@ pub fn decode_info(message: &[u8]) -> Result<Info, DecodeError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
+    proptest! {
+        #[test]
+        fn timeouts_survive_encode_and_decode(tcp_secs: u32, tcp_fin_secs: u32, udp_secs: u32) {
+            let timeouts = Timeouts { tcp_secs, tcp_fin_secs, udp_secs };
+            let mut message = BytesMut::new();
+            encode_timeouts(&mut message, &timeouts);
+            prop_assert_eq!(decode_timeouts(&message), Ok(timeouts));
+        }
+    }
+
     #[test]
-    fn timeouts_survive_encode_and_decode() {
-        let timeouts = Timeouts { tcp_secs: 900, tcp_fin_secs: 120, udp_secs: 300 };
+    #[cfg(target_endian = "little")]
+    fn a_set_is_what_the_kernels_policy_wants() {
+        // IPVS_CMD_ATTR_TIMEOUT_TCP, _TCP_FIN and _UDP are 4, 5 and 6 of linux/ip_vs.h, each an
+        // NLA_U32: length 8, type, value.
         let mut message = BytesMut::new();
+        let timeouts = Timeouts { tcp_secs: 7200, tcp_fin_secs: 0, udp_secs: 300 };
         encode_timeouts(&mut message, &timeouts);
-        assert_eq!(decode_timeouts(&message), Ok(timeouts));
+        let expected = [
+            [8, 0, 4, 0, 0x20, 0x1c, 0, 0],
+            [8, 0, 5, 0, 0, 0, 0, 0],
+            [8, 0, 6, 0, 0x2c, 0x01, 0, 0],
+        ];
+        assert_eq!(message, expected.concat().as_slice());
     }
 
     #[test]

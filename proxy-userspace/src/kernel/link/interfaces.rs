@@ -1,9 +1,6 @@
 //! Interfaces of the network namespace, with their IPv4 addresses.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
@@ -54,16 +51,16 @@ impl Links {
             .collect())
     }
 
-    async fn addrs(&self) -> Result<BTreeMap<u32, Vec<Ipv4Addr>>, Error> {
+    async fn addrs(&self) -> Result<BTreeMap<u32, Vec<IpAddr>>, Error> {
         let mut request = AddressMessage::default();
-        request.header.family = AddressFamily::Inet;
+        request.header.family = AddressFamily::Unspec;
         let operation = Operation::ListAddrs;
         let request = netlink::dump(RouteNetlinkMessage::GetAddress(request));
         let replies = self.ask(&operation, request).await?;
         let mut addrs = BTreeMap::<_, Vec<_>>::new();
         for reply in replies.map_err(|errno| Error::refused(&operation, errno))? {
             let RouteNetlinkMessage::NewAddress(message) = reply else { continue };
-            if let Some(IpAddr::V4(addr)) = local_addr(&message) {
+            if let Some(addr) = local_addr(&message) {
                 addrs.entry(message.header.index).or_default().push(addr);
             }
         }
@@ -111,7 +108,7 @@ pub(super) fn kind(link: &LinkMessage) -> InterfaceKind {
     }
 }
 
-fn interface(link: &LinkMessage, addrs: Vec<Ipv4Addr>) -> Interface {
+fn interface(link: &LinkMessage, addrs: Vec<IpAddr>) -> Interface {
     let mut interface = Interface {
         index: link.header.index,
         name: name(link).to_owned(),

@@ -6,8 +6,10 @@
 
 mod elements;
 mod error;
+mod expression;
 mod observe;
 mod ruleset;
+mod sets;
 mod table;
 
 pub use error::Error;

@@ -1,36 +1,45 @@
 //! Reading the table back.
 
-use nftables::schema::{Chain, NfListObject, NfObject, Nftables, Rule};
+use std::collections::BTreeSet;
+
+use nftables::schema::{Chain, NfListObject, NfObject, Nftables, Rule, SetTypeValue};
 use serde::Deserialize;
 
-use super::{elements, ruleset};
-use crate::model::nat::NatElements;
+use super::{
+    elements::Reading,
+    ruleset,
+    sets::{self, Kind},
+};
+use crate::model::{Element, RuleOptions};
 
 /// The table as the kernel holds it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Observed {
     /// The elements of the sets.
-    pub elements: NatElements,
+    pub elements: BTreeSet<Element>,
     /// Sets, chains and rules are those of this version. When not, the elements may be
     /// incomplete: install the table anew.
     pub current: bool,
 }
 
 /// Judges a listing of the table.
-pub(super) fn observe(listing: &Nftables<'_>) -> Observed {
-    let (mut elements, mut sets) = (NatElements::default(), 0);
+pub(super) fn observe(listing: &Nftables<'_>, options: &RuleOptions) -> Observed {
+    let (mut reading, mut sets) = (Reading::default(), 0);
     let (mut chains, mut rules) = (Vec::new(), Vec::new());
     let mut current = true;
     for object in listing.objects.iter() {
         let NfObject::ListObject(object) = object else { continue };
         match object {
             NfListObject::Set(set) => {
-                let expected = ruleset::sets()
-                    .into_iter()
-                    .any(|expected| expected.name == set.name && expected.set_type == set.set_type);
                 let listed = set.elem.as_deref().unwrap_or_default();
-                let read = elements::from_nft(&set.name, listed, &mut elements);
-                current &= expected && read.is_some();
+                let read = reading.take(&set.name, listed);
+                current &= is_expected(&set.name, &set.set_type) && read.is_some();
+                sets += 1;
+            }
+            NfListObject::Map(map) => {
+                let listed = map.elem.as_deref().unwrap_or_default();
+                let read = reading.take(&map.name, listed);
+                current &= is_expected(&map.name, &map.set_type) && read.is_some();
                 sets += 1;
             }
             NfListObject::Chain(chain) => chains.push(chain_identity(chain)),
@@ -40,11 +49,21 @@ pub(super) fn observe(listing: &Nftables<'_>) -> Observed {
             _ => current = false,
         }
     }
-    let (expected_chains, expected_rules) = (ruleset::chains(), ruleset::rules());
-    current &= sets == ruleset::sets().len()
+    let (expected_chains, mut expected_rules) = (ruleset::chains(), ruleset::rules(options));
+    // The kernel lists rules chain by chain.
+    let position =
+        |rule: &Rule<'_>| expected_chains.iter().position(|chain| chain.name == rule.chain);
+    expected_rules.sort_by_key(position);
+    current &= sets == sets::all().len()
         && chains == expected_chains.iter().map(chain_identity).collect::<Vec<_>>()
         && rules == expected_rules.iter().map(rule_identity).collect::<Vec<_>>();
-    Observed { elements, current }
+    let elements = reading.finish();
+    current &= elements.is_some();
+    Observed { elements: elements.unwrap_or_default(), current }
+}
+
+fn is_expected(name: &str, keys: &SetTypeValue<'_>) -> bool {
+    Kind::named(name).is_some_and(|(kind, ipv6)| kind.keys(ipv6) == *keys)
 }
 
 fn chain_identity(chain: &Chain<'_>) -> impl PartialEq + use<> {

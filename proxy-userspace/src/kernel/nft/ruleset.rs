@@ -1,69 +1,56 @@
-//! The fixed part of the table: sets, chains and rules.
+//! The fixed part of the table: chains and rules.
 //!
 //! ```text
-//! chain postrouting (nat, srcnat):  hairpin | NodePort | host process to VIP -> masquerade
-//! chain input (filter, 110):        what ip_vs did not take, to a VIP        -> reject
+//! sources       prerouting -150   new connections from sources that a Service excludes -> drop
+//! sources_host  output     -150   the same for processes of this node
+//! inside        prerouting -100   sources inside the cluster: LB IP -> where all endpoints are
+//! inside_host   output     -100   the same for processes of this node
+//! unserved      input        90   no endpoint -> reject; none here, policy Local -> drop
+//! unserved_host output      -99   the same for processes of this node
+//!               (ip_vs takes what it serves: output -98, input 98 and 99)
+//! unassigned    forward       0   addresses of the service CIDRs that no Service has -> reject
+//! input         input       110   what ip_vs did not take, to a VIP -> reject
+//! postrouting   postrouting 100   hairpin, external traffic, host process to VIP -> masquerade
 //! ```
 
 use nftables::{
-    expr::{CT, CTDir, Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField},
-    schema::{Chain, NfListObject, Rule, Set, SetType, SetTypeValue},
-    stmt::{AnonymousCounter, Counter, Match, Operator, Reject, RejectType, Statement},
+    schema::{Chain, NfListObject, Rule},
+    stmt::Statement,
     types::{NfChainPolicy, NfChainType, NfFamily, NfHook},
 };
 
-use super::elements::protocol_name;
-use crate::model::Protocol;
+use super::{
+    elements::protocol_name,
+    expression::{
+        Family, concat, counter, ct_original, direction, dnat, drop, frontend, go_on, input_name,
+        ip, is, is_not, l4proto, marked, masquerade, reject, set, set_mark, state_new, status_dnat,
+        text,
+    },
+    sets::{self, Kind},
+};
+use crate::model::{Inside, Masquerade, Protocol, RuleOptions};
 
 /// Name of the table, of family `inet`.
 pub const TABLE: &str = "passlane";
 /// Version of sets, chains and rules together; every rule's comment carries it.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
-/// Set of VIPs.
-pub(super) const VIPS: &str = "vips4";
-/// Set of node addresses that answer NodePorts.
-pub(super) const NODES: &str = "nodes4";
-/// Set of NodePorts.
-pub(super) const NODE_PORTS: &str = "nodeports";
-/// Set of pairs of a backend's address with itself.
-pub(super) const HAIRPIN: &str = "hairpin4";
-
-const POSTROUTING: &str = "postrouting";
-const INPUT: &str = "input";
-/// Priority `srcnat` (`NF_IP_PRI_NAT_SRC`).
-const PRIORITY_SRCNAT: i32 = 100;
-/// After ip_vs, which takes what it serves at 98 and 99 (`ip_vs_ops4`).
-const PRIORITY_AFTER_IPVS: i32 = 110;
-
-/// Returns the sets, empty.
-pub(super) fn sets() -> Vec<Set<'static>> {
-    use SetType::{InetProto, InetService, Ipv4Addr};
-    [
-        (VIPS, vec![Ipv4Addr]),
-        (NODES, vec![Ipv4Addr]),
-        (NODE_PORTS, vec![InetProto, InetService]),
-        (HAIRPIN, vec![Ipv4Addr, Ipv4Addr]),
-    ]
-    .into_iter()
-    .map(|(name, types)| Set {
-        family: NfFamily::INet,
-        table: TABLE.into(),
-        name: name.into(),
-        set_type: match types.as_slice() {
-            [one] => SetTypeValue::Single(*one),
-            _ => SetTypeValue::Concatenated(types.into()),
-        },
-        ..Set::default()
-    })
-    .collect()
-}
+const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
 /// Returns the base chains.
 pub(super) fn chains() -> Vec<Chain<'static>> {
+    use NfChainType::{Filter, NAT};
+    use NfHook::{Forward, Input, Output, Postrouting, Prerouting};
     [
-        (POSTROUTING, NfChainType::NAT, NfHook::Postrouting, PRIORITY_SRCNAT),
-        (INPUT, NfChainType::Filter, NfHook::Input, PRIORITY_AFTER_IPVS),
+        ("sources", Filter, Prerouting, -150),
+        ("sources_host", Filter, Output, -150),
+        ("inside", NAT, Prerouting, -100),
+        ("inside_host", NAT, Output, -100),
+        ("unserved", Filter, Input, 90),
+        ("unserved_host", Filter, Output, -99),
+        ("unassigned", Filter, Forward, 0),
+        ("input", Filter, Input, 110),
+        ("postrouting", NAT, Postrouting, 100),
     ]
     .into_iter()
     .map(|(name, kind, hook, priority)| Chain {
@@ -80,63 +67,204 @@ pub(super) fn chains() -> Vec<Chain<'static>> {
 }
 
 /// Returns the rules, in their order within each chain.
-pub(super) fn rules() -> Vec<Rule<'static>> {
-    let masquerade = || Statement::Masquerade(None);
-    let mut rules = vec![rule(
-        POSTROUTING,
-        "hairpin",
-        vec![is(concat([ip("saddr"), ip("daddr")]), set(HAIRPIN)), counter(), masquerade()],
-    )];
-    // ip_vs leaves the original tuple of the connection alone, so that still names the NodePort
-    // when the packet already has the backend's address: no packet mark is needed. nft knows the
-    // width of a conntrack port only behind a match of one protocol, hence a rule for each.
-    rules.extend([Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(|protocol| {
-        rule(
-            POSTROUTING,
-            &format!("node port {}", protocol_name(protocol)),
-            vec![
-                is(ct_original("ip daddr"), set(NODES)),
-                is(l4proto(), text(protocol_name(protocol))),
-                is(concat([l4proto(), ct_original("proto-dst")]), set(NODE_PORTS)),
-                counter(),
-                masquerade(),
-            ],
-        )
-    }));
-    // The route to a VIP is local, so the kernel gives a host process the VIP itself as source.
-    rules.push(rule(
-        POSTROUTING,
-        "host process to vip",
-        vec![is(ip("saddr"), set(VIPS)), counter(), masquerade()],
-    ));
-    // Replies to host processes also have a VIP as destination: only the original direction is a
-    // client's.
-    rules.extend([Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(|protocol| {
-        rule(
-            INPUT,
-            &format!("vip guard {}", protocol_name(protocol)),
-            vec![
-                is(direction(), text("original")),
-                is(ip("daddr"), set(VIPS)),
-                is(l4proto(), text(protocol_name(protocol))),
-                counter(),
-                Statement::Reject(match protocol {
-                    Protocol::Tcp => Some(Reject::new(Some(RejectType::TCPReset), None)),
-                    // ICMP port unreachable.
-                    Protocol::Udp | Protocol::Sctp => None,
-                }),
-            ],
-        )
-    }));
-    rules
+pub(super) fn rules(options: &RuleOptions) -> Vec<Rule<'static>> {
+    [Family::V4, Family::V6]
+        .into_iter()
+        .flat_map(|family| {
+            let mut rules = sources(family);
+            rules.extend(inside(family, options));
+            rules.extend(
+                ["unserved", "unserved_host"].map(|chain| unserved(family, chain)).concat(),
+            );
+            rules.extend(unassigned(family, options));
+            rules.extend(guard(family));
+            rules.extend(postrouting(family, options));
+            rules
+        })
+        .collect()
 }
 
 /// Returns everything fixed, sets first because rules refer to them.
-pub(super) fn objects() -> Vec<NfListObject<'static>> {
-    let sets = sets().into_iter().map(|set| NfListObject::Set(Box::new(set)));
+pub(super) fn objects(options: &RuleOptions) -> Vec<NfListObject<'static>> {
     let chains = chains().into_iter().map(NfListObject::Chain);
-    let rules = rules().into_iter().map(NfListObject::Rule);
-    sets.chain(chains).chain(rules).collect()
+    let rules = rules(options).into_iter().map(NfListObject::Rule);
+    sets::all().into_iter().chain(chains).chain(rules).collect()
+}
+
+/// Only new connections: who is in stays in, as with kube-proxy.
+fn sources(family: Family) -> Vec<Rule<'static>> {
+    let mut with_source = frontend(family).to_vec();
+    with_source.push(ip(family, "saddr"));
+    vec![
+        rule(
+            "sources",
+            "source ranges",
+            vec![
+                state_new(),
+                is(concat(frontend(family)), set(family, Kind::Ranged)),
+                is_not(concat(with_source), set(family, Kind::Sources)),
+                counter(),
+                drop(),
+            ],
+        ),
+        rule(
+            "sources_host",
+            "source ranges",
+            vec![
+                state_new(),
+                is(concat(frontend(family)), set(family, Kind::RangedHost)),
+                counter(),
+                drop(),
+            ],
+        ),
+    ]
+}
+
+fn inside(family: Family, options: &RuleOptions) -> Vec<Rule<'static>> {
+    let sources = match &options.inside {
+        Inside::Unknown => None,
+        Inside::Cidrs => Some(is(ip(family, "saddr"), set(family, Kind::Pods))),
+        Inside::Interface(name) => Some(is(input_name(), text(name.clone()))),
+    };
+    let by = match &options.inside {
+        Inside::Interface(name) => name.as_str(),
+        _ => "cidr",
+    };
+    let split = |chain, sources: Option<&Statement<'static>>, by: &str| {
+        PROTOCOLS.map(|protocol| {
+            let name = protocol_name(protocol);
+            let mut statements: Vec<_> = sources.cloned().into_iter().collect();
+            // nft translates ports only behind a match of one protocol.
+            statements.extend([is(l4proto(), text(name)), counter(), dnat(family)]);
+            rule(chain, &format!("inside by {by} {name}"), statements)
+        })
+    };
+    let mut rules = Vec::new();
+    if let Some(sources) = &sources {
+        rules.extend(split("inside", Some(sources), by));
+        if let (Inside::Interface(name), Masquerade::OffCluster) =
+            (&options.inside, options.masquerade)
+        {
+            // The interface is not known any more where masquerade happens.
+            let statements = vec![
+                is_not(input_name(), text(name.clone())),
+                state_new(),
+                is(ip(family, "daddr"), set(family, Kind::Clusters)),
+                counter(),
+                set_mark(),
+            ];
+            rules.push(rule("sources", &format!("off cluster {name}"), statements));
+        }
+    }
+    rules.extend(split("inside_host", None, "host"));
+    rules
+}
+
+/// Only new connections: those of an endpoint that leaves go on until they end.
+fn unserved(family: Family, chain: &'static str) -> Vec<Rule<'static>> {
+    let to = |kind| is(concat(frontend(family)), set(family, kind));
+    let mut rules = vec![rule(
+        chain,
+        "sent inside",
+        vec![state_new(), to(Kind::Shadows), status_dnat(), go_on()],
+    )];
+    for (kind, name) in [(Kind::Shadows, "shadow"), (Kind::Reject, "no endpoint")] {
+        rules.extend(PROTOCOLS.map(|protocol| {
+            let name = format!("{name} {}", protocol_name(protocol));
+            let statements = vec![
+                state_new(),
+                is(l4proto(), text(protocol_name(protocol))),
+                to(kind),
+                counter(),
+                reject(protocol),
+            ];
+            rule(chain, &name, statements)
+        }));
+    }
+    rules.push(rule(
+        chain,
+        "no local endpoint",
+        vec![state_new(), to(Kind::Drop), counter(), drop()],
+    ));
+    rules
+}
+
+fn unassigned(family: Family, options: &RuleOptions) -> Vec<Rule<'static>> {
+    if !options.reject_unassigned {
+        return Vec::new();
+    }
+    let chains = ["unassigned", "unserved_host"].into_iter();
+    let both = chains.flat_map(|chain| PROTOCOLS.map(|protocol| (chain, protocol)));
+    both.map(|(chain, protocol)| {
+        let statements = vec![
+            direction("original"),
+            is(ip(family, "daddr"), set(family, Kind::ServiceCidrs)),
+            is_not(ip(family, "daddr"), set(family, Kind::Vips)),
+            is(l4proto(), text(protocol_name(protocol))),
+            counter(),
+            reject(protocol),
+        ];
+        rule(chain, &format!("unassigned {}", protocol_name(protocol)), statements)
+    })
+    .collect()
+}
+
+/// Replies to host processes also have a VIP as destination: only the original direction is a
+/// client's.
+fn guard(family: Family) -> Vec<Rule<'static>> {
+    let rules = PROTOCOLS.map(|protocol| {
+        let statements = vec![
+            direction("original"),
+            is(ip(family, "daddr"), set(family, Kind::Vips)),
+            is(l4proto(), text(protocol_name(protocol))),
+            counter(),
+            reject(protocol),
+        ];
+        rule("input", &format!("vip guard {}", protocol_name(protocol)), statements)
+    });
+    rules.into()
+}
+
+fn postrouting(family: Family, options: &RuleOptions) -> Vec<Rule<'static>> {
+    const CHAIN: &str = "postrouting";
+    let pair = vec![ip(family, "saddr"), ip(family, "daddr")];
+    let mut rules = vec![rule(
+        CHAIN,
+        "hairpin",
+        vec![is(concat(pair), set(family, Kind::Hairpin)), counter(), masquerade()],
+    )];
+    // ip_vs leaves the original tuple of the connection alone, so that still names what the client
+    // dialed when the packet already has the backend's address: no packet mark is needed. nft
+    // knows the width of a conntrack port only behind a match of one protocol.
+    rules.extend(PROTOCOLS.map(|protocol| {
+        let name = protocol_name(protocol);
+        let dialed = vec![ct_original(family.daddr()), l4proto(), ct_original("proto-dst")];
+        let statements = vec![
+            is(l4proto(), text(name)),
+            is(concat(dialed), set(family, Kind::Masquerade)),
+            counter(),
+            masquerade(),
+        ];
+        rule(CHAIN, &format!("external {name}"), statements)
+    }));
+    // The route to a VIP is local, so the kernel gives a host process the VIP itself as source.
+    rules.push(rule(
+        CHAIN,
+        "host process to vip",
+        vec![is(ip(family, "saddr"), set(family, Kind::Vips)), counter(), masquerade()],
+    ));
+    let cluster_ip = || is(ct_original(family.daddr()), set(family, Kind::Clusters));
+    let (by, which) = match (options.masquerade, &options.inside) {
+        (Masquerade::Needed, _) | (Masquerade::OffCluster, Inside::Unknown) => return rules,
+        (Masquerade::All, _) => ("all", vec![cluster_ip()]),
+        (Masquerade::OffCluster, Inside::Cidrs) => {
+            ("by cidr", vec![cluster_ip(), is_not(ip(family, "saddr"), set(family, Kind::Pods))])
+        }
+        (Masquerade::OffCluster, Inside::Interface(_)) => ("by mark", vec![cluster_ip(), marked()]),
+    };
+    let statements = [which, vec![counter(), masquerade()]].concat();
+    rules.push(rule(CHAIN, &format!("cluster ip {by}"), statements));
+    rules
 }
 
 fn rule(chain: &'static str, name: &str, statements: Vec<Statement<'static>>) -> Rule<'static> {
@@ -148,47 +276,4 @@ fn rule(chain: &'static str, name: &str, statements: Vec<Statement<'static>>) ->
         comment: Some(format!("passlane v{VERSION}: {name}").into()),
         ..Rule::default()
     }
-}
-
-fn is(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
-    Statement::Match(Match { left, right, op: Operator::EQ })
-}
-
-fn counter() -> Statement<'static> {
-    Statement::Counter(Counter::Anonymous(Some(AnonymousCounter::default())))
-}
-
-fn set(name: &str) -> Expression<'static> {
-    Expression::String(format!("@{name}").into())
-}
-
-fn text(text: &'static str) -> Expression<'static> {
-    Expression::String(text.into())
-}
-
-fn concat<const N: usize>(parts: [Expression<'static>; N]) -> Expression<'static> {
-    Expression::Named(NamedExpression::Concat(parts.into()))
-}
-
-fn ip(field: &'static str) -> Expression<'static> {
-    Expression::Named(NamedExpression::Payload(Payload::PayloadField(PayloadField {
-        protocol: "ip".into(),
-        field: field.into(),
-    })))
-}
-
-fn l4proto() -> Expression<'static> {
-    Expression::Named(NamedExpression::Meta(Meta { key: MetaKey::L4proto }))
-}
-
-fn ct_original(key: &'static str) -> Expression<'static> {
-    Expression::Named(NamedExpression::CT(CT {
-        key: key.into(),
-        family: None,
-        dir: Some(CTDir::Original),
-    }))
-}
-
-fn direction() -> Expression<'static> {
-    Expression::Named(NamedExpression::CT(CT { key: "direction".into(), family: None, dir: None }))
 }

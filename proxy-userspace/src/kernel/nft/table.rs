@@ -1,5 +1,7 @@
 //! The client: one `nft` process per call.
 
+use std::collections::BTreeSet;
+
 use nftables::{
     helper::{self, NftablesError},
     schema::{NfCmd, NfListObject, NfObject, Nftables, Table as NftTable},
@@ -12,7 +14,7 @@ use super::{
     observe::{self, Observed},
     ruleset,
 };
-use crate::model::nat::NatElements;
+use crate::model::{Element, RuleOptions};
 
 /// The table `inet passlane` of the network namespace that the calling thread is in.
 #[derive(Clone, Copy, Debug)]
@@ -27,37 +29,51 @@ impl Table {
         Ok(Self(()))
     }
 
-    /// Reads the table; `None` when there is none.
-    pub async fn observe(&self) -> Result<Option<Observed>, Error> {
+    /// Reads the table, and compares its rules with those of these options; `None` when there is
+    /// none.
+    pub async fn observe(&self, options: &RuleOptions) -> Result<Option<Observed>, Error> {
         let operation = Operation::Observe;
         let arguments = ["list", "table", "inet", ruleset::TABLE];
         match list(operation, arguments).await {
             Ok(json) => Ok(Some(match serde_json::from_str::<Nftables<'_>>(&json) {
-                Ok(listing) => observe::observe(&listing),
+                Ok(listing) => observe::observe(&listing, options),
                 // Someone put rules there that the schema does not know: not ours any more.
-                Err(_) => Observed { elements: NatElements::default(), current: false },
+                Err(_) => Observed { elements: BTreeSet::new(), current: false },
             })),
             Err(error) if error.is_absent() => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Replaces the table, or creates it, with exactly these elements. One transaction: packets see
+    /// Replaces the table, or creates it, with exactly these rules and elements. One transaction: packets see
     /// the old rules or the new ones. Counters restart.
-    pub async fn install(&self, elements: &NatElements) -> Result<(), Error> {
+    pub async fn install(
+        &self,
+        options: &RuleOptions,
+        elements: &BTreeSet<Element>,
+    ) -> Result<(), Error> {
         // The first command makes the second succeed when there is no table yet.
         let mut commands = vec![NfCmd::Add(table()), NfCmd::Delete(table()), NfCmd::Add(table())];
-        commands.extend(ruleset::objects().into_iter().map(NfCmd::Add));
+        commands.extend(ruleset::objects(options).into_iter().map(NfCmd::Add));
         commands.extend(additions(elements));
         apply(Operation::Install, commands).await
     }
 
     /// Removes and adds elements in one transaction. What is in both is there afterwards. Adding
-    /// the present and removing the absent succeed.
-    pub async fn change(&self, added: &NatElements, removed: &NatElements) -> Result<(), Error> {
-        // nft refuses to remove the absent: add it first.
+    /// the present and removing the absent succeed, but for ranges and what has a value: these are
+    /// removed only where they are.
+    pub async fn change(
+        &self,
+        added: &BTreeSet<Element>,
+        removed: &BTreeSet<Element>,
+    ) -> Result<(), Error> {
+        // nft refuses to remove the absent: add it first. It refuses as well to put a range into
+        // the place of one that was added in the same transaction: those have to be there.
+        let ranges =
+            |element: &&Element| matches!(element, Element::PodCidr(_) | Element::ServiceCidr(_));
+        let first = removed.iter().filter(|element| !ranges(element)).copied().collect();
         let removals = elements::to_nft(removed).into_iter().map(NfListObject::Element);
-        let mut commands: Vec<_> = additions(removed).chain(removals.map(NfCmd::Delete)).collect();
+        let mut commands: Vec<_> = additions(&first).chain(removals.map(NfCmd::Delete)).collect();
         commands.extend(additions(added));
         if commands.is_empty() {
             return Ok(());
@@ -87,7 +103,7 @@ fn table() -> NfListObject<'static> {
     })
 }
 
-fn additions(elements: &NatElements) -> impl Iterator<Item = NfCmd<'static>> + use<> {
+fn additions(elements: &BTreeSet<Element>) -> impl Iterator<Item = NfCmd<'static>> + use<> {
     elements::to_nft(elements).into_iter().map(NfListObject::Element).map(NfCmd::Add)
 }
 

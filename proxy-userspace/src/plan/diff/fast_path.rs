@@ -1,105 +1,149 @@
 //! The BPF maps: frontends, backends, and the generations that end leases.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    ops::RangeInclusive,
+};
 
 use super::Changes;
 use crate::{
     model::{Backend, Frontend, Notice, ServicePortName},
     plan::{
-        Action, FrontendEntry, Limits,
-        ids::{Assignment, assign},
+        Action, DesiredServer, FrontendEntry, Limits,
+        ids::{IdMap, Numbered},
         order::{Rank, urgent},
     },
 };
 
 pub(super) fn compare(changes: &mut Changes<'_>, limits: &Limits) {
     let frontends = assign_frontends(changes, limits);
-    let backends = assign_backends(changes, &frontends, limits);
-    invalidate(changes, &frontends, &backends.ids, limits);
+    let backends = assign_backends(changes, limits);
+    invalidate(changes, &frontends, &backends, limits);
     compare_frontends(changes, &frontends);
-    compare_backends(changes, &backends.ids);
+    compare_backends(changes, &backends);
 }
+
+/// The entries of the touched keys as they should be; a key without one has no place.
+type Entries<K, V> = BTreeMap<K, V>;
 
 /// Returns the entries of the frontend map as they should be, urgent Services first when there is
 /// no room for all.
 fn assign_frontends(
     changes: &mut Changes<'_>,
     limits: &Limits,
-) -> BTreeMap<Frontend, FrontendEntry> {
-    let mut wanted: Vec<_> = changes.servers.iter().collect();
+) -> Entries<Frontend, FrontendEntry> {
+    let touched = changes.touched.frontends.iter();
+    let mut wanted: Vec<(Frontend, &DesiredServer)> = touched
+        // The datapath of this ABI knows IPv4.
+        .filter(|frontend| matches!(frontend.addr, IpAddr::V4(_)))
+        .filter_map(|frontend| Some((*frontend, changes.wanted(frontend)?)))
+        .collect();
     wanted.sort_by_key(|(_, server)| !urgent(&server.service.service));
-    let held = changes.observed.frontends.iter().map(|(frontend, entry)| (*frontend, entry.id));
-    let wanted = wanted.into_iter().map(|(frontend, _)| *frontend);
-    let Assignment { ids, left_out } = assign(held, wanted, limits.frontend_ids());
-    let first = left_out.first().and_then(|first| changes.servers.get(first));
-    if let Some(server) = first {
+    let keys = wanted.iter().map(|(frontend, _)| *frontend);
+    let assigned = assign(&changes.observed.frontends, keys, limits.frontend_ids());
+    let mut left_out = wanted.iter().filter(|(frontend, _)| !assigned.contains_key(frontend));
+    if let Some((_, first)) = left_out.next() {
         changes.conflicts.push(Notice::FrontendsFull {
             limit: limits.frontends,
-            left_out: left_out.len(),
-            first: server.service.clone(),
+            left_out: 1 + left_out.count(),
+            first: first.service.clone(),
         });
     }
-    ids.into_iter()
-        .filter_map(|(frontend, id)| {
-            let learn = changes.servers.get(&frontend)?.fast_path;
-            Some((frontend, FrontendEntry { id, learn }))
-        })
-        .collect()
+    let entry = |(frontend, server): (Frontend, &DesiredServer)| {
+        let id = *assigned.get(&frontend)?;
+        Some((frontend, FrontendEntry { id, learn: server.fast_path }))
+    };
+    wanted.into_iter().filter_map(entry).collect()
 }
 
-/// Gives ids to the destinations of the frontends that learn; nothing else is ever looked up.
-fn assign_backends(
-    changes: &mut Changes<'_>,
-    frontends: &BTreeMap<Frontend, FrontendEntry>,
-    limits: &Limits,
-) -> Assignment<Backend> {
+/// Gives ids to the backends that frontends which learn lead to.
+fn assign_backends(changes: &mut Changes<'_>, limits: &Limits) -> Entries<Backend, u32> {
+    let touched = changes.touched.backends.iter();
+    let mut wanted: Vec<Backend> =
+        touched.filter(|backend| changes.desired.backends.contains(backend)).copied().collect();
+    let all = wanted.len();
+    let held = &changes.observed.backends;
+    let first_come = assign(held, wanted.iter().copied(), limits.backend_ids());
+    if first_come.len() == all {
+        return first_come;
+    }
+    // Who uses a backend is asked only when there is no room for all.
+    let users = users(changes);
+    wanted.sort_by_key(|backend| !users.get(backend).is_some_and(|user| urgent(&user.service)));
+    let assigned = assign(held, wanted.iter().copied(), limits.backend_ids());
+    let first = wanted.iter().find(|backend| !assigned.contains_key(backend));
+    if let Some(first) = first.and_then(|first| users.get(first)) {
+        changes.conflicts.push(Notice::BackendsFull {
+            limit: limits.backends,
+            left_out: all - assigned.len(),
+            first: (*first).clone(),
+        });
+    }
+    assigned
+}
+
+/// Returns a Service port that uses each backend, an urgent one where there is one.
+fn users<'a>(changes: &Changes<'a>) -> BTreeMap<Backend, &'a ServicePortName> {
     let mut users = BTreeMap::<Backend, &ServicePortName>::new();
-    for (frontend, server) in &changes.servers {
-        if !frontends.get(frontend).is_some_and(|entry| entry.learn) {
-            continue;
-        }
-        for &key in server.destinations.keys() {
-            let backend = Backend::new(key, frontend.protocol);
+    for server in changes.desired.servers.values() {
+        for backend in server.backends() {
             let user = users.entry(backend).or_insert(&server.service);
             if urgent(&server.service.service) {
                 *user = &server.service;
             }
         }
     }
-    let mut wanted: Vec<_> = users.iter().collect();
-    wanted.sort_by_key(|(_, user)| !urgent(&user.service));
-    let held = changes.observed.backends.iter().map(|(backend, id)| (*backend, *id));
-    let wanted = wanted.into_iter().map(|(backend, _)| *backend);
-    let assignment = assign(held, wanted, limits.backend_ids());
-    if let Some(user) = assignment.left_out.first().and_then(|first| users.get(first)) {
-        changes.conflicts.push(Notice::BackendsFull {
-            limit: limits.backends,
-            left_out: assignment.left_out.len(),
-            first: (*user).clone(),
+    users
+}
+
+/// Gives each of `wanted` an id: the one it holds, or the lowest free one, in the order of
+/// `wanted`. An id that somebody holds counts as used even if its holder is no longer wanted: a
+/// flow entry may carry it until the plan is through.
+fn assign<K: Copy + Ord, V: Numbered>(
+    held: &IdMap<K, V>,
+    wanted: impl IntoIterator<Item = K>,
+    range: RangeInclusive<u32>,
+) -> BTreeMap<K, u32> {
+    let mut next = *range.start();
+    let mut assigned = BTreeMap::new();
+    for key in wanted {
+        let id = held.rightful(&key, &range).or_else(|| {
+            let id = held.lowest_free(next, *range.end())?;
+            next = id + 1;
+            Some(id)
         });
+        if let Some(id) = id {
+            assigned.insert(key, id);
+        }
     }
-    assignment
+    assigned
 }
 
 /// Ends the leases of every backend that loses a destination, a virtual server, its place in the
 /// map, or a frontend that learns.
 fn invalidate(
     changes: &mut Changes<'_>,
-    frontends: &BTreeMap<Frontend, FrontendEntry>,
-    backends: &BTreeMap<Backend, u32>,
+    frontends: &Entries<Frontend, FrontendEntry>,
+    backends: &Entries<Backend, u32>,
     limits: &Limits,
 ) {
     let observed = changes.observed;
     let edited = edited_backends(changes);
     let mut lost = edited.clone();
-    for (frontend, entry) in &observed.frontends {
-        if entry.learn && !frontends.get(frontend).is_some_and(|entry| entry.learn) {
+    for frontend in &changes.touched.frontends {
+        let learned = observed.frontends.get(frontend).is_some_and(|entry| entry.learn);
+        if learned && !frontends.get(frontend).is_some_and(|entry| entry.learn) {
             lost.extend(backends_behind(changes, frontend));
         }
     }
-    let moved =
-        observed.backends.iter().filter(|(backend, id)| backends.get(*backend) != Some(*id));
-    lost.extend(moved.map(|(_, id)| *id));
+    for backend in &changes.touched.backends {
+        if let Some(id) = observed.backends.get(backend)
+            && backends.get(backend) != Some(id)
+        {
+            lost.insert(*id);
+        }
+    }
     lost.retain(|id| limits.backend_ids().contains(id));
     if lost.is_empty() {
         return;
@@ -131,7 +175,7 @@ fn edited_backends(changes: &Changes<'_>) -> BTreeSet<u32> {
 /// Returns the ids of the backends that a frontend leads or led to.
 fn backends_behind(changes: &Changes<'_>, frontend: &Frontend) -> BTreeSet<u32> {
     let held = changes.observed.servers.get(frontend).map(|server| server.destinations.keys());
-    let wanted = changes.servers.get(frontend).map(|server| server.destinations.keys());
+    let wanted = changes.wanted(frontend).map(|server| server.destinations.keys());
     held.into_iter()
         .chain(wanted)
         .flatten()
@@ -139,29 +183,36 @@ fn backends_behind(changes: &Changes<'_>, frontend: &Frontend) -> BTreeSet<u32> 
         .collect()
 }
 
-fn compare_frontends(changes: &mut Changes<'_>, wanted: &BTreeMap<Frontend, FrontendEntry>) {
-    let held = &changes.observed.frontends;
-    for frontend in held.keys().filter(|frontend| !wanted.contains_key(frontend)) {
-        changes.push(Rank::StopLearning, Action::RemoveFrontend(*frontend));
-    }
-    for (&frontend, &entry) in wanted {
-        if held.get(&frontend) == Some(&entry) {
-            continue;
+fn compare_frontends(changes: &mut Changes<'_>, wanted: &Entries<Frontend, FrontendEntry>) {
+    let observed = &changes.observed.frontends;
+    for frontend in changes.touched.frontends.clone() {
+        let held = observed.get(&frontend);
+        match wanted.get(&frontend) {
+            Some(entry) if held == Some(entry) => {}
+            Some(&entry) => {
+                let stops = !entry.learn && held.is_some_and(|held| held.learn);
+                let rank = if stops { Rank::StopLearning } else { Rank::PutFrontend };
+                changes.push(rank, Action::PutFrontend { frontend, entry });
+            }
+            None if held.is_some() => {
+                changes.push(Rank::StopLearning, Action::RemoveFrontend(frontend));
+            }
+            None => {}
         }
-        let stops = !entry.learn && held.get(&frontend).is_some_and(|held| held.learn);
-        let rank = if stops { Rank::StopLearning } else { Rank::PutFrontend };
-        changes.push(rank, Action::PutFrontend { frontend, entry });
     }
 }
 
-fn compare_backends(changes: &mut Changes<'_>, wanted: &BTreeMap<Backend, u32>) {
-    let held = &changes.observed.backends;
-    for (&backend, &id) in held.iter().filter(|(backend, _)| !wanted.contains_key(backend)) {
-        changes.push(Rank::RemoveBackend, Action::RemoveBackend { backend, id });
-    }
-    for (&backend, &id) in wanted {
-        if held.get(&backend) != Some(&id) {
-            changes.push(Rank::PutBackend, Action::PutBackend { backend, id });
+fn compare_backends(changes: &mut Changes<'_>, wanted: &Entries<Backend, u32>) {
+    let observed = &changes.observed.backends;
+    for backend in changes.touched.backends.clone() {
+        match (wanted.get(&backend), observed.get(&backend)) {
+            (Some(&id), held) if held != Some(&id) => {
+                changes.push(Rank::PutBackend, Action::PutBackend { backend, id });
+            }
+            (None, Some(&id)) => {
+                changes.push(Rank::RemoveBackend, Action::RemoveBackend { backend, id });
+            }
+            _ => {}
         }
     }
 }

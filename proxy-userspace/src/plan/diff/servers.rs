@@ -2,27 +2,33 @@
 
 use std::{collections::BTreeMap, mem};
 
-use super::Changes;
+use super::{Changes, Drains};
 use crate::{
-    model::{Destination, DestinationKey, Forwarding, Frontend},
+    model::{Destination, DestinationKey, Forwarding, Frontend, Protocol},
     plan::{Action, DesiredServer, ObservedServer, order::Rank},
 };
 
-pub(super) fn compare(changes: &mut Changes<'_>) {
+pub(super) fn compare(changes: &mut Changes<'_>, drains: &Drains) {
     let observed = changes.observed;
-    let servers = mem::take(&mut changes.servers);
-    for (&frontend, server) in &servers {
-        match observed.servers.get(&frontend) {
-            Some(held) => compare_server(changes, frontend, server, held),
-            None => make(changes, frontend, server),
+    let frontends = mem::take(&mut changes.touched.frontends);
+    for &frontend in &frontends {
+        match (changes.wanted(&frontend), observed.servers.get(&frontend)) {
+            (Some(server), Some(held)) => {
+                compare_server(changes, frontend, server, held, drains);
+                flush_the_first(changes, frontend, server, Some(held));
+            }
+            (Some(server), None) => {
+                make(changes, frontend, server);
+                flush_the_first(changes, frontend, server, None);
+            }
+            (None, Some(held)) if held.owned => {
+                changes.push(Rank::RemoveVirtualServer, Action::RemoveVirtualServer(frontend));
+                flush(changes, frontend, None);
+            }
+            _ => {}
         }
     }
-    for (&frontend, held) in &observed.servers {
-        if held.owned && !servers.contains_key(&frontend) {
-            changes.push(Rank::RemoveVirtualServer, Action::RemoveVirtualServer(frontend));
-        }
-    }
-    changes.servers = servers;
+    changes.touched.frontends = frontends;
 }
 
 /// Draining destinations come with the others here, so that the order of insertion is the sorted
@@ -41,6 +47,7 @@ fn compare_server(
     frontend: Frontend,
     server: &DesiredServer,
     held: &ObservedServer,
+    drains: &Drains,
 ) {
     if held.virtual_server != server.virtual_server {
         let action = Action::PutVirtualServer(server.virtual_server);
@@ -51,11 +58,64 @@ fn compare_server(
             changes.push_for(server, rank, Action::PutDestination { frontend, destination });
         }
     }
-    for &key in held.destinations.keys() {
-        if !server.destinations.contains_key(&key) {
+    for (&key, &destination) in &held.destinations {
+        if server.destinations.contains_key(&key) {
+            continue;
+        }
+        // UDP has no end that could be waited for: a client that goes on sending from its port
+        // would stay with the endpoint for ever.
+        let udp = frontend.protocol == Protocol::Udp;
+        let listed = server.lingering.contains(&key);
+        if udp || !listed && drains.over(frontend, key) {
             let action = Action::RemoveDestination { frontend, key };
             changes.push_for(server, Rank::RemoveDestination, action);
+            flush(changes, frontend, Some(key));
+            continue;
         }
+        if !listed {
+            changes.draining.insert((frontend, key));
+        }
+        if destination.weight > 0 {
+            let destination = Destination { weight: 0, ..destination };
+            let action = Action::PutDestination { frontend, destination };
+            changes.push_for(server, Rank::Drain, action);
+        }
+    }
+    if server.virtual_server.scheduler.depends_on_order() {
+        order(changes, frontend, server, held);
+    }
+}
+
+/// Puts the destinations into the one order: what is listed before a new one, and should be after
+/// it, is made again.
+fn order(
+    changes: &mut Changes<'_>,
+    frontend: Frontend,
+    server: &DesiredServer,
+    held: &ObservedServer,
+) {
+    let new = |key: &&DestinationKey| !held.destinations.contains_key(key);
+    let first_new = server.destinations.keys().find(new);
+    let misplaced = |key: &DestinationKey| match first_new {
+        _ if !held.in_order => true,
+        Some(first_new) => key > first_new,
+        None => false,
+    };
+    if held.in_order && !held.destinations.keys().any(misplaced) {
+        return;
+    }
+    // What drains holds its place as well.
+    let mut left = (*server.destinations).clone();
+    for (key, destination) in &held.destinations {
+        let lingers = frontend.protocol != Protocol::Udp && server.lingering.contains(key);
+        if lingers || changes.draining.contains(&(frontend, *key)) {
+            left.entry(*key).or_insert(Destination { weight: 0, ..*destination });
+        }
+    }
+    let destinations: Vec<_> = left.into_values().filter(|left| misplaced(&left.key)).collect();
+    if !destinations.is_empty() {
+        let action = Action::OrderDestinations { frontend, destinations };
+        changes.push_for(server, Rank::Order, action);
     }
 }
 
@@ -71,4 +131,25 @@ fn rank_of_put(held: &BTreeMap<DestinationKey, Destination>, wanted: &Destinatio
 fn same(held: &Destination, wanted: &Destination) -> bool {
     let local = held.forwarding == Forwarding::Local && wanted.forwarding == Forwarding::Masq;
     held.weight == wanted.weight && (local || held.forwarding == wanted.forwarding)
+}
+
+/// What conntrack knows of a UDP frontend that had nothing to serve it leads nowhere.
+fn flush_the_first(
+    changes: &mut Changes<'_>,
+    frontend: Frontend,
+    server: &DesiredServer,
+    held: Option<&ObservedServer>,
+) {
+    let serves = |destinations: &BTreeMap<DestinationKey, Destination>| {
+        destinations.values().any(|destination| destination.weight > 0)
+    };
+    if serves(&server.destinations) && !held.is_some_and(|held| serves(&held.destinations)) {
+        flush(changes, frontend, None);
+    }
+}
+
+fn flush(changes: &mut Changes<'_>, frontend: Frontend, to: Option<DestinationKey>) {
+    if frontend.protocol == Protocol::Udp {
+        changes.push(Rank::Flush, Action::Flush { frontend, to });
+    }
 }

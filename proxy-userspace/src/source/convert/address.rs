@@ -35,7 +35,7 @@ pub(super) fn remote_host(
             IpAddr::V4(addr) => addr.is_link_local(),
             IpAddr::V6(addr) => addr.is_unicast_link_local(),
         };
-        let kind = "a link-local address";
+        let kind = "a link-local address, which is another host on every link";
         if on_link { Err(Fault::UnusableAddress { addr, kind }) } else { Ok(addr) }
     });
     found(scope, node.referenced, field, addr)
@@ -156,7 +156,11 @@ fn sloppy_range(text: &str) -> Option<IpNet> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Strictness::Stored, Strictness::Strict, parse_host, parse_range};
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::{IpNet, Ipv4Net, Strictness::Stored, Strictness::Strict, parse_host, parse_range};
 
     #[test]
     fn leading_zeros_are_an_error_with_the_decimal_reading_as_cure() {
@@ -238,6 +242,24 @@ mod tests {
             for text in ["::ffff:0.0.0.0/95", "fd00::/129", "10.0.0.0/8/8", "10.0.0.0/255.0.0.0"] {
                 assert!(parse_range(text, strictness).is_err(), "{text}");
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_number_of_leading_zeros_is_the_same_address(
+            octets in any::<[u8; 4]>(),
+            zeros in any::<[bool; 4]>(),
+            length in 0..=32_u8,
+        ) {
+            let parts = octets.iter().zip(zeros);
+            let parts = parts.map(|(octet, zero)| if zero { format!("00{octet}") } else { octet.to_string() });
+            let text = format!("{}/{length}", parts.collect::<Vec<_>>().join("."));
+            let plain = Ipv4Net::new(Ipv4Addr::from(octets), length).unwrap();
+            let stored = parse_range(&text, Stored).unwrap();
+            prop_assert_eq!(stored, IpNet::V4(plain.trunc()));
+            let unambiguous = zeros == [false; 4] && plain == plain.trunc();
+            prop_assert_eq!(parse_range(&text, Strict).is_ok(), unambiguous);
         }
     }
 }

@@ -10,6 +10,8 @@ mod service;
 mod service_cidr;
 mod slice;
 mod stored;
+#[cfg(test)]
+mod tests;
 mod timestamp;
 
 use std::{collections::BTreeSet, fmt, path::Path};

@@ -136,7 +136,12 @@ fn cluster_ips(
         if let (0, Some(expected)) = (index, single)
             && found != expected
         {
-            scope.report(node.referenced, field, Fault::OtherClusterIp { found, expected });
+            scope.report(node.referenced, &field, Fault::OtherClusterIp { found, expected });
+        }
+        if addrs.iter().any(|other: &IpAddr| other.is_ipv4() == found.is_ipv4()) {
+            let why = "a service has one cluster IP of each family at most";
+            let fault = Fault::Misplaced { why, cure: "write the others as externalIPs" };
+            scope.refuse(node.referenced, field, fault);
         }
         addrs.push(found);
     }

@@ -179,6 +179,7 @@ fn addr(
         if let Some(address_type) = address_type.filter(|address_type| !address_type.has(addr)) {
             let expected = address_type.name();
             scope.report(node.referenced, field, Fault::OtherFamily { addr, expected });
+            continue;
         }
         first = first.or(Some(addr));
     }

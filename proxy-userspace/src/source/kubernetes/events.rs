@@ -255,7 +255,9 @@ fn event(notice: &Notice, regarding: ObjectReference, node: &str) -> Event {
 /// Whether a notice holds on one node only; the others are the same on all nodes.
 fn is_of_node(notice: &Notice) -> bool {
     match notice {
-        Notice::ForeignVirtualServer { .. } | Notice::ApiServerIsVip { .. } => true,
+        Notice::ForeignVirtualServer { .. }
+        | Notice::ApiServerIsVip { .. }
+        | Notice::Ipv6NotServed { .. } => true,
         other => other.service().is_none() && slice_of(other).is_none(),
     }
 }

@@ -1,0 +1,243 @@
+//! What kube-proxy does not have: the section `passlane`.
+
+use super::{
+    Field,
+    Shape::{Flag, List, Number, Text, Time},
+    USED, optional, shown, used,
+};
+use crate::{
+    config::{
+        duration::GoDuration,
+        problem::Fault,
+        settings::{FastPathMode, Source, Vips},
+        tree::Value,
+        values::{choice, cidrs, flag, interface, period, text, texts, time, whole},
+    },
+    plan::interfaces::Selection,
+};
+
+pub(super) const FIELDS: &[Field] = &[
+    used(
+        ("passlane.source", "source"),
+        Text,
+        "Where Services and EndpointSlices come from: kubernetes, or file:PATH [default: \
+         kubernetes]",
+        |draft, value| {
+            draft.settings.source = source(text(value)?)?;
+            USED
+        },
+        |settings| match &settings.source {
+            Source::Kubernetes => shown("kubernetes"),
+            Source::File(path) => shown(format!("file:{}", path.display())),
+        },
+    ),
+    used(
+        ("passlane.proxyName", "proxy-name"),
+        Text,
+        "Serve the Services whose label service.kubernetes.io/service-proxy-name has this value \
+         [default: those without the label]",
+        |draft, value| {
+            draft.settings.proxy_name = Some(text(value)?.to_owned());
+            USED
+        },
+        |settings| optional(settings.proxy_name.as_ref()),
+    ),
+    used(
+        ("passlane.vips", "vips"),
+        Text,
+        "How VIPs come onto the dummy device: routes or addresses [default: routes]",
+        |draft, value| {
+            draft.settings.vips = choice(value, &VIPS, "routes or addresses")?;
+            USED
+        },
+        |settings| word(&VIPS, settings.vips),
+    ),
+    used(
+        ("passlane.dummyDevice", "dummy-device"),
+        Text,
+        "Device that carries the VIPs [default: kube-ipvs0]",
+        |draft, value| {
+            draft.settings.dummy_device = interface(value)?;
+            USED
+        },
+        |settings| shown(&settings.dummy_device),
+    ),
+    used(
+        ("passlane.externalIPs.enabled", "external-ips"),
+        Flag,
+        "Serve spec.externalIPs [default: true]",
+        |draft, value| {
+            draft.settings.external_ips.enabled = flag(value)?;
+            USED
+        },
+        |settings| Value::Flag(settings.external_ips.enabled),
+    ),
+    used(
+        ("passlane.externalIPs.cidrs", "external-ip-cidrs"),
+        List,
+        "Serve only those spec.externalIPs that are in these ranges",
+        |draft, value| {
+            draft.settings.external_ips.cidrs = cidrs(value)?;
+            USED
+        },
+        |settings| Value::texts(&settings.external_ips.cidrs),
+    ),
+    used(
+        ("passlane.sourceRangesOnExternalIPs", "source-ranges-on-external-ips"),
+        Flag,
+        "spec.loadBalancerSourceRanges hold for external IPs as well [default: false]",
+        |draft, value| {
+            draft.settings.source_ranges_on_external_ips = flag(value)?;
+            USED
+        },
+        |settings| Value::Flag(settings.source_ranges_on_external_ips),
+    ),
+    used(
+        ("passlane.rejectUnassigned", "reject-unassigned"),
+        Flag,
+        "Reject what is sent to cluster IPs that no Service has [default: true]",
+        |draft, value| {
+            draft.settings.reject_unassigned = flag(value)?;
+            USED
+        },
+        |settings| Value::Flag(settings.reject_unassigned),
+    ),
+    used(
+        ("passlane.drainTimeout", "drain-timeout"),
+        Time,
+        "How long a destination that left keeps its connections [default: 5m]",
+        |draft, value| {
+            draft.settings.drain_timeout = time(value)?;
+            USED
+        },
+        |settings| shown(GoDuration(settings.drain_timeout)),
+    ),
+    used(
+        ("passlane.fastPath", "fast-path"),
+        Text,
+        "Fast path for established flows: auto, off, or observe, which learns and counts only \
+         [default: auto]",
+        |draft, value| {
+            draft.settings.fast_path = choice(value, &FAST_PATH, "auto, off or observe")?;
+            USED
+        },
+        |settings| word(&FAST_PATH, settings.fast_path),
+    ),
+    used(
+        ("passlane.interfaces", "interfaces"),
+        List,
+        "Interfaces of the fast path: auto, or names separated by commas, each with at most one * \
+         [default: auto]",
+        |draft, value| {
+            draft.settings.interfaces = selection(value)?;
+            USED
+        },
+        |settings| match &settings.interfaces {
+            Selection::Auto => shown("auto"),
+            Selection::Patterns(patterns) => Value::texts(patterns),
+        },
+    ),
+    used(
+        ("passlane.flowEntries", "flow-entries"),
+        Number,
+        "Entries of the flow map: two a connection, 176 bytes each [default: 262144]",
+        |draft, value| {
+            draft.settings.flow_entries = whole(value, 1024..=1 << 26)?;
+            USED
+        },
+        |settings| Value::Whole(settings.flow_entries.into()),
+    ),
+    used(
+        ("passlane.softLease", "soft-lease"),
+        Time,
+        "After this time one packet of a flow takes the slow path and renews the lease [default: \
+         3s]",
+        |draft, value| {
+            draft.settings.soft_lease = period(value)?;
+            USED
+        },
+        |settings| shown(GoDuration(settings.soft_lease)),
+    ),
+    used(
+        ("passlane.hardLease", "hard-lease"),
+        Time,
+        "After this time no packet of a flow takes the fast path without renewal; below 10s \
+         [default: 5s]",
+        |draft, value| {
+            draft.settings.hard_lease = period(value)?;
+            USED
+        },
+        |settings| shown(GoDuration(settings.hard_lease)),
+    ),
+    used(
+        ("passlane.logDatapath", "log-datapath"),
+        Flag,
+        "Log what the datapath learns; for looking closely, not for production",
+        |draft, value| {
+            draft.settings.log_datapath = flag(value)?;
+            USED
+        },
+        |settings| Value::Flag(settings.log_datapath),
+    ),
+    used(
+        ("passlane.stateDir", "state-dir"),
+        Text,
+        "Directory for the ledger, the lock and the status, on a file system that a reboot \
+         empties; the other verbs need the same [default: /run/passlane]",
+        |draft, value| {
+            draft.settings.paths.state_dir = text(value)?.into();
+            USED
+        },
+        |settings| shown(settings.paths.state_dir.display()),
+    ),
+    used(
+        ("passlane.bpffs", "bpffs"),
+        Text,
+        "Directory for pinned maps and links, on a bpffs; the other verbs need the same [default: \
+         /sys/fs/bpf/passlane]",
+        |draft, value| {
+            draft.settings.paths.bpffs = text(value)?.into();
+            USED
+        },
+        |settings| shown(settings.paths.bpffs.display()),
+    ),
+];
+
+const VIPS: [(&str, Vips); 2] = [("routes", Vips::Routes), ("addresses", Vips::Addresses)];
+
+const FAST_PATH: [(&str, FastPathMode); 3] =
+    [("auto", FastPathMode::Auto), ("off", FastPathMode::Off), ("observe", FastPathMode::Observe)];
+
+fn word<T: PartialEq>(words: &[(&'static str, T)], value: T) -> Value {
+    optional(words.iter().find_map(|(word, each)| (*each == value).then_some(*word)))
+}
+
+fn source(text: &str) -> Result<Source, Fault> {
+    match text.split_once(':') {
+        None if text == "kubernetes" => Ok(Source::Kubernetes),
+        Some(("file", path)) if !path.is_empty() => Ok(Source::File(path.into())),
+        _ => Err(Fault::UnknownValue {
+            found: text.to_owned(),
+            expected: "kubernetes, or file:PATH, where PATH is a manifest or a directory of them",
+        }),
+    }
+}
+
+fn selection(value: &Value) -> Result<Selection, Fault> {
+    let patterns: Vec<&str> = match value {
+        Value::Text(text) => text.split(',').map(str::trim).collect(),
+        value => texts(value)?,
+    };
+    if patterns.as_slice() == ["auto"] {
+        return Ok(Selection::Auto);
+    }
+    let wrong = patterns.iter().find(|name| name.is_empty() || name.matches('*').count() > 1);
+    match (wrong, patterns.is_empty()) {
+        (Some(pattern), _) => Err(Fault::UnknownValue {
+            found: (*pattern).to_owned(),
+            expected: "auto, or names with at most one *",
+        }),
+        (None, true) => Ok(Selection::Auto),
+        (None, false) => Ok(Selection::Patterns(patterns.into_iter().map(str::to_owned).collect())),
+    }
+}
