@@ -1,7 +1,5 @@
 //! Notices become Events that kubectl shows.
 
-use std::sync::Arc;
-
 use anyhow::{Result, ensure};
 use proxy_tests::wait;
 use proxy_userspace::model::{Notice, ServiceName, ServicePortName};
@@ -40,12 +38,10 @@ fn a_notice_is_one_event_on_its_service_however_many_agents_tell_it(
     };
     let mut notices = first.notices().to_vec();
     notices.push(full);
-    notices.sort();
-    let notices: Arc<[Notice]> = notices.into();
     for follower in [&mut first, &mut second] {
         let publisher = follower.publisher()?;
         for _ in 0..3 {
-            publisher.publish(Arc::clone(&notices));
+            publisher.publish(notices.clone());
         }
     }
     let reasons = |namespace: &str| {

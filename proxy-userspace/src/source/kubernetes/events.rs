@@ -59,8 +59,10 @@ pub struct Publisher {
 
 impl Publisher {
     /// Says which notices there are now. Never waits.
-    pub fn publish(&self, notices: Arc<[Notice]>) {
-        self.notices.send_replace(notices);
+    pub fn publish(&self, notices: impl IntoIterator<Item = Notice>) {
+        let mut notices: Vec<_> = notices.into_iter().collect();
+        notices.sort();
+        self.notices.send_replace(notices.into());
     }
 }
 

@@ -57,8 +57,8 @@ pub(super) struct Run {
     /// Whether the API server is reached by an address that we serve.
     circular: Option<Notice>,
     notices: Arc<[Notice]>,
-    /// What was told last, besides updates.
-    told: (Arc<[Notice]>, Option<String>),
+    /// The error that was told last.
+    told_error: Option<String>,
 }
 
 impl Run {
@@ -93,7 +93,7 @@ impl Run {
             not_before: Instant::now(),
             circular: None,
             notices: Arc::default(),
-            told: Default::default(),
+            told_error: None,
         }
     }
 
@@ -158,8 +158,7 @@ impl Run {
     fn has_news(&self) -> bool {
         self.merge.has_update()
             || self.saved.is_some()
-            || !Arc::ptr_eq(&self.told.0, &self.notices)
-            || self.told.1 != self.error()
+            || self.told_error != self.error()
             || (self.merge.is_complete() && self.merge.notices_changed())
     }
 
@@ -186,11 +185,11 @@ impl Run {
             None => self.saved.take(),
         };
         self.collect_notices();
-        self.told = (Arc::clone(&self.notices), self.error());
+        self.told_error = self.error();
         SourceEvent {
             update,
             notices: Arc::clone(&self.notices),
-            error: self.told.1.clone(),
+            error: self.told_error.clone(),
             stale_since: self.stale_since,
         }
     }
@@ -199,8 +198,10 @@ impl Run {
         let changed = self.merge.take_notices_changed();
         let told = self.notices.iter().find(|notice| is_circular(notice));
         if changed || told != self.circular.as_ref() {
-            let notices = self.merge.notices().chain(&self.circular);
-            self.notices = notices.cloned().collect();
+            let mut notices: Vec<_> =
+                self.merge.notices().chain(&self.circular).cloned().collect();
+            notices.sort();
+            self.notices = notices.into();
         }
     }
 
