@@ -205,7 +205,8 @@ impl Cluster {
             process::run("curl", &["-sSf", "-X", "POST", "-d", body, &url])
         };
         // The key is any; the header of the answer says the revision.
-        let answer: serde_json::Value = serde_json::from_str(&post("/v3/kv/range", r#"{"key":"YQ=="}"#)?)?;
+        let answer: serde_json::Value =
+            serde_json::from_str(&post("/v3/kv/range", r#"{"key":"YQ=="}"#)?)?;
         let revision = answer["header"]["revision"].as_str().context("etcd says no revision")?;
         let body = format!(r#"{{"revision":"{revision}","physical":true}}"#);
         post("/v3/kv/compaction", &body).map(drop)

@@ -46,9 +46,8 @@ fn without_the_api_server_the_saved_snapshot_is_served_and_said_to_be_old(
     ensure!(follower.status()?.stale_since == stale, "{:?}", follower.status()?);
     cluster.apply(&service("cold", "later", ""))?;
     relay.mend();
-    follower.until("the API server has told all", |now| {
-        now.services_in("cold") == ["later", "web"]
-    })?;
+    follower
+        .until("the API server has told all", |now| now.services_in("cold") == ["later", "web"])?;
     ensure!(follower.last.stale_since.is_none() && follower.replaced == 2);
     ensure!(follower.status()?.stale_since.is_none());
     Ok(())

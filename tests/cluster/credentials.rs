@@ -1,6 +1,9 @@
 //! Certificates, keys and tokens of a test cluster, made with openssl.
 
-use std::{fs, path::{Path, PathBuf}};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 use proxy_tests::process::run;
@@ -43,7 +46,8 @@ impl Credentials {
         arguments.extend(["ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-config", &config]);
         arguments.extend(["-keyout", &key, "-out", &certificate, "-subj", subject]);
         arguments.extend(["-addext", extra]);
-        let signed = ca.map(|ca| [self.text(&format!("{ca}.crt")), self.text(&format!("{ca}.key"))]);
+        let signed =
+            ca.map(|ca| [self.text(&format!("{ca}.crt")), self.text(&format!("{ca}.key"))]);
         if let Some([certificate, key]) = &signed {
             arguments.extend(["-CA", certificate, "-CAkey", key]);
         }
@@ -53,7 +57,8 @@ impl Credentials {
     /// Makes of a good token one that expired an hour ago, signed as the API server signs.
     pub(crate) fn expired(&self, token: &str) -> Result<String> {
         let mut parts = token.trim().split('.');
-        let (header, payload) = parts.next().zip(parts.next()).context("a token has three parts")?;
+        let (header, payload) =
+            parts.next().zip(parts.next()).context("a token has three parts")?;
         let mut claims: serde_json::Value = serde_json::from_slice(&self.decode(payload)?)?;
         let made = claims["iat"].as_i64().context("a token says when it was made")?;
         for (claim, time) in [("iat", made - 7200), ("nbf", made - 7200), ("exp", made - 3600)] {

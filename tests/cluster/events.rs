@@ -17,7 +17,8 @@ fn a_notice_is_one_event_on_its_service_however_many_agents_tell_it(
     cluster: &Cluster,
 ) -> Result<()> {
     let annotation = "annotations: {passlane.io/scheduler: rocket}";
-    let objects = [namespace("events"), node(NODE, "192.0.2.10"), service("events", "web", annotation)];
+    let objects =
+        [namespace("events"), node(NODE, "192.0.2.10"), service("events", "web", annotation)];
     cluster.apply(&objects.concat())?;
     let relay = cluster.relay()?;
     let mut first = Follower::connect(options(cluster, "events", &relay)?)?;
@@ -38,11 +39,13 @@ fn a_notice_is_one_event_on_its_service_however_many_agents_tell_it(
     };
     let mut notices = first.notices().to_vec();
     notices.push(full);
+    let mut publishers = Vec::new();
     for follower in [&mut first, &mut second] {
         let publisher = follower.publisher()?;
         for _ in 0..3 {
             publisher.publish(notices.clone());
         }
+        publishers.push(publisher);
     }
     let reasons = |namespace: &str| {
         let path = "jsonpath={range .items[*]}{.reason} {.reportingInstance}{\"\\n\"}{end}";

@@ -1,6 +1,9 @@
 //! The source as the agent uses it: what it tells, put together.
 
-use std::{path::PathBuf, time::{Duration, Instant}};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, bail};
 use proxy_userspace::{
@@ -12,7 +15,11 @@ use proxy_userspace::{
 };
 use tokio::{runtime::Runtime, time::timeout};
 
-use crate::{PATIENCE, cluster::{Cluster, NODE}, relay::Relay};
+use crate::{
+    PATIENCE,
+    cluster::{Cluster, NODE},
+    relay::Relay,
+};
 
 /// A running source and what it has told.
 pub(crate) struct Follower {

@@ -17,11 +17,11 @@ mod permissions;
 mod scale;
 mod watching;
 
+use libtest_mimic::{Arguments, Trial};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use libtest_mimic::{Arguments, Trial};
 
 use self::cluster::Cluster;
 
@@ -53,9 +53,10 @@ fn main() {
     ];
     // Started by the first test that runs, so that `--list` starts nothing.
     let cluster: &'static Shared = Box::leak(Box::default());
-    let trials = groups.into_iter().flatten().map(|&(name, test)| {
-        Trial::test(name, move || Ok(test(&*cluster.get()?)?))
-    });
+    let trials = groups
+        .into_iter()
+        .flatten()
+        .map(|&(name, test)| Trial::test(name, move || Ok(test(&*cluster.get()?)?)));
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     // The leaked cluster is not dropped by itself.
     cluster.end();

@@ -17,8 +17,10 @@ pub(crate) fn service(namespace: &str, name: &str, more: &str) -> String {
 
 /// Returns the one slice of a Service, with these addresses.
 pub(crate) fn slice(namespace: &str, service: &str, addrs: &[&str]) -> String {
-    let endpoints: Vec<_> =
-        addrs.iter().map(|addr| format!("{{addresses: [{addr}], conditions: {{ready: true}}}}")).collect();
+    let endpoints: Vec<_> = addrs
+        .iter()
+        .map(|addr| format!("{{addresses: [{addr}], conditions: {{ready: true}}}}"))
+        .collect();
     format!(
         "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
          metadata: {{name: {service}-1, namespace: {namespace}, \

@@ -81,9 +81,8 @@ fn a_missing_verb_is_told_with_its_resource_and_mended_by_the_role_alone(
         ensure!(error.contains(word), "{error}");
     }
     cluster.apply(&role("list, watch"))?;
-    follower.until("the permission is used", |now| {
-        now.known.is_some() && now.last.error.is_none()
-    })?;
+    follower
+        .until("the permission is used", |now| now.known.is_some() && now.last.error.is_none())?;
     ensure!(follower.services_in("default") == ["kubernetes"]);
     Ok(())
 }

@@ -54,11 +54,16 @@ fn objects_made_with_kubectl_arrive_and_their_changes_follow(cluster: &Cluster) 
     let moved = ["10.244.2.6", "10.244.3.7"];
     follower.until("the endpoints moved", |now| now.endpoints("watching", "web-1") == moved)?;
     cluster.apply(&service("watching", "later", ""))?;
-    follower.until("a later service is there", |now| {
-        now.services_in("watching") == ["later", "web"]
-    })?;
-    cluster.kubectl(&["label", "service", "-n", "watching", "others",
-        "service.kubernetes.io/service-proxy-name-"])?;
+    follower
+        .until("a later service is there", |now| now.services_in("watching") == ["later", "web"])?;
+    cluster.kubectl(&[
+        "label",
+        "service",
+        "-n",
+        "watching",
+        "others",
+        "service.kubernetes.io/service-proxy-name-",
+    ])?;
     follower.until("a service that became ours is there", |now| {
         now.services_in("watching") == ["later", "others", "web"]
     })?;
@@ -92,10 +97,8 @@ fn the_next_api_server_is_used_when_one_is_away(cluster: &Cluster) -> Result<()>
     let (first, second) = (cluster.relay()?, cluster.relay()?);
     first.cut();
     let mut options = options(cluster, "failover", &first)?;
-    options.login.api_servers = vec![
-        format!("https://127.0.0.1:{}", first.port()),
-        format!("127.0.0.1:{}", second.port()),
-    ];
+    options.login.api_servers =
+        vec![format!("https://127.0.0.1:{}", first.port()), format!("127.0.0.1:{}", second.port())];
     let mut follower = Follower::connect(options)?;
     let uses = |port: u16| move |address: &str| address.contains(&format!(":{port}"));
     ensure!(uses(second.port())(&follower.status()?.address), "{:?}", follower.status()?);

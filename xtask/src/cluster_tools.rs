@@ -28,7 +28,11 @@ pub(crate) fn find_or_obtain(consent: Consent) -> Result<PathBuf> {
         let dir = workspace::root().join(dir);
         for (program, _) in PROGRAMS {
             let path = dir.join(program);
-            ensure!(path.is_file(), "{VARIABLE}: {} is missing; unset it, or add it", path.display());
+            ensure!(
+                path.is_file(),
+                "{VARIABLE}: {} is missing; unset it, or add it",
+                path.display()
+            );
         }
         progress(&format!("Kubernetes tools: {VARIABLE}, {}", dir.display()));
         return Ok(dir);
@@ -67,7 +71,16 @@ fn build(go: &Path, dir: &Path, kubernetes: &str) -> Result<()> {
         command::run(
             Command::new("nice")
                 .arg(go)
-                .args(["build", "-p", "2", "-trimpath", "-buildvcs=false", "-ldflags", &flags, "-o"])
+                .args([
+                    "build",
+                    "-p",
+                    "2",
+                    "-trimpath",
+                    "-buildvcs=false",
+                    "-ldflags",
+                    &flags,
+                    "-o",
+                ])
                 .arg(dir.join(program))
                 .arg(package)
                 .current_dir(directory())

@@ -49,7 +49,9 @@ pub enum LoginError {
         text: String,
     },
     /// A way that is not supported.
-    #[error("kubeconfig: proxy-url {0} is not supported; remove it, the node must reach the API server directly")]
+    #[error(
+        "kubeconfig: proxy-url {0} is not supported; remove it, the node must reach the API server directly"
+    )]
     Proxy(Uri),
     /// The token file cannot be read.
     #[error("read token file {}: {source}; mount it, or correct tokenFile in the kubeconfig", path.display())]
@@ -88,20 +90,21 @@ impl Login {
 
     /// Reads everything anew: certificates and tokens are renewed in place.
     pub(super) async fn config(&self) -> Result<Config, LoginError> {
-        let config = match &self.kubeconfig {
-            Some(path) => from_kubeconfig(path).await?,
-            None if self.api_servers.is_empty() => {
-                Config::incluster_env().map_err(LoginError::Nowhere)?
-            }
-            None if Path::new(POD_TOKEN).exists() => {
-                Config::incluster_dns().map_err(LoginError::Nowhere)?
-            }
-            // An address alone is enough for an API server that asks for nothing.
-            None => Config::new(self.api_servers.first().map_or_else(
-                || Ok(Uri::from_static("https://localhost")),
-                |text| address(text),
-            )?),
-        };
+        let config =
+            match &self.kubeconfig {
+                Some(path) => from_kubeconfig(path).await?,
+                None if self.api_servers.is_empty() => {
+                    Config::incluster_env().map_err(LoginError::Nowhere)?
+                }
+                None if Path::new(POD_TOKEN).exists() => {
+                    Config::incluster_dns().map_err(LoginError::Nowhere)?
+                }
+                // An address alone is enough for an API server that asks for nothing.
+                None => Config::new(self.api_servers.first().map_or_else(
+                    || Ok(Uri::from_static("https://localhost")),
+                    |text| address(text),
+                )?),
+            };
         match config.proxy_url {
             Some(url) => Err(LoginError::Proxy(url)),
             None => Ok(config),
@@ -110,7 +113,8 @@ impl Login {
 }
 
 async fn from_kubeconfig(path: &Path) -> Result<Config, LoginError> {
-    let failed = |source| LoginError::Kubeconfig { path: path.to_owned(), source: Box::new(source) };
+    let failed =
+        |source| LoginError::Kubeconfig { path: path.to_owned(), source: Box::new(source) };
     let kubeconfig = Kubeconfig::read_from(path).map_err(failed)?;
     let options = KubeConfigOptions::default();
     Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(failed)
@@ -205,8 +209,7 @@ mod tests {
             contexts: [{name: a, context: {cluster: a, user: a}}]\n\
             users: [{name: a, user: {tokenFile: /token}}]\n";
         std::fs::write(file.path(), text).unwrap();
-        let mut login =
-            Login { kubeconfig: Some(file.path().to_owned()), api_servers: Vec::new() };
+        let mut login = Login { kubeconfig: Some(file.path().to_owned()), api_servers: Vec::new() };
         assert_eq!(login.addresses().await.unwrap(), ["https://10.0.0.9:6443/"]);
         login.api_servers = vec!["10.0.0.1:6443".into(), "10.0.0.2:6443".into()];
         let addresses = login.addresses().await.unwrap();

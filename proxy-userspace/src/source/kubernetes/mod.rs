@@ -96,8 +96,7 @@ impl Kubernetes {
         // One: what comes while the agent is busy is put together with what follows.
         let (events, received) = mpsc::channel(1);
         let (status, status_seen) = watch::channel(Status::default());
-        let wanted =
-            Wanted { node: options.node.clone(), proxy_name: options.proxy_name.clone() };
+        let wanted = Wanted { node: options.node.clone(), proxy_name: options.proxy_name.clone() };
         let wanted = Arc::new(wanted);
         let mut tasks = JoinSet::new();
         spawn::<objects::Service>(&mut tasks, &connection, &wanted, &tell);

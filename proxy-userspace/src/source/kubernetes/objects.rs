@@ -74,7 +74,12 @@ macro_rules! watched {
 }
 
 watched!(Service = "Service", NamespaceResourceScope, "", "services");
-watched!(EndpointSlice = "EndpointSlice", NamespaceResourceScope, "discovery.k8s.io", "endpointslices");
+watched!(
+    EndpointSlice = "EndpointSlice",
+    NamespaceResourceScope,
+    "discovery.k8s.io",
+    "endpointslices"
+);
 watched!(Node = "Node", ClusterResourceScope, "", "nodes");
 watched!(ServiceCidr = "ServiceCIDR", ClusterResourceScope, "networking.k8s.io", "servicecidrs");
 

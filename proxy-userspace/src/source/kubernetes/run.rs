@@ -113,8 +113,9 @@ impl Run {
                 },
                 permit = events.reserve(), if self.has_news() => match permit {
                     Ok(permit) => {
-                        permit.send(self.event());
+                        let event = self.event();
                         self.show_status().await;
+                        permit.send(event);
                     }
                     Err(_) => return,
                 },
@@ -198,8 +199,7 @@ impl Run {
         let changed = self.merge.take_notices_changed();
         let told = self.notices.iter().find(|notice| is_circular(notice));
         if changed || told != self.circular.as_ref() {
-            let mut notices: Vec<_> =
-                self.merge.notices().chain(&self.circular).cloned().collect();
+            let mut notices: Vec<_> = self.merge.notices().chain(&self.circular).cloned().collect();
             notices.sort();
             self.notices = notices.into();
         }

@@ -188,8 +188,7 @@ fn the_ranges_of_all_service_cidrs_are_together() {
     merge.take(Kind::ServiceCidr, Told::Changed(cidr("a", &["10.96.0.0/16"])));
     merge.take(Kind::ServiceCidr, Told::Changed(cidr("b", &["10.97.0.0/16", "10.98.0.0/16"])));
     assert_eq!(told(&mut merge), ["10.96.0.0/16", "10.97.0.0/16", "10.98.0.0/16"]);
-    let identity =
-        Identity { kind: Kind::ServiceCidr, namespace: String::new(), name: "b".into() };
+    let identity = Identity { kind: Kind::ServiceCidr, namespace: String::new(), name: "b".into() };
     merge.take(Kind::ServiceCidr, Told::Deleted(identity));
     assert_eq!(told(&mut merge), ["10.96.0.0/16"]);
 }
