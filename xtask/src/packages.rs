@@ -49,8 +49,9 @@ pub(crate) const NETWORK: &[Need] = &[
     need(&["conntrack"], "conntrack"),
 ];
 
-/// To make the certificates and tokens of a test cluster.
-pub(crate) const CLUSTER: &[Need] = &[need(&["openssl"], "openssl"), need(&["nice"], "coreutils")];
+/// To run a test cluster: its certificates and tokens, and words with etcd.
+pub(crate) const CLUSTER: &[Need] =
+    &[need(&["openssl"], "openssl"), need(&["curl"], "curl"), need(&["setpriv"], "util-linux")];
 
 /// Installs what is missing of `needs`, after asking where somebody can be asked.
 pub(crate) fn ensure(needs: &[&[Need]], consent: Consent) -> Result<()> {

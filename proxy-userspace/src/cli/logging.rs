@@ -6,10 +6,11 @@ use crate::config::{LogFormat, LogLevel, Logging};
 
 /// Starts logging for this process.
 pub(super) fn start(logging: Logging) {
-    // What libraries have to say is of interest only to who asks for everything.
+    // What libraries have to say is of interest only to who asks for everything; what kube warns of
+    // at every try, our source says once.
     let filter = EnvFilter::new(match logging.level() {
-        LogLevel::Info => "warn,proxy_userspace=info",
-        LogLevel::Debug => "warn,proxy_userspace=debug",
+        LogLevel::Info => "warn,kube_client=error,kube_runtime=error,proxy_userspace=info",
+        LogLevel::Debug => "warn,kube_client=error,kube_runtime=error,proxy_userspace=debug",
         LogLevel::Trace => "debug,proxy_userspace=trace",
     });
     let logs = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);

@@ -19,7 +19,10 @@ use kube::{
     Client,
     client::{Body, ConfigExt},
 };
-use tokio::sync::{Mutex, mpsc};
+use tokio::{
+    sync::{Mutex, mpsc},
+    time::timeout,
+};
 use tower::{BoxError, ServiceBuilder, service_fn};
 use tracing::{info, warn};
 
@@ -36,6 +39,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// A peer that acknowledges nothing for this long is gone: a watch that hears nothing would wait
 /// for minutes.
 const SILENCE: Duration = Duration::from_secs(30);
+/// An API server ends its own work on a request after a minute, and a watch answers at once.
+const ANSWER: Duration = Duration::from_secs(75);
+const NO_ANSWER: &str = "no answer within 75 seconds";
 /// The token file is read anew after this long; it is renewed long before it expires.
 const TOKEN_AGE: Duration = Duration::from_secs(30);
 
@@ -131,7 +137,8 @@ impl Connection {
         if let Some(token) = &made.token {
             request.headers_mut().insert(AUTHORIZATION, token.header.clone());
         }
-        match made.client.send(request).await {
+        let answer = timeout(ANSWER, made.client.send(request)).await;
+        match answer.unwrap_or_else(|_| Err(kube::Error::Service(NO_ANSWER.into()))) {
             Ok(response) => {
                 if response.status() == StatusCode::UNAUTHORIZED {
                     self.renew_credentials(generation).await;

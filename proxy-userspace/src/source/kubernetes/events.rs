@@ -51,7 +51,7 @@ const BURST: u32 = 25;
 /// Bytes of a note; the API server refuses more.
 const MAX_NOTE: usize = 1024;
 
-/// Takes notices; what they say appears as Events some time later.
+/// Takes notices; what they say appears as Events some time later, until it is dropped.
 #[derive(Clone, Debug)]
 pub struct Publisher {
     notices: Arc<watch::Sender<Arc<[Notice]>>>,
@@ -59,16 +59,19 @@ pub struct Publisher {
 
 impl Publisher {
     /// Says which notices there are now. Never waits.
-    pub fn publish(&self, notices: Arc<[Notice]>) {
-        self.notices.send_replace(notices);
+    pub fn publish(&self, notices: impl IntoIterator<Item = Notice>) {
+        let mut notices: Vec<_> = notices.into_iter().collect();
+        notices.sort();
+        self.notices.send_replace(notices.into());
     }
 }
 
 /// What was told of a notice.
 #[derive(Debug)]
 struct Told {
-    at: Instant,
     times: i32,
+    /// When it is told again.
+    again: Instant,
 }
 
 struct Telling {
@@ -123,17 +126,15 @@ impl Telling {
     /// Returns a notice that is to be told now.
     fn due(&mut self, current: &[Notice]) -> Option<Notice> {
         // What comes and goes is told no more often than what lasts.
-        self.told.retain(|notice, told| {
-            told.at.elapsed() < REPEAT || current.binary_search(notice).is_ok()
-        });
-        let due =
-            |notice: &&Notice| self.told.get(notice).is_none_or(|told| told.at.elapsed() >= REPEAT);
+        let now = Instant::now();
+        self.told.retain(|notice, told| told.again > now || current.binary_search(notice).is_ok());
+        let due = |notice: &&Notice| self.told.get(notice).is_none_or(|told| told.again <= now);
         current.iter().find(due).cloned()
     }
 
     fn next_repeat(&self) -> Instant {
-        let first = self.told.values().map(|told| told.at).min();
-        first.unwrap_or_else(Instant::now) + REPEAT
+        let first = self.told.values().map(|told| told.again).min();
+        first.unwrap_or_else(|| Instant::now() + REPEAT)
     }
 
     async fn tell(&mut self, notice: &Notice) -> Result<(), kube::Error> {
@@ -152,7 +153,7 @@ impl Telling {
             }
         }
         self.refused = false;
-        self.told.insert(notice.clone(), Told { at: Instant::now(), times });
+        self.told.insert(notice.clone(), Told { times, again: Instant::now() + REPEAT });
         Ok(())
     }
 
@@ -162,7 +163,7 @@ impl Telling {
         if gone || matches!(error, kube::Error::Api(status) if matches!(status.code, 400 | 422)) {
             // Its namespace is going away, or this Event is never taken: the others may be.
             debug!(event = "event_not_taken", %notice, error = %chain(error), "no Event for it");
-            self.told.insert(notice.clone(), Told { at: Instant::now(), times: 0 });
+            self.put_off(notice, REPEAT);
             return Duration::ZERO;
         }
         if !std::mem::replace(&mut self.refused, true) {
@@ -175,7 +176,15 @@ impl Telling {
             };
             warn!(event = "event_not_sent", "no Events are sent: {}{cure}", chain(error));
         }
-        if forbidden { RETRY_PERMISSION } else { RETRY }
+        let wait = if forbidden { RETRY_PERMISSION } else { RETRY };
+        // The next try is another one: what is wrong may be wrong with this one only.
+        self.put_off(notice, wait * 2);
+        wait
+    }
+
+    fn put_off(&mut self, notice: &Notice, wait: Duration) {
+        let again = Instant::now() + wait;
+        self.told.entry(notice.clone()).or_insert(Told { times: 0, again }).again = again;
     }
 
     /// Returns the Event of a notice; `None` when what it is about is gone.
@@ -250,7 +259,9 @@ fn event(notice: &Notice, regarding: ObjectReference, node: &str) -> Event {
 /// Whether a notice holds on one node only; the others are the same on all nodes.
 fn is_of_node(notice: &Notice) -> bool {
     match notice {
-        Notice::ForeignVirtualServer { .. } | Notice::ApiServerIsVip { .. } => true,
+        Notice::ForeignVirtualServer { .. }
+        | Notice::ApiServerIsVip { .. }
+        | Notice::Ipv6NotServed { .. } => true,
         other => other.service().is_none() && slice_of(other).is_none(),
     }
 }

@@ -128,7 +128,10 @@ fn address(text: &str) -> Result<Uri, LoginError> {
     };
     let uri: Uri = full.parse().map_err(|_| invalid())?;
     let scheme = uri.scheme_str().is_some_and(|scheme| matches!(scheme, "https" | "http"));
-    let host = uri.host().is_some_and(|host| !host.is_empty());
+    let host = uri.authority().is_some_and(|authority| {
+        let alone = authority.host() == authority.as_str();
+        !authority.host().is_empty() && (alone || authority.port_u16().is_some())
+    });
     if scheme && host { Ok(uri) } else { Err(invalid()) }
 }
 

@@ -36,7 +36,9 @@ impl Pace {
             *due = mine + self.interval;
             mine.checked_sub(self.slack).unwrap_or(now)
         };
-        sleep_until(start).await;
+        if start > Instant::now() {
+            sleep_until(start).await;
+        }
     }
 }
 

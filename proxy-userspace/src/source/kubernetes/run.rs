@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -56,8 +57,8 @@ pub(super) struct Run {
     /// Whether the API server is reached by an address that we serve.
     circular: Option<Notice>,
     notices: Arc<[Notice]>,
-    /// What was told last, besides updates.
-    told: (Arc<[Notice]>, Option<String>),
+    /// The error that was told last.
+    told_error: Option<String>,
 }
 
 impl Run {
@@ -92,7 +93,7 @@ impl Run {
             not_before: Instant::now(),
             circular: None,
             notices: Arc::default(),
-            told: Default::default(),
+            told_error: None,
         }
     }
 
@@ -112,8 +113,9 @@ impl Run {
                 },
                 permit = events.reserve(), if self.has_news() => match permit {
                     Ok(permit) => {
-                        permit.send(self.event());
+                        let event = self.event();
                         self.show_status().await;
+                        permit.send(event);
                     }
                     Err(_) => return,
                 },
@@ -157,8 +159,7 @@ impl Run {
     fn has_news(&self) -> bool {
         self.merge.has_update()
             || self.saved.is_some()
-            || !Arc::ptr_eq(&self.told.0, &self.notices)
-            || self.told.1 != self.error()
+            || self.told_error != self.error()
             || (self.merge.is_complete() && self.merge.notices_changed())
     }
 
@@ -185,11 +186,11 @@ impl Run {
             None => self.saved.take(),
         };
         self.collect_notices();
-        self.told = (Arc::clone(&self.notices), self.error());
+        self.told_error = self.error();
         SourceEvent {
             update,
             notices: Arc::clone(&self.notices),
-            error: self.told.1.clone(),
+            error: self.told_error.clone(),
             stale_since: self.stale_since,
         }
     }
@@ -198,8 +199,9 @@ impl Run {
         let changed = self.merge.take_notices_changed();
         let told = self.notices.iter().find(|notice| is_circular(notice));
         if changed || told != self.circular.as_ref() {
-            let notices = self.merge.notices().chain(&self.circular);
-            self.notices = notices.cloned().collect();
+            let mut notices: Vec<_> = self.merge.notices().chain(&self.circular).cloned().collect();
+            notices.sort();
+            self.notices = notices.into();
         }
     }
 
@@ -212,7 +214,8 @@ impl Run {
             }
         };
         if concerned {
-            let found = circle(self.merge.snapshot(), &self.connection);
+            let addrs = self.connection.addresses().iter().filter_map(ip_of);
+            let found = circle(self.merge.snapshot(), addrs);
             if let Some(notice) = found.as_ref().filter(|_| self.circular.is_none()) {
                 warn!(event = "api_server_is_vip", "{notice}");
             }
@@ -293,8 +296,8 @@ async fn finished(
 }
 
 /// Returns the notice about an address of the API server that is a cluster IP.
-fn circle(snapshot: &Snapshot, connection: &Connection) -> Option<Notice> {
-    connection.addresses().iter().filter_map(ip_of).find_map(|addr| {
+fn circle(snapshot: &Snapshot, addrs: impl IntoIterator<Item = IpAddr>) -> Option<Notice> {
+    addrs.into_iter().find_map(|addr| {
         let mut services = snapshot.services.values();
         let service = services.find(|service| service.cluster_ips.contains(&addr))?;
         Some(Notice::ApiServerIsVip { service: service.name.clone(), addr })
@@ -303,4 +306,23 @@ fn circle(snapshot: &Snapshot, connection: &Connection) -> Option<Notice> {
 
 fn is_circular(notice: &Notice) -> bool {
     matches!(notice, Notice::ApiServerIsVip { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_api_server_at_a_cluster_ip_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let manifest = "{apiVersion: v1, kind: Service, metadata: {name: kubernetes}, \
+                        spec: {clusterIP: 10.96.0.1, ports: [{port: 443}]}}";
+        std::fs::write(directory.path().join("a.yaml"), manifest).unwrap();
+        let snapshot = crate::source::load(directory.path()).unwrap().0;
+        let circle = |addr: &str| circle(&snapshot, [addr.parse().unwrap()]);
+        assert_eq!(circle("192.0.2.1"), None);
+        let notice = circle("10.96.0.1").unwrap();
+        assert_eq!(notice.service().unwrap().name, "kubernetes");
+        assert!(notice.to_string().contains("--kubeconfig or --master"), "{notice}");
+    }
 }
