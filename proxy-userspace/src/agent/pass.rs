@@ -152,7 +152,7 @@ impl Agent {
         if notices != self.notices
             && let Some(publisher) = &self.publisher
         {
-            publisher.publish(Arc::clone(&notices));
+            publisher.publish(notices.iter().cloned());
         }
         self.notices = notices;
     }
