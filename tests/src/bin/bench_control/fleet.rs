@@ -1,6 +1,7 @@
 //! Made-up clusters: the same size gives the same objects.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     net::{IpAddr, Ipv4Addr},
     str::FromStr,
@@ -55,7 +56,8 @@ impl FromStr for Size {
 
 /// Returns what plans need to know about the node.
 pub(crate) fn node() -> NodeFacts {
-    NodeFacts { node_port_addrs: [Ipv4Addr::new(172, 18, 0, 2)].into() }
+    let addrs: BTreeSet<IpAddr> = [[172, 18, 0, 2].into()].into();
+    NodeFacts { name: "node-0".into(), node_port_addrs: addrs.clone(), addrs, no_ipv6: false }
 }
 
 /// Returns the cluster of this size.
