@@ -13,6 +13,10 @@ pub(super) struct Tally {
     /// Binaries that came to their end.
     pub(super) results: usize,
     reasons: BTreeMap<String, String>,
+    /// What failed tests of the current binary said.
+    said: BTreeMap<String, String>,
+    /// The failed test whose words come now.
+    saying: Option<String>,
     line: Vec<u8>,
     /// The test whose outcome is on a later line than its name.
     running: String,
@@ -46,6 +50,11 @@ impl Tally {
         }
         if let Some(result) = line.strip_prefix("test result: ") {
             self.end_binary(result);
+        } else if let Some(name) = heading(line) {
+            self.running.clear();
+            self.saying = Some(name.to_owned());
+        } else if let Some(name) = self.saying.clone() {
+            self.listen(name, line);
         } else if let Some(rest) = line.strip_prefix("test ") {
             let (name, outcome) = rest.split_once(" ... ").unwrap_or_default();
             self.running.clear();
@@ -56,6 +65,22 @@ impl Tally {
             let name = std::mem::take(&mut self.running);
             if !self.take_outcome(&name, line) {
                 self.running = name;
+            }
+        }
+    }
+
+    /// Takes the words of a failed test, until the list of names that follows them.
+    fn listen(&mut self, name: String, line: &str) {
+        let words = line.trim();
+        if words == "failures:" {
+            self.saying = None;
+        } else if !words.is_empty() {
+            let said = self.said.entry(name).or_default();
+            if said.len() + words.len() < LONGEST_REASON {
+                if !said.is_empty() {
+                    said.push_str(" | ");
+                }
+                said.push_str(words);
             }
         }
     }
@@ -79,6 +104,13 @@ impl Tally {
     fn end_binary(&mut self, result: &str) {
         self.results += 1;
         self.settle();
+        self.saying = None;
+        for (name, reason) in &mut self.failed {
+            if let Some(said) = self.said.remove(name).filter(|_| reason.is_empty()) {
+                *reason = said;
+            }
+        }
+        self.said.clear();
         let said = |word: &str| {
             let before = result.split(word).next().unwrap_or_default().trim_end();
             before.rsplit(' ').next().and_then(|number| number.parse::<usize>().ok()).unwrap_or(0)
@@ -150,6 +182,16 @@ impl Tally {
     }
 }
 
+/// Bytes of a reason in the summary: its end is what is looked at first.
+const LONGEST_REASON: usize = 600;
+
+/// Returns the name in the heading over the words of a failed test: `---- name ----`, or `---- name
+/// stdout ----`.
+fn heading(line: &str) -> Option<&str> {
+    let name = line.strip_prefix("---- ")?.strip_suffix(" ----")?;
+    Some(name.strip_suffix(" stdout").unwrap_or(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,6 +215,17 @@ mod tests {
         assert_eq!((tally.passed, tally.results), (2, 1));
         assert_eq!(tally.failed, [("d".to_owned(), String::new())]);
         assert_eq!(tally.skipped, [("e".to_owned(), "needs a disk".to_owned())]);
+    }
+
+    #[test]
+    fn a_failure_is_explained_by_its_own_words() {
+        let tally = tally(
+            "test a ... ok\ntest b ... FAILED\n\nfailures:\n\n---- b ----\nno answer\n\n\
+             waited 60s\n\n\nfailures:\n    b\n\n\
+             test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured\n",
+        );
+        assert_eq!(tally.failed, [("b".to_owned(), "no answer | waited 60s".to_owned())]);
+        assert_eq!(tally.passed, 1);
     }
 
     #[test]
