@@ -42,6 +42,14 @@ pub enum Notice {
         /// The annotation's value.
         value: String,
     },
+    /// The annotation `passlane.io/forwarding` asks for packets that keep their port, and an endpoint
+    /// of the Service listens on another one; it gets masqueraded packets.
+    ForwardingKeepsPort {
+        /// The annotated Service.
+        service: ServicePortName,
+        /// The port of the Service, host order.
+        port: u16,
+    },
     /// The annotation `passlane.io/fast-path` is neither `on` nor `off`; `on` is used.
     UnknownFastPath {
         /// The annotated Service.
@@ -161,7 +169,8 @@ impl Notice {
             Self::FrontendTaken { loser, .. } | Self::NodePortTaken { loser, .. } => {
                 Some(&loser.service)
             }
-            Self::ForeignVirtualServer { service, .. } => Some(&service.service),
+            Self::ForeignVirtualServer { service, .. }
+            | Self::ForwardingKeepsPort { service, .. } => Some(&service.service),
             Self::SliceWithoutService { .. }
             | Self::SliceOfNames { .. }
             | Self::FrontendsFull { .. }
@@ -176,6 +185,7 @@ impl Notice {
             Self::UnknownSchedulerFlag { .. } => "UnknownSchedulerFlag",
             Self::UnknownWeight { .. } => "UnknownWeight",
             Self::UnknownForwarding { .. } => "UnknownForwarding",
+            Self::ForwardingKeepsPort { .. } => "ForwardingKeepsPort",
             Self::UnknownFastPath { .. } => "UnknownFastPath",
             Self::SliceWithoutService { .. } => "SliceWithoutService",
             Self::SliceOfNames { .. } => "SliceOfNames",
@@ -217,6 +227,12 @@ impl fmt::Display for Notice {
                 f,
                 "service {service}: annotation passlane.io/forwarding: unknown value {value:?}: \
                  masq is used; write masq, route or tunnel"
+            ),
+            Self::ForwardingKeepsPort { service, port } => write!(
+                f,
+                "service {service}: annotation passlane.io/forwarding: route and tunnel keep port \
+                 {port}, and an endpoint listens on another one: masq is used for it; make the \
+                 endpoints listen on {port}"
             ),
             Self::UnknownFastPath { service, value } => write!(
                 f,

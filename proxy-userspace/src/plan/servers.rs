@@ -112,6 +112,12 @@ impl Family<'_> {
             TrafficPolicy::Cluster => self.class(&endpoints, endpoints.cluster(), policy),
             TrafficPolicy::Local => self.class(&endpoints, endpoints.local(), policy),
         };
+        let keeps_port = service.forwarding != Forwarding::Masq;
+        if keeps_port && endpoints.listed().any(|(key, _)| key.port != port.port) {
+            let service =
+                ServicePortName { service: service.name.clone(), port: port.name.clone() };
+            wanted.notices.push(Notice::ForwardingKeepsPort { service, port: port.port });
+        }
         let internal = class(service.internal_policy);
         for &addr in service.cluster_ips.iter().filter(|addr| self.is_of(addr)) {
             wanted.servers.push(self.server(port, addr, port.port, Origin::ClusterIp, &internal));
@@ -267,7 +273,7 @@ impl Family<'_> {
                 flags,
                 persistent_secs: service.affinity_secs.unwrap_or(0),
             },
-            destinations: Arc::clone(&class.destinations),
+            destinations: self.reachable(&class.destinations, number),
             lingering: Arc::clone(&class.lingering),
             service: ServicePortName { service: service.name.clone(), port: port.name.clone() },
             created_at: service.created_at,
@@ -277,6 +283,26 @@ impl Family<'_> {
             fast_path: service.fast_path == FastPath::On && learnable,
             elements,
         }
+    }
+
+    /// Returns the destinations of a virtual server at this port. Without translation a packet keeps
+    /// its port: where an endpoint listens on another one, as always behind a node port, it is
+    /// masqueraded.
+    fn reachable(
+        &self,
+        destinations: &Arc<BTreeMap<DestinationKey, Destination>>,
+        port: u16,
+    ) -> Arc<BTreeMap<DestinationKey, Destination>> {
+        let elsewhere = destinations.keys().any(|key| key.port != port);
+        if self.service.forwarding == Forwarding::Masq || !elsewhere {
+            return Arc::clone(destinations);
+        }
+        let translated = destinations.iter().map(|(&key, &destination)| {
+            let forwarding =
+                if key.port == port { destination.forwarding } else { Forwarding::Masq };
+            (key, Destination { forwarding, ..destination })
+        });
+        Arc::new(translated.collect())
     }
 
     /// Adds who may reach the server, where the Service says so.
