@@ -80,7 +80,7 @@ impl Credentials {
 
     fn decode(&self, text: &str) -> Result<Vec<u8>> {
         let mut standard = text.replace('-', "+").replace('_', "/");
-        while standard.len() % 4 != 0 {
+        while !standard.len().is_multiple_of(4) {
             standard.push('=');
         }
         let (from, to) = (self.text("encoded"), self.text("decoded"));

@@ -106,7 +106,9 @@ fn paths<'a>(tokens: &[Token<'a>]) -> Vec<(Vec<&'a str>, usize)> {
     let mut found = Vec::new();
     let mut at = 0;
     while let Some(token) = tokens.get(at) {
-        if token.text == "use" {
+        // `use<'a>` in a type says what it captures.
+        let captures = tokens.get(at + 1).is_some_and(|next| next.text == "<");
+        if token.text == "use" && !captures {
             at = spread(tokens, at + 1, &[], &mut found);
         } else if token.is_name() && (at == 0 || tokens.get(at - 1).is_none_or(|t| t.text != "::"))
         {
@@ -197,6 +199,12 @@ mod tests {
         assert!(
             found[0].starts_with("`crate::kernel::ipvs::self`: plan may use model beside itself")
         );
+    }
+
+    #[test]
+    fn a_use_that_captures_is_no_import() {
+        let text = "fn a() -> impl Sized + use<> { b; } use crate::kernel::ipvs;";
+        assert_eq!(violations("plan/diff.rs", text).len(), 1);
     }
 
     #[test]

@@ -8,10 +8,11 @@ use kube::{
     runtime::watcher::{self, Event, watcher},
 };
 use tokio::{sync::mpsc, time::sleep};
+use tracing::warn;
 
 use super::{
     backoff::Backoff,
-    failure::{Cure, Failure},
+    failure::Failure,
     merge::{Seen, Told},
     objects::{Object, Wanted, Watched},
 };
@@ -20,7 +21,7 @@ use crate::source::convert::{Identity, Kind};
 /// Between looks for a kind that the API server does not know, or must not show us, while the
 /// rest does without it.
 const SELDOM: Duration = Duration::from_secs(300);
-/// A watch that its server refuses this often in a row is given up, and its kind listed anew.
+/// After this many refusals in a row, they are not those of an API server that has just started.
 const REFUSALS: u32 = 5;
 
 /// What a watch reports: of which kind, and what.
@@ -35,12 +36,12 @@ pub(super) async fn follow<W: Watched>(
 ) {
     let api: Api<Object<W>> = Api::all(client);
     let mut backoff = Backoff::default();
+    let mut refusals = 0;
     // Each turn starts with a list.
     loop {
         let mut events = pin!(watcher(api.clone(), wanted.selector(W::KIND)));
-        let mut refusals = 0;
         while let Some(event) = events.next().await {
-            match event {
+            let error = match event {
                 Ok(event) => {
                     // That a list begins does not say that somebody answered.
                     if !matches!(event, Event::Init) {
@@ -51,21 +52,22 @@ pub(super) async fn follow<W: Watched>(
                     if tell.send((W::KIND, Ok(told))).await.is_err() {
                         return;
                     }
+                    continue;
                 }
-                Err(error) => {
-                    let started = matches!(error, watcher::Error::WatchStartFailed(_));
-                    let failure = Failure::of(W::KIND, &error);
-                    let cure = failure.cure;
-                    if report(W::KIND, failure, &tell).await.is_err() {
-                        return;
-                    }
-                    sleep(pause(W::KIND, cure, &mut backoff)).await;
-                    refusals += u32::from(started && cure != Cure::Wait);
-                    // kube itself lists anew only when the watch was begun.
-                    if (started && cure == Cure::Relist) || refusals >= REFUSALS {
-                        break;
-                    }
-                }
+                Err(error) => error,
+            };
+            let started = matches!(error, watcher::Error::WatchStartFailed(_));
+            let failure = Failure::of(&error);
+            let (wants_list, lasting) = (failure.wants_list(), failure.is_lasting());
+            refusals += u32::from(lasting);
+            if tell.send((W::KIND, report(W::KIND, failure, refusals))).await.is_err() {
+                return;
+            }
+            let rarely = is_optional(W::KIND) && lasting && refusals >= REFUSALS;
+            sleep(if rarely { SELDOM } else { backoff.after_error() }).await;
+            // kube itself lists anew only when the watch was begun.
+            if started && (wants_list || (lasting && refusals.is_multiple_of(REFUSALS))) {
+                break;
             }
         }
     }
@@ -77,21 +79,17 @@ fn is_optional(kind: Kind) -> bool {
     kind == Kind::ServiceCidr
 }
 
-fn pause(kind: Kind, cure: Cure, backoff: &mut Backoff) -> Duration {
-    match cure {
-        Cure::Absent | Cure::Permission if is_optional(kind) => SELDOM,
-        _ => backoff.after_error(),
+fn report(kind: Kind, failure: Failure, refusals: u32) -> Result<Told, Failure> {
+    let lacking = matches!(failure, Failure::Absent | Failure::Forbidden { .. });
+    if !is_optional(kind) || !lacking {
+        return Err(failure);
     }
-}
-
-async fn report(kind: Kind, failure: Failure, tell: &mpsc::Sender<Report>) -> Result<(), ()> {
-    if is_optional(kind) && matches!(failure.cure, Cure::Absent | Cure::Permission) {
-        if failure.cure == Cure::Permission {
-            tracing::warn!(event = "service_cidrs_unknown", "{}", failure.text);
-        }
-        return tell.send((kind, Ok(Told::Absent))).await.map_err(drop);
+    // An API server that has just started refuses everything for a moment.
+    if failure != Failure::Absent && refusals == REFUSALS {
+        let text = failure.describe(kind, "");
+        warn!(event = "service_cidrs_unknown", "{text}");
     }
-    tell.send((kind, Err(failure))).await.map_err(drop)
+    Ok(Told::Absent)
 }
 
 fn told<W: Watched>(event: Event<Object<W>>, wanted: &Wanted) -> Option<Told> {

@@ -1,7 +1,7 @@
 //! The task that puts together what the watches tell, and tells the agent.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     net::IpAddr,
     sync::Arc,
@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use super::{
     Options,
     connection::Connection,
+    failure::{Failure, describe},
     follow::Report,
     login::ip_of,
     merge::{Merge, Told},
@@ -41,11 +42,13 @@ const SAVE_SHARE: u32 = 50;
 /// State of the task.
 pub(super) struct Run {
     connection: Arc<Connection>,
+    /// All addresses of the API server, for people.
+    addresses: String,
     events: mpsc::Sender<SourceEvent>,
     status: watch::Sender<Status>,
     merge: Merge,
     /// The watches that cannot go on, since when and why.
-    failing: BTreeMap<Kind, (SystemTime, String)>,
+    failing: BTreeMap<Kind, (SystemTime, Failure)>,
     patience: Duration,
     file: Option<Arc<SnapshotFile>>,
     /// A saved snapshot that is to be told.
@@ -68,19 +71,16 @@ impl Run {
         events: mpsc::Sender<SourceEvent>,
         status: watch::Sender<Status>,
     ) -> Self {
+        let addresses: Vec<_> = connection.addresses().iter().map(ToString::to_string).collect();
+        let addresses = addresses.join(", ");
         let file = options.state_dir.as_ref().map(|state_dir| {
-            let addresses: Vec<_> =
-                connection.addresses().iter().map(ToString::to_string).collect();
-            let origin = format!(
-                "{} {} {}",
-                addresses.join(","),
-                options.node,
-                options.proxy_name.as_deref().unwrap_or("-")
-            );
+            let proxy_name = options.proxy_name.as_deref().unwrap_or("-");
+            let origin = format!("{addresses} {} {proxy_name}", options.node);
             Arc::new(SnapshotFile::new(state_dir, origin))
         });
         Self {
             connection,
+            addresses,
             events,
             status,
             merge: Merge::default(),
@@ -138,13 +138,7 @@ impl Run {
     async fn take(&mut self, (kind, told): Report) {
         let told = match told {
             Ok(told) => told,
-            Err(failure) => {
-                let now = SystemTime::now();
-                let since = self.failing.get(&kind).map_or(now, |(since, _)| *since);
-                self.failing.insert(kind, (since, failure.text.clone()));
-                self.status.send_modify(|status| status.last_error = Some((now, failure.text)));
-                return self.show_status().await;
-            }
+            Err(failure) => return self.fail(kind, failure).await,
         };
         // A list that begins does not say that anybody has answered.
         let answered = !matches!(told, Told::Listing);
@@ -156,6 +150,26 @@ impl Run {
         }
     }
 
+    async fn fail(&mut self, kind: Kind, failure: Failure) {
+        let now = SystemTime::now();
+        let text = failure.describe(kind, &self.addresses);
+        self.status.send_modify(|status| status.last_error = Some((now, text.clone())));
+        if matches!(failure, Failure::Forgotten { .. }) {
+            info!(event = "list_anew", "{text}");
+            return;
+        }
+        let since = self.failing.get(&kind).map_or(now, |(since, _)| *since);
+        // Of one outage, each kind and each try sees another cause: the first one is told.
+        let outage = |failure: &Failure| matches!(failure, Failure::Outage { .. });
+        let known = self.failing.values().map(|(_, failure)| failure).find(|one| outage(one));
+        let failure = match known {
+            Some(known) if outage(&failure) => known.clone(),
+            _ => failure,
+        };
+        self.failing.insert(kind, (since, failure));
+        self.show_status().await;
+    }
+
     fn has_news(&self) -> bool {
         self.merge.has_update()
             || self.saved.is_some()
@@ -165,9 +179,12 @@ impl Run {
 
     /// Returns why not everything can be watched at present.
     fn error(&self) -> Option<String> {
-        let texts: BTreeSet<&str> = self.failing.values().map(|(_, text)| text.as_str()).collect();
-        let text = texts.into_iter().collect::<Vec<_>>().join("; ");
-        (!text.is_empty()).then_some(text)
+        if self.failing.is_empty() {
+            return None;
+        }
+        let failing: Vec<_> =
+            self.failing.iter().map(|(kind, (_, failure))| (*kind, failure)).collect();
+        Some(describe(&failing, &self.addresses))
     }
 
     fn event(&mut self) -> SourceEvent {

@@ -11,16 +11,24 @@ use crate::{
     source::convert::{Identity, Kind, Stored},
 };
 
-fn seen(kind: Kind, object: Value) -> Box<Seen> {
+fn seen(kind: Kind, object: Value) -> Seen {
     let stored: Stored = serde_json::from_value(object).unwrap();
-    Box::new(Seen::new(stored.convert(kind, None)).unwrap())
+    Seen::new(stored.convert(kind, None)).unwrap()
 }
 
-fn service(name: &str, addr: &str) -> Box<Seen> {
+fn now(seen: Seen) -> Told {
+    Told::Changed(Box::new(seen))
+}
+
+fn listed(seen: Seen) -> Told {
+    Told::Listed(Box::new(seen))
+}
+
+fn service(name: &str, addr: &str) -> Seen {
     annotated(name, addr, json!({}))
 }
 
-fn annotated(name: &str, addr: &str, annotations: Value) -> Box<Seen> {
+fn annotated(name: &str, addr: &str, annotations: Value) -> Seen {
     let metadata = json!({"name": name, "namespace": "shop", "annotations": annotations});
     let spec = json!({"clusterIP": addr, "clusterIPs": [addr], "ports": [{"port": 80}]});
     seen(Kind::Service, json!({"metadata": metadata, "spec": spec}))
@@ -30,16 +38,16 @@ fn identity(name: &str) -> Identity {
     Identity { kind: Kind::Service, namespace: "shop".into(), name: name.into() }
 }
 
-fn list(merge: &mut Merge, kind: Kind, objects: Vec<Box<Seen>>) {
+fn list(merge: &mut Merge, kind: Kind, objects: Vec<Seen>) {
     merge.take(kind, Told::Listing);
     for object in objects {
-        merge.take(kind, Told::Listed(object));
+        merge.take(kind, listed(object));
     }
     merge.take(kind, Told::Complete);
 }
 
 /// Everything is listed, with these Services, and the first update is taken.
-fn connected(services: Vec<Box<Seen>>) -> Merge {
+fn connected(services: Vec<Seen>) -> Merge {
     let mut merge = Merge::default();
     for kind in KINDS.into_iter().filter(|kind| *kind != Kind::Service) {
         list(&mut merge, kind, Vec::new());
@@ -97,12 +105,12 @@ fn a_kind_that_is_not_to_be_had_holds_nothing_up() {
 fn half_of_a_list_is_never_seen() {
     let mut merge = connected(vec![service("a", "10.96.0.1"), service("b", "10.96.0.2")]);
     merge.take(Kind::Service, Told::Listing);
-    merge.take(Kind::Service, Told::Listed(service("b", "10.96.0.9")));
+    merge.take(Kind::Service, listed(service("b", "10.96.0.9")));
     assert!(!merge.has_update() && merge.is_relisting());
     assert_eq!(names(merge.snapshot()), ["a", "b"]);
     // The connection breaks, and the list begins again.
     merge.take(Kind::Service, Told::Listing);
-    merge.take(Kind::Service, Told::Listed(service("c", "10.96.0.3")));
+    merge.take(Kind::Service, listed(service("c", "10.96.0.3")));
     assert!(!merge.has_update());
     merge.take(Kind::Service, Told::Complete);
     assert_eq!(names(&replaced(&mut merge)), ["c"]);
@@ -120,13 +128,13 @@ fn a_list_of_what_is_known_is_no_news() {
 #[test]
 fn changes_are_told_once_an_object_in_the_order_they_came_as_they_are_now() {
     let mut merge = connected(vec![service("a", "10.96.0.1")]);
-    merge.take(Kind::Service, Told::Changed(service("b", "10.96.0.2")));
+    merge.take(Kind::Service, now(service("b", "10.96.0.2")));
     merge.take(Kind::Service, Told::Deleted(identity("a")));
-    merge.take(Kind::Service, Told::Changed(service("b", "10.96.0.3")));
-    merge.take(Kind::Service, Told::Changed(service("c", "10.96.0.4")));
+    merge.take(Kind::Service, now(service("b", "10.96.0.3")));
+    merge.take(Kind::Service, now(service("c", "10.96.0.4")));
     let told = changed(&mut merge);
     assert_eq!(told, [("b".into(), true), ("a".into(), false), ("c".into(), true)]);
-    merge.take(Kind::Service, Told::Changed(service("c", "10.96.0.4")));
+    merge.take(Kind::Service, now(service("c", "10.96.0.4")));
     assert!(merge.update().is_none(), "nothing changed");
     merge.take(Kind::Service, Told::Deleted(identity("never there")));
     assert!(merge.update().is_none(), "nothing went");
@@ -135,7 +143,7 @@ fn changes_are_told_once_an_object_in_the_order_they_came_as_they_are_now() {
 #[test]
 fn a_service_that_loses_its_forwarding_state_is_gone() {
     let mut merge = connected(vec![service("a", "10.96.0.1")]);
-    merge.take(Kind::Service, Told::Changed(service("a", "None")));
+    merge.take(Kind::Service, now(service("a", "None")));
     assert_eq!(changed(&mut merge), [("a".into(), false)]);
 }
 
@@ -146,12 +154,12 @@ fn notices_come_and_go_with_their_object() {
     let told = |merge: &Merge| merge.notices().map(|notice| notice.reason()).collect::<Vec<_>>();
     assert!(merge.take_notices_changed());
     assert_eq!(told(&merge), ["UnknownScheduler"]);
-    merge.take(Kind::Service, Told::Changed(annotated("a", "10.96.0.1", scheduler("plane"))));
+    merge.take(Kind::Service, now(annotated("a", "10.96.0.1", scheduler("plane"))));
     assert!(!merge.has_update(), "the default is used, before and after");
     assert!(merge.take_notices_changed(), "the text is another");
-    merge.take(Kind::Service, Told::Changed(service("a", "10.96.0.1")));
+    merge.take(Kind::Service, now(service("a", "10.96.0.1")));
     assert!(merge.take_notices_changed() && told(&merge).is_empty());
-    merge.take(Kind::Service, Told::Changed(annotated("a", "10.96.0.1", scheduler("rocket"))));
+    merge.take(Kind::Service, now(annotated("a", "10.96.0.1", scheduler("rocket"))));
     assert!(merge.take_notices_changed());
     list(&mut merge, Kind::Service, Vec::new());
     assert!(merge.take_notices_changed() && told(&merge).is_empty(), "gone by a list");
@@ -185,8 +193,8 @@ fn the_ranges_of_all_service_cidrs_are_together() {
         let Some(Change::ServiceCidrs(cidrs)) = changes.into_iter().next() else { panic!() };
         cidrs.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
-    merge.take(Kind::ServiceCidr, Told::Changed(cidr("a", &["10.96.0.0/16"])));
-    merge.take(Kind::ServiceCidr, Told::Changed(cidr("b", &["10.97.0.0/16", "10.98.0.0/16"])));
+    merge.take(Kind::ServiceCidr, now(cidr("a", &["10.96.0.0/16"])));
+    merge.take(Kind::ServiceCidr, now(cidr("b", &["10.97.0.0/16", "10.98.0.0/16"])));
     assert_eq!(told(&mut merge), ["10.96.0.0/16", "10.97.0.0/16", "10.98.0.0/16"]);
     let identity = Identity { kind: Kind::ServiceCidr, namespace: String::new(), name: "b".into() };
     merge.take(Kind::ServiceCidr, Told::Deleted(identity));
