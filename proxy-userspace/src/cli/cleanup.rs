@@ -20,6 +20,7 @@ use crate::{
     },
     ledger::{Ledger, Owned, Record},
     model::Frontend,
+    source::snapshot_file,
     status::{self, Lock, Report},
 };
 
@@ -48,7 +49,11 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     }
     let owned = Owned::read(&flags.paths.state_dir)?;
     if flags.dry_run {
-        return Ok(output::text(&list(&owned))?);
+        let mut lines = list(&owned);
+        if let Some(path) = snapshot_file::saved_in(&flags.paths.snapshot_dir) {
+            lines.push_str(&format!("snapshot {}\n", path.display()));
+        }
+        return Ok(output::text(&lines)?);
     }
     let lock = Lock::take(&flags.paths.state_dir).map_err(|error| match error {
         status::Error::Running(_) => Failure::Running,
@@ -70,6 +75,7 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     if left > 0 {
         return Err(Failure::Leftover(left));
     }
+    snapshot_file::remove(&flags.paths.snapshot_dir).map_err(Failure::Snapshot)?;
     Report::remove(&flags.paths.state_dir)?;
     drop(lock);
     Ok(())

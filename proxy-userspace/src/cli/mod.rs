@@ -118,6 +118,9 @@ pub enum Failure {
     /// Threads or timers are not to be had.
     #[error("start the runtime")]
     Runtime(#[source] std::io::Error),
+    /// The saved snapshot cannot be removed.
+    #[error("remove the snapshot in --snapshot-dir")]
+    Snapshot(#[source] std::io::Error),
     /// Cleanup could not remove everything; what stays was said.
     #[error("{0} objects could not be removed: see above, then run cleanup again")]
     Leftover(usize),

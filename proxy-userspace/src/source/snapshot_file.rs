@@ -82,10 +82,30 @@ enum Unusable {
     Origin(String),
 }
 
+/// The file's name within its directory.
+const NAME: &str = "snapshot.json";
+
+/// Returns the snapshot that was saved in a directory, if there is one.
+pub fn saved_in(directory: &Path) -> Option<PathBuf> {
+    Some(directory.join(NAME)).filter(|path| path.exists())
+}
+
+/// Removes the snapshot that was saved in a directory. Removing the absent succeeds.
+///
+/// # Errors
+///
+/// The file is there and cannot be removed.
+pub fn remove(directory: &Path) -> io::Result<()> {
+    match fs::remove_file(directory.join(NAME)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 impl SnapshotFile {
     /// Names the file in a directory, which is made when something is saved.
     pub fn new(state_dir: &Path, origin: String) -> Self {
-        Self { path: state_dir.join("snapshot.json"), origin }
+        Self { path: state_dir.join(NAME), origin }
     }
 
     /// Returns the saved snapshot; `None` when there is none that can be used, after a warning if
