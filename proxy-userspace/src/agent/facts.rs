@@ -33,11 +33,11 @@ pub(super) fn facts(
         .iter()
         .filter(|interface| interface.name != settings.dummy_device)
         .flat_map(|interface| interface.addrs.iter().copied())
+        // One comes with every pod's interface, and everything would be decided anew for it.
+        .filter(|addr| !is_link_local(addr))
         .collect();
     let primary = primary(settings, node);
-    let selected = |addr: &&IpAddr| {
-        !is_link_local(addr) && settings.nodeport_addresses.selects(**addr, &primary)
-    };
+    let selected = |addr: &&IpAddr| settings.nodeport_addresses.selects(**addr, &primary);
     NodeFacts {
         name: name.to_owned(),
         node_port_addrs: addrs.iter().filter(selected).copied().collect(),
@@ -88,5 +88,65 @@ pub(super) fn decisive(settings: &Settings) -> plan::Settings {
         external_ips,
         ranges_on_external_ips: settings.source_ranges_on_external_ips,
         reject_unassigned: settings.reject_unassigned,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::interface::InterfaceKind;
+
+    fn interface(name: &str, addrs: &[&str]) -> Interface {
+        Interface {
+            index: 1,
+            name: name.into(),
+            kind: InterfaceKind::Physical,
+            up: true,
+            mtu: 1500,
+            ethernet: true,
+            mac: [0; 6],
+            master: None,
+            peer_elsewhere: false,
+            qdisc: String::new(),
+            xdp_program: None,
+            addrs: addrs.iter().map(|addr| addr.parse().unwrap()).collect(),
+        }
+    }
+
+    #[test]
+    fn a_pods_interface_changes_nothing_about_the_node() {
+        let settings = Settings::default();
+        let node = interface("eth0", &["192.0.2.1", "2001:db8::1", "fe80::1"]);
+        let pod = interface("veth-a", &["fe80::2"]);
+        let before = facts("a", std::slice::from_ref(&node), &settings, None);
+        assert_eq!(facts("a", &[node, pod], &settings, None), before);
+    }
+
+    #[test]
+    fn vips_and_loopback_addresses_answer_no_node_ports() {
+        let settings = Settings::default();
+        let present = [
+            interface("lo", &["127.0.0.1"]),
+            interface("kube-ipvs0", &["10.96.0.1"]),
+            interface("eth0", &["192.0.2.1"]),
+        ];
+        let facts = facts("a", &present, &settings, None);
+        assert_eq!(facts.node_port_addrs, ["192.0.2.1".parse().unwrap()].into());
+        assert!(!facts.addrs.contains(&"10.96.0.1".parse::<IpAddr>().unwrap()));
+    }
+
+    #[test]
+    fn primary_is_the_first_address_of_each_family() {
+        let primary =
+            crate::config::NodePortAddresses(vec![crate::config::NodePortAddress::Primary]);
+        let settings = Settings { nodeport_addresses: primary, ..Settings::default() };
+        let addrs = ["192.0.2.1", "192.0.2.2", "2001:db8::1"];
+        let node = Node {
+            addrs: addrs.iter().map(|addr| addr.parse().unwrap()).collect(),
+            ..Node::default()
+        };
+        let facts = facts("a", &[interface("eth0", &addrs)], &settings, Some(&node));
+        let expected = ["192.0.2.1", "2001:db8::1"].map(|addr| addr.parse().unwrap());
+        assert_eq!(facts.node_port_addrs, expected.into());
     }
 }
