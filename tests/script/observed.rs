@@ -31,7 +31,7 @@ pub(crate) fn take(observed: &mut Observed, line: &str) -> Result<()> {
                 persistent_secs: 0,
             };
             let (destinations, owned) = (BTreeMap::new(), owner == "owned");
-            let server = ObservedServer { virtual_server, destinations, owned, in_order: true };
+            let server = ObservedServer { virtual_server, destinations, owned, order: Vec::new() };
             observed.servers.insert(frontend, server);
         }
         ["destination", key, destination, weight] => {
@@ -39,6 +39,7 @@ pub(crate) fn take(observed: &mut Observed, line: &str) -> Result<()> {
             let key = self::key(destination)?;
             let (weight, forwarding) = (weight.parse()?, Forwarding::Masq);
             server.destinations.insert(key, Destination { key, weight, forwarding });
+            server.order.push(key);
         }
         ["frontend", key, id, learn @ ("learn" | "quiet")] => {
             let entry = FrontendEntry { id: id.parse()?, learn: learn == "learn" };

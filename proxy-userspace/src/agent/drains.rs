@@ -18,20 +18,24 @@ type Key = (Frontend, DestinationKey);
 /// next one finds them in IPVS, and gives them a whole term again.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    since: BTreeMap<Key, Instant>,
+    /// Since when; `None` for those that may take as long as they like.
+    since: BTreeMap<Key, Option<Instant>>,
 }
 
 impl Waiting {
     /// Takes up what a plan left to drain.
     pub(super) fn take(&mut self, plan: &Plan) {
         for key in &plan.draining {
-            self.since.entry(*key).or_insert_with(Instant::now);
+            self.since.entry(*key).or_default().get_or_insert_with(Instant::now);
+        }
+        for key in &plan.lingering {
+            self.since.insert(*key, None);
         }
     }
 
     /// Forgets all of them: the next plan names those that are left.
     pub(super) fn clear_but(&mut self, plan: &Plan) {
-        self.since.retain(|key, _| plan.draining.contains(key));
+        self.since.retain(|key, _| plan.draining.contains(key) || plan.lingering.contains(key));
         self.take(plan);
     }
 
@@ -63,7 +67,8 @@ impl Waiting {
             over.extend(idle.map(|state| (frontend, state.destination.key)));
         }
         over.retain(|key| self.since.contains_key(key));
-        let late = self.since.iter().filter(|(_, since)| since.elapsed() >= timeout);
+        let late = |since: &Option<Instant>| since.is_some_and(|since| since.elapsed() >= timeout);
+        let late = self.since.iter().filter(|(_, since)| late(since));
         over.extend(late.map(|(key, _)| *key));
         self.since.retain(|key, _| !over.contains(key));
         over

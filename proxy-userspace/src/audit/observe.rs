@@ -71,17 +71,16 @@ async fn servers(node: &Node, owned: &Owned) -> Result<BTreeMap<Frontend, Observ
         let frontend = virtual_server.frontend;
         let owned = owned.virtual_servers.contains_key(&frontend);
         let mut destinations = BTreeMap::new();
-        let mut in_order = true;
+        let mut order = Vec::new();
         if owned {
-            let mut before = None;
             for state in node.ipvs.destinations(&frontend).await? {
-                let key = state.destination.key;
-                in_order &= before.is_none_or(|before| key < before);
-                before = Some(key);
-                destinations.insert(key, state.destination);
+                order.push(state.destination.key);
+                destinations.insert(state.destination.key, state.destination);
             }
         }
-        let server = ObservedServer { virtual_server, destinations, owned, in_order };
+        // The kernel lists the newest first.
+        order.reverse();
+        let server = ObservedServer { virtual_server, destinations, order, owned };
         servers.insert(frontend, server);
     }
     Ok(servers)

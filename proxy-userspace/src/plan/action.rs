@@ -109,4 +109,7 @@ pub struct Plan {
     /// Destinations that are kept at weight 0 until their connections have ended or their time is
     /// over.
     pub draining: BTreeSet<(Frontend, DestinationKey)>,
+    /// Those that are kept until their connections have ended, however long that takes: their
+    /// endpoints are still there.
+    pub lingering: BTreeSet<(Frontend, DestinationKey)>,
 }

@@ -28,17 +28,43 @@ impl Numbered for FrontendEntry {
 }
 
 /// A virtual server in IPVS.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct ObservedServer {
     /// Its settings.
     pub virtual_server: VirtualServer,
     /// Its destinations.
     pub destinations: BTreeMap<DestinationKey, Destination>,
+    /// Their keys, the newest last: the kernel lists them the other way round.
+    pub order: Vec<DestinationKey>,
     /// The ledger says that we made it. What we did not make is never changed.
     pub owned: bool,
-    /// The kernel, which puts each new destination first, lists them from the last by key to the
-    /// first: every node then has the same list.
-    pub in_order: bool,
+}
+
+/// The order counts only where the scheduler goes by it.
+impl PartialEq for ObservedServer {
+    fn eq(&self, other: &Self) -> bool {
+        let scheduler = self.virtual_server.scheduler;
+        self.virtual_server == other.virtual_server
+            && self.destinations == other.destinations
+            && self.owned == other.owned
+            && (!scheduler.depends_on_order() || self.order == other.order)
+    }
+}
+
+impl Eq for ObservedServer {}
+
+impl ObservedServer {
+    fn put(&mut self, destination: Destination) {
+        if self.destinations.insert(destination.key, destination).is_none() {
+            self.order.push(destination.key);
+        }
+    }
+
+    fn remove(&mut self, key: &DestinationKey) {
+        if self.destinations.remove(key).is_some() {
+            self.order.retain(|held| held != key);
+        }
+    }
 }
 
 /// Our nft table.
@@ -104,11 +130,6 @@ impl Observed {
             Action::RemoveFrontend(frontend) => {
                 self.frontends.remove(frontend);
             }
-            Action::OrderDestinations { frontend, .. } => {
-                if let Some(server) = self.servers.get_mut(frontend) {
-                    server.in_order = true;
-                }
-            }
             Action::Invalidate { .. } | Action::Flush { .. } => {}
             Action::PutVirtualServer(virtual_server) => self.put_virtual_server(*virtual_server),
             Action::RemoveVirtualServer(frontend) => {
@@ -116,15 +137,20 @@ impl Observed {
             }
             Action::PutDestination { frontend, destination } => {
                 if let Some(server) = self.servers.get_mut(frontend) {
-                    let last = server.destinations.last_key_value().map(|(key, _)| *key);
-                    let new = !server.destinations.contains_key(&destination.key);
-                    server.in_order &= !new || last.is_none_or(|last| last < destination.key);
-                    server.destinations.insert(destination.key, *destination);
+                    server.put(*destination);
                 }
             }
             Action::RemoveDestination { frontend, key } => {
                 if let Some(server) = self.servers.get_mut(frontend) {
-                    server.destinations.remove(key);
+                    server.remove(key);
+                }
+            }
+            Action::OrderDestinations { frontend, destinations } => {
+                if let Some(server) = self.servers.get_mut(frontend) {
+                    destinations.iter().for_each(|destination| {
+                        server.remove(&destination.key);
+                        server.put(*destination);
+                    });
                 }
             }
         }
@@ -151,7 +177,7 @@ impl Observed {
                 virtual_server,
                 destinations: BTreeMap::new(),
                 owned: true,
-                in_order: true,
+                order: Vec::new(),
             });
     }
 }

@@ -66,9 +66,9 @@ pub(super) fn plan_touched(
     if observed.fast_path {
         fast_path::compare(&mut changes, limits);
     }
-    let Changes { steps, mut conflicts, draining, .. } = changes;
+    let Changes { steps, mut conflicts, draining, lingering, .. } = changes;
     conflicts.sort();
-    Plan { actions: ordered(steps), conflicts, draining }
+    Plan { actions: ordered(steps), conflicts, draining, lingering }
 }
 
 /// What the comparisons share: the input, and the result.
@@ -79,6 +79,7 @@ struct Changes<'a> {
     steps: Vec<Step>,
     conflicts: Vec<Notice>,
     draining: BTreeSet<(Frontend, DestinationKey)>,
+    lingering: BTreeSet<(Frontend, DestinationKey)>,
 }
 
 impl<'a> Changes<'a> {
@@ -90,6 +91,7 @@ impl<'a> Changes<'a> {
             steps: Vec::new(),
             conflicts: Vec::new(),
             draining: BTreeSet::new(),
+            lingering: BTreeSet::new(),
         };
         for &frontend in &changes.touched.frontends {
             if let Some(server) = desired.servers.get(&frontend)

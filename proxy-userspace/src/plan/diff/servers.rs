@@ -65,16 +65,15 @@ fn compare_server(
         // UDP has no end that could be waited for: a client that goes on sending from its port
         // would stay with the endpoint for ever.
         let udp = frontend.protocol == Protocol::Udp;
-        let listed = server.lingering.contains(&key);
-        if udp || !listed && drains.over(frontend, key) {
+        if udp || drains.over(frontend, key) {
             let action = Action::RemoveDestination { frontend, key };
             changes.push_for(server, Rank::RemoveDestination, action);
             flush(changes, frontend, Some(key));
             continue;
         }
-        if !listed {
-            changes.draining.insert((frontend, key));
-        }
+        let listed = server.lingering.contains(&key);
+        let kept = if listed { &mut changes.lingering } else { &mut changes.draining };
+        kept.insert((frontend, key));
         if destination.weight > 0 {
             let destination = Destination { weight: 0, ..destination };
             let action = Action::PutDestination { frontend, destination };
@@ -86,37 +85,43 @@ fn compare_server(
     }
 }
 
-/// Puts the destinations into the one order: what is listed before a new one, and should be after
-/// it, is made again.
+/// Puts the destinations into the one order, that of their keys: from the first that would not be
+/// in its place on, they are made again.
 fn order(
     changes: &mut Changes<'_>,
     frontend: Frontend,
     server: &DesiredServer,
     held: &ObservedServer,
 ) {
-    let new = |key: &&DestinationKey| !held.destinations.contains_key(key);
-    let first_new = server.destinations.keys().find(new);
-    let misplaced = |key: &DestinationKey| match first_new {
-        _ if !held.in_order => true,
-        Some(first_new) => key > first_new,
-        None => false,
-    };
-    if held.in_order && !held.destinations.keys().any(misplaced) {
-        return;
-    }
     // What drains holds its place as well.
     let mut left = (*server.destinations).clone();
     for (key, destination) in &held.destinations {
-        let lingers = frontend.protocol != Protocol::Udp && server.lingering.contains(key);
-        if lingers || changes.draining.contains(&(frontend, *key)) {
+        let kept = (frontend, *key);
+        if changes.lingering.contains(&kept) || changes.draining.contains(&kept) {
             left.entry(*key).or_insert(Destination { weight: 0, ..*destination });
         }
     }
-    let destinations: Vec<_> = left.into_values().filter(|left| misplaced(&left.key)).collect();
-    if !destinations.is_empty() {
-        let action = Action::OrderDestinations { frontend, destinations };
-        changes.push_for(server, Rank::Order, action);
+    let stay = held.order.iter().filter(|key| left.contains_key(key));
+    let come = left.keys().filter(|key| !held.destinations.contains_key(key));
+    let newest_first = stay.chain(come).rev().copied();
+    let Some(first) = first_misplaced(newest_first) else { return };
+    let destinations: Vec<_> = left.range(first..).map(|(_, destination)| *destination).collect();
+    let action = Action::OrderDestinations { frontend, destinations };
+    changes.push_for(server, Rank::Order, action);
+}
+
+/// Returns the least key that a smaller one comes after.
+fn first_misplaced(newest_first: impl Iterator<Item = DestinationKey>) -> Option<DestinationKey> {
+    let (mut least, mut misplaced) = (None, None);
+    for key in newest_first {
+        match least {
+            Some(smaller) if key > smaller => {
+                misplaced = Some(misplaced.map_or(key, |held: DestinationKey| held.min(key)));
+            }
+            _ => least = Some(key),
+        }
     }
+    misplaced
 }
 
 fn rank_of_put(held: &BTreeMap<DestinationKey, Destination>, wanted: &Destination) -> Option<Rank> {

@@ -28,7 +28,7 @@ fn foreign(frontend: Frontend) -> ObservedServer {
         },
         destinations: BTreeMap::new(),
         owned: false,
-        in_order: true,
+        order: Vec::new(),
     }
 }
 
@@ -82,6 +82,7 @@ fn happen(observed: &mut Observed, accident: &Accident) {
                 let number = index.index(observed.servers.len());
                 let server = observed.servers.values_mut().nth(number).unwrap();
                 server.destinations.clear();
+                server.order.clear();
             }
         }
         Accident::LoseVips => observed.vips.clear(),
@@ -122,7 +123,9 @@ fn happen(observed: &mut Observed, accident: &Accident) {
                 let addr = if key.addr.is_ipv6() { "fd00:9::9" } else { "10.9.0.9" };
                 let key = DestinationKey { addr: addr.parse().unwrap(), port: 9 };
                 let destination = Destination { key, weight: 1, forwarding: Forwarding::Masq };
-                server.destinations.insert(key, destination);
+                if server.destinations.insert(key, destination).is_none() {
+                    server.order.push(key);
+                }
             }
         }
     }

@@ -81,6 +81,7 @@ fn without_past(mut observed: Observed, planner: &mut Planner) -> Observed {
     for (frontend, held) in observed.servers.iter_mut().filter(|(_, held)| held.owned) {
         let wanted = &desired.servers[frontend].destinations;
         held.destinations.retain(|key, _| wanted.contains_key(key));
+        held.order.retain(|key| wanted.contains_key(key));
     }
     let frontends = observed.frontends.iter();
     observed.frontends = frontends
