@@ -203,42 +203,63 @@ impl Notice {
     }
 }
 
+impl Notice {
+    /// Returns what is wrong with which annotation of which Service, if it is about one.
+    fn annotation(&self) -> Option<(&dyn fmt::Display, &'static str, String)> {
+        Some(match self {
+            Self::UnknownScheduler { service, value } => {
+                let names = Scheduler::NAMES.join(", ");
+                let text = format!(
+                    "unknown scheduler {value:?}: the default is used; write one of {names}"
+                );
+                (service as &dyn fmt::Display, "scheduler", text)
+            }
+            Self::UnknownSchedulerFlag { service, scheduler, value } => {
+                let names = scheduler.flag_names();
+                let text = format!("unknown flag in {value:?}: the default is used; write {names}");
+                (service, "scheduler", text)
+            }
+            Self::UnknownWeight { service, entry } => {
+                let text = format!(
+                    "{entry:?} is not understood or there twice: all weights are 1; write \
+                     ADDRESS=WEIGHT or NODE=WEIGHT, from 0 to 65535"
+                );
+                (service, "weights", text)
+            }
+            Self::UnknownForwarding { service, value } => {
+                let text =
+                    format!("unknown value {value:?}: masq is used; write masq, route or tunnel");
+                (service, "forwarding", text)
+            }
+            Self::ForwardingKeepsPort { service, port } => {
+                let text = format!(
+                    "route and tunnel keep port {port}, and an endpoint listens on another one: masq \
+                     is used for it; make the endpoints listen on {port}"
+                );
+                (service, "forwarding", text)
+            }
+            Self::UnknownFastPath { service, value } => {
+                let text = format!("unknown value {value:?}: on is used; write on or off");
+                (service, "fast-path", text)
+            }
+            _ => return None,
+        })
+    }
+}
+
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((service, annotation, text)) = self.annotation() {
+            return write!(f, "service {service}: annotation passlane.io/{annotation}: {text}");
+        }
         match self {
-            Self::UnknownScheduler { service, value } => write!(
-                f,
-                "service {service}: annotation passlane.io/scheduler: unknown scheduler \
-                 {value:?}: the default is used; write one of {}",
-                Scheduler::NAMES.join(", ")
-            ),
-            Self::UnknownSchedulerFlag { service, scheduler, value } => write!(
-                f,
-                "service {service}: annotation passlane.io/scheduler: unknown flag in {value:?}: the \
-                 default is used; write {}",
-                scheduler.flag_names()
-            ),
-            Self::UnknownWeight { service, entry } => write!(
-                f,
-                "service {service}: annotation passlane.io/weights: {entry:?} is not understood or \
-                 there twice: all weights are 1; write ADDRESS=WEIGHT or NODE=WEIGHT, from 0 to 65535"
-            ),
-            Self::UnknownForwarding { service, value } => write!(
-                f,
-                "service {service}: annotation passlane.io/forwarding: unknown value {value:?}: \
-                 masq is used; write masq, route or tunnel"
-            ),
-            Self::ForwardingKeepsPort { service, port } => write!(
-                f,
-                "service {service}: annotation passlane.io/forwarding: route and tunnel keep port \
-                 {port}, and an endpoint listens on another one: masq is used for it; make the \
-                 endpoints listen on {port}"
-            ),
-            Self::UnknownFastPath { service, value } => write!(
-                f,
-                "service {service}: annotation passlane.io/fast-path: unknown value {value:?}: \
-                 on is used; write on or off"
-            ),
+            // Said above.
+            Self::UnknownScheduler { .. }
+            | Self::UnknownSchedulerFlag { .. }
+            | Self::UnknownWeight { .. }
+            | Self::UnknownForwarding { .. }
+            | Self::ForwardingKeepsPort { .. }
+            | Self::UnknownFastPath { .. } => Ok(()),
             Self::SliceWithoutService { slice } => write!(
                 f,
                 "endpointslice {slice}: no label kubernetes.io/service-name: it is ignored; \
