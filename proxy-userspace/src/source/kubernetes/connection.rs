@@ -249,3 +249,6 @@ fn client_of(config: &kube::Config) -> Result<Client, kube::Error> {
         .service(HttpClient::builder(TokioExecutor::new()).build::<_, Body>(https));
     Ok(Client::new(service, "default"))
 }
+
+#[cfg(test)]
+mod tests;

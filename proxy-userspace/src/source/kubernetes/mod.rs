@@ -26,9 +26,12 @@ mod tests;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
+    select,
     sync::{mpsc, watch},
     task::JoinSet,
 };
+
+use tracing::error;
 
 pub use self::{
     events::Publisher,
@@ -81,6 +84,8 @@ pub struct Kubernetes {
     connection: Arc<Connection>,
     node: String,
     tasks: JoinSet<()>,
+    /// What puts notices as Events; the source goes on without.
+    publishing: JoinSet<()>,
 }
 
 impl Kubernetes {
@@ -106,14 +111,23 @@ impl Kubernetes {
         let node = options.node.clone();
         let run = Run::new(Arc::clone(&connection), &options, events, status);
         tasks.spawn(run.run(told));
-        Ok(Self { events: received, status: status_seen, connection, node, tasks })
+        let publishing = JoinSet::new();
+        Ok(Self { events: received, status: status_seen, connection, node, tasks, publishing })
     }
 
-    /// Waits for news. `None` when the source has ended, which it does only when it is dropped.
+    /// Waits for news. `None` when a task of the source has ended, which none does by itself:
+    /// without the watch of one kind, the rest would tell half of the truth.
     ///
     /// Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Option<SourceEvent> {
-        self.events.recv().await
+        select! {
+            event = self.events.recv() => event,
+            Some(ended) = self.tasks.join_next() => {
+                let how = ended.map_or_else(|error| error.to_string(), |()| "by itself".to_owned());
+                error!(event = "source_task_ended", "a task of the source ended: {how}");
+                None
+            }
+        }
     }
 
     /// Returns how the source stands with the API server, now and at every change.
@@ -124,7 +138,7 @@ impl Kubernetes {
     /// Starts what puts notices as Events on Services and on the node. It ends with the source.
     pub fn publisher(&mut self) -> Publisher {
         let (publisher, task) = events::start(self.connection.client(None), &self.node);
-        self.tasks.spawn(task);
+        self.publishing.spawn(task);
         publisher
     }
 

@@ -242,7 +242,7 @@ impl Run {
 
     fn serve_saved(&mut self, saved: Option<Saved>) {
         let Some(saved) = saved.filter(|_| !self.merge.is_complete()) else { return };
-        warn!(
+        info!(
             event = "snapshot_served",
             services = saved.snapshot.services.len(),
             "the API server has not told everything yet: the last saved snapshot is served"
