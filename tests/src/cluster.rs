@@ -65,6 +65,10 @@ impl Cluster {
             topology.add_remote_pod(name, *octet)?;
         }
         route_vips(&topology)?;
+        // A host gets one ICMP error a second; here one host is many clients.
+        for limit in ["net/ipv4/icmp_ratelimit", "net/ipv6/icmp/ratelimit"] {
+            topology.node.set_sysctl(limit, "0")?;
+        }
         let manifests = Manifests::empty_in(topology.directory())?;
         manifests.write("node.yaml", &node_object().to_string())?;
         for service in services(&topology)? {
