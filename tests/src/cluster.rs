@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
 use proxy_userspace::model::Protocol;
@@ -36,7 +37,7 @@ const OUTSIDE_ADDRESSES: [IpAddr; 2] = [IpAddr::V4(OUTSIDE), IpAddr::V6(OUTSIDE6
 pub struct Cluster {
     /// The agent of the first node.
     pub agent: Agent,
-    servers: BTreeMap<String, EchoServer>,
+    servers: Mutex<BTreeMap<String, EchoServer>>,
     /// What the agent reads.
     pub manifests: Manifests,
     /// The namespaces.
@@ -75,7 +76,7 @@ impl Cluster {
             manifests.write(&file_of(&service), &service.manifest())?;
         }
         let agent = Agent::new(&topology, &manifests, options);
-        let servers = BTreeMap::new();
+        let servers = Mutex::default();
         let mut cluster = Self { agent, servers, manifests, topology };
         let names = LOCAL_PODS.iter().chain(REMOTE_PODS).map(|(name, _)| *name);
         for name in names.filter(|name| name.len() == 1) {
@@ -87,17 +88,19 @@ impl Cluster {
     }
 
     /// Starts the server of a pod.
-    pub fn serve(&mut self, pod: &str) -> Result<()> {
+    pub fn serve(&self, pod: &str) -> Result<()> {
         let protocols = protocols();
         let namespace = &self.topology.pod(pod)?.namespace;
         let server = EchoServer::start(namespace, TARGET_PORT, pod, protocols)?;
-        self.servers.insert(pod.to_owned(), server);
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.insert(pod.to_owned(), server);
         Ok(())
     }
 
     /// Ends the server of a pod, with its connections.
-    pub fn stop(&mut self, pod: &str) {
-        self.servers.remove(pod);
+    pub fn stop(&self, pod: &str) {
+        let server = self.servers.lock().unwrap_or_else(PoisonError::into_inner).remove(pod);
+        drop(server);
     }
 
     /// Writes a Service and waits until the agent has carried it out.
