@@ -49,7 +49,7 @@ fn connections_outlive_the_readiness_of_their_endpoint_and_end_with_its_drain() 
     new_ones_go_to(&cluster, &service, &["b"]).context("after a is not ready")?;
 
     service.backends[0].condition = Condition::Terminating;
-    cluster.write(&service)?;
+    cluster.put(&service)?;
     go_on(&mut held).context("while a terminates")?;
     new_ones_go_to(&cluster, &service, &["b"]).context("while a terminates")?;
 
