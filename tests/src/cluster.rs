@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use proxy_userspace::model::Protocol;
 use serde_json::json;
 
@@ -15,7 +17,6 @@ use crate::exposed::{Backend, Condition, Exposed, Family, TARGET_PORT};
 use crate::netns::Namespace;
 use crate::objects::Manifests;
 use crate::topology::{NODE, NODE_ADDRESSES, NODE6, OUTSIDE, OUTSIDE6, PEER_NAME, Topology};
-use crate::wait;
 
 /// The pods of the first node.
 pub const LOCAL_PODS: &[(&str, u8)] =
@@ -29,6 +30,8 @@ pub const STRANGER: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(172, 20, 0, 66)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0x20, 0, 0, 0, 0, 0, 0x66)),
 ];
+/// The cluster IP of the Services that mark changes.
+const MARKER: Ipv4Addr = Ipv4Addr::new(10, 96, 3, 1);
 const OUTSIDE_ADDRESSES: [IpAddr; 2] = [IpAddr::V4(OUTSIDE), IpAddr::V6(OUTSIDE6)];
 
 /// Everything. Fields are dropped in this order: the agent first, the namespaces last.
@@ -36,7 +39,8 @@ const OUTSIDE_ADDRESSES: [IpAddr; 2] = [IpAddr::V4(OUTSIDE), IpAddr::V6(OUTSIDE6
 pub struct Cluster {
     /// The agent of the first node.
     pub agent: Agent,
-    servers: BTreeMap<String, EchoServer>,
+    servers: Mutex<BTreeMap<String, EchoServer>>,
+    changes: AtomicU16,
     /// What the agent reads.
     pub manifests: Manifests,
     /// The namespaces.
@@ -65,14 +69,20 @@ impl Cluster {
             topology.add_remote_pod(name, *octet)?;
         }
         route_vips(&topology)?;
+        // A host gets one ICMP error a second; here one host is many clients.
+        for limit in ["net/ipv4/icmp_ratelimit", "net/ipv6/icmp/ratelimit"] {
+            topology.node.set_sysctl(limit, "0")?;
+        }
         let manifests = Manifests::empty_in(topology.directory())?;
         manifests.write("node.yaml", &node_object().to_string())?;
         for service in services(&topology)? {
             manifests.write(&file_of(&service), &service.manifest())?;
         }
-        let agent = Agent::new(&topology, &manifests, options);
-        let servers = BTreeMap::new();
-        let mut cluster = Self { agent, servers, manifests, topology };
+        let options = [&["--v", "4"], options].concat();
+        let agent = Agent::new(&topology, &manifests, &options);
+        let servers = Mutex::default();
+        let changes = AtomicU16::new(1);
+        let mut cluster = Self { agent, servers, changes, manifests, topology };
         let names = LOCAL_PODS.iter().chain(REMOTE_PODS).map(|(name, _)| *name);
         for name in names.filter(|name| name.len() == 1) {
             cluster.serve(name)?;
@@ -83,17 +93,19 @@ impl Cluster {
     }
 
     /// Starts the server of a pod.
-    pub fn serve(&mut self, pod: &str) -> Result<()> {
+    pub fn serve(&self, pod: &str) -> Result<()> {
         let protocols = protocols();
         let namespace = &self.topology.pod(pod)?.namespace;
         let server = EchoServer::start(namespace, TARGET_PORT, pod, protocols)?;
-        self.servers.insert(pod.to_owned(), server);
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.insert(pod.to_owned(), server);
         Ok(())
     }
 
     /// Ends the server of a pod, with its connections.
-    pub fn stop(&mut self, pod: &str) {
-        self.servers.remove(pod);
+    pub fn stop(&self, pod: &str) {
+        let server = self.servers.lock().unwrap_or_else(PoisonError::into_inner).remove(pod);
+        drop(server);
     }
 
     /// Writes a Service and waits until the agent has carried it out.
@@ -101,25 +113,22 @@ impl Cluster {
         self.put_all(&file_of(service), &[service])
     }
 
-    /// Writes Services into one file and waits until the agent has carried them out: one change,
-    /// which has to change something on the node.
+    /// Writes Services into one file, one change, and waits until the agent has carried it out.
+    ///
+    /// A marker goes with them: a Service with a port of its own, which the agent names in its log
+    /// when the whole change is done.
     pub fn put_all(&self, file: &str, services: &[&Exposed]) -> Result<()> {
-        let text: Vec<_> = services.iter().map(|service| service.manifest()).collect();
-        self.change(|manifests| manifests.write(file, &text.join("\n---\n")))
+        let port = self.changes.fetch_add(1, Ordering::Relaxed);
+        let mut text: Vec<_> = services.iter().map(|service| service.manifest()).collect();
+        text.push(marker(file, port).to_string());
+        self.manifests.write(file, &text.join("\n---\n"))?;
+        let done = format!("{MARKER}:{port}/TCP");
+        self.agent.wait_log(&["put-virtual-server", &done]).map(drop)
     }
 
     /// Writes a Service and returns at once.
     pub fn write(&self, service: &Exposed) -> Result<()> {
         self.manifests.write(&file_of(service), &service.manifest())
-    }
-
-    /// Makes a change to the manifests and waits until the agent has carried it out.
-    pub fn change(&self, change: impl FnOnce(&Manifests) -> Result<()>) -> Result<()> {
-        let passes = || self.agent.log().matches("the node was changed").count();
-        let before = passes();
-        change(&self.manifests)?;
-        wait::until_true("the agent carried out a change", wait::PATIENCE, || Ok(passes() > before))
-            .with_context(|| self.agent.log())
     }
 
     /// Where a client of this kind is.
@@ -186,6 +195,16 @@ pub fn has_sctp() -> bool {
 /// The first node's name: the host name, as the agent has it.
 fn node_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().to_lowercase()
+}
+
+fn marker(file: &str, port: u16) -> serde_json::Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": format!("marker-{}", file.trim_end_matches(".yaml")),
+                     "namespace": "default"},
+        "spec": {"type": "ClusterIP", "clusterIP": MARKER, "clusterIPs": [MARKER],
+                 "ports": [{"protocol": "TCP", "port": port}]},
+    })
 }
 
 fn node_object() -> serde_json::Value {

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::agent::Agent;
+use crate::wait;
 
 /// One entry of the flow table: one direction of a connection.
 #[derive(Clone, Debug, Deserialize)]
@@ -51,6 +52,28 @@ pub fn flows(agent: &Agent) -> Result<Vec<Flow>> {
 pub fn flow(agent: &Agent, source: SocketAddr, destination: SocketAddr) -> Result<Option<Flow>> {
     let wanted = |flow: &Flow| flow.source == source && flow.destination == destination;
     Ok(flows(agent)?.into_iter().find(wanted))
+}
+
+/// Repeats `exchange` until the flow `source` → `to` and its answers are active.
+pub fn drive(
+    agent: &Agent,
+    source: SocketAddr,
+    to: SocketAddr,
+    mut exchange: impl FnMut() -> Result<()>,
+) -> Result<Flow> {
+    wait::until("the flow is on the fast path", wait::PATIENCE, || {
+        exchange()?;
+        let flows = flows(agent)?;
+        let ours = |flow: &&Flow| flow.source == source && flow.destination == to;
+        let Some(flow) = flows.iter().find(ours).filter(|flow| flow.is_active()) else {
+            return Ok(None);
+        };
+        let back = flows.iter().find(|answer| {
+            answer.source == flow.new_destination && answer.new_destination == source
+        });
+        Ok(back.filter(|back| back.is_active()).map(|_| flow.clone()))
+    })
+    .with_context(|| agent.text(&["flows"]).unwrap_or_else(|error| error.to_string()))
 }
 
 /// Packets by what became of them: `hit`, and the reasons for the slow path.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::agent::Agent;
 use crate::dns::Resolver;
@@ -11,7 +11,6 @@ use crate::http::{Connection, get_once};
 use crate::netns::Namespace;
 use crate::objects::Manifests;
 use crate::topology::Topology;
-use crate::wait;
 use crate::workload::Workload;
 
 /// The examples, served. Fields are dropped in this order: the agent first, the namespaces last.
@@ -81,20 +80,8 @@ impl Stage {
         &self,
         source: SocketAddr,
         to: SocketAddr,
-        mut exchange: impl FnMut() -> Result<()>,
+        exchange: impl FnMut() -> Result<()>,
     ) -> Result<Flow> {
-        wait::until("the flow is on the fast path", wait::PATIENCE, || {
-            exchange()?;
-            let flows = flows::flows(&self.agent)?;
-            let ours = |flow: &&Flow| flow.source == source && flow.destination == to;
-            let Some(flow) = flows.iter().find(ours).filter(|flow| flow.is_active()) else {
-                return Ok(None);
-            };
-            let back = flows.iter().find(|answer| {
-                answer.source == flow.new_destination && answer.new_destination == source
-            });
-            Ok(back.filter(|back| back.is_active()).map(|_| flow.clone()))
-        })
-        .with_context(|| self.agent.text(&["flows"]).unwrap_or_else(|error| error.to_string()))
+        flows::drive(&self.agent, source, to, exchange)
     }
 }

@@ -35,6 +35,11 @@ pub fn until<T>(
     }
 }
 
+/// Sleeps: the pace of a client that asks on, never a wait for a state.
+pub fn pause(duration: Duration) {
+    std::thread::sleep(duration);
+}
+
 /// Waits until `holds` says true.
 pub fn until_true(
     what: &str,

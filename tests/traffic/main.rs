@@ -8,16 +8,20 @@ mod scenario;
 
 mod cleanup;
 mod configured;
+mod datagrams;
 mod fast_path;
 mod interfaces;
 mod ipvs_alone;
 mod leases;
+mod leaving;
 mod lifecycle;
 mod manifests;
 mod maps;
+mod moving;
 mod policies;
 mod preconditions;
 mod promise;
+mod ranges;
 mod serving;
 mod states;
 mod topology;
@@ -32,6 +36,10 @@ fn main() {
         ipvs_alone::SCENARIOS,
         serving::SCENARIOS,
         policies::SCENARIOS,
+        ranges::SCENARIOS,
+        leaving::SCENARIOS,
+        datagrams::SCENARIOS,
+        moving::SCENARIOS,
         fast_path::SCENARIOS,
         leases::SCENARIOS,
         states::SCENARIOS,

@@ -58,6 +58,7 @@ impl Topology {
                  addr add {PEER}/24 dev eth0\n\
                  addr add {PEER6}/64 dev eth0 nodad\n\
                  link set eth0 up\n\
+                 route add default via {OUTSIDE} dev eth0\n\
                  route add 10.1.1.0/24 via {NODE} dev eth0\n\
                  route add fd00:10:1:1::/64 via {NODE6} dev eth0\n"
             ),
