@@ -9,6 +9,7 @@ mod scenario;
 mod cleanup;
 mod configured;
 mod fast_path;
+mod forwarding;
 mod interfaces;
 mod ipvs_alone;
 mod leases;
@@ -32,6 +33,7 @@ fn main() {
         ipvs_alone::SCENARIOS,
         serving::SCENARIOS,
         policies::SCENARIOS,
+        forwarding::SCENARIOS,
         fast_path::SCENARIOS,
         leases::SCENARIOS,
         states::SCENARIOS,

@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr};
 
 use serde::Serialize;
 
-use super::{Frontend, Protocol, Scheduler, ServiceName, ServicePortName, SliceName};
+use super::{Forwarding, Frontend, Protocol, Scheduler, ServiceName, ServicePortName, SliceName};
 
 /// Something that was asked for and is not done, with what is done instead.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -41,6 +41,20 @@ pub enum Notice {
         service: ServiceName,
         /// The annotation's value.
         value: String,
+    },
+    /// The annotation `passlane.io/forwarding` asks for a way that cannot change the port, and a
+    /// port leads to another one; masquerading is used there.
+    PortKept {
+        /// The annotated Service.
+        service: ServiceName,
+        /// The annotation's value.
+        forwarding: Forwarding,
+        /// The port that clients dial, host order.
+        port: u16,
+        /// It is a node port.
+        node_port: bool,
+        /// A port that an endpoint listens on, host order.
+        target: u16,
     },
     /// The annotation `passlane.io/fast-path` is neither `on` nor `off`; `on` is used.
     UnknownFastPath {
@@ -152,6 +166,7 @@ impl Notice {
             | Self::UnknownSchedulerFlag { service, .. }
             | Self::UnknownWeight { service, .. }
             | Self::UnknownForwarding { service, .. }
+            | Self::PortKept { service, .. }
             | Self::UnknownFastPath { service, .. }
             | Self::ApiServerIsVip { service, .. }
             | Self::FamilyWithoutClusterIp { service, .. }
@@ -176,6 +191,7 @@ impl Notice {
             Self::UnknownSchedulerFlag { .. } => "UnknownSchedulerFlag",
             Self::UnknownWeight { .. } => "UnknownWeight",
             Self::UnknownForwarding { .. } => "UnknownForwarding",
+            Self::PortKept { .. } => "PortKept",
             Self::UnknownFastPath { .. } => "UnknownFastPath",
             Self::SliceWithoutService { .. } => "SliceWithoutService",
             Self::SliceOfNames { .. } => "SliceOfNames",
@@ -216,7 +232,14 @@ impl fmt::Display for Notice {
             Self::UnknownForwarding { service, value } => write!(
                 f,
                 "service {service}: annotation passlane.io/forwarding: unknown value {value:?}: \
-                 masq is used; write masq, route or tunnel"
+                 masq is used; write masq, route, tunnel, tunnel,gre or tunnel,gue:PORT"
+            ),
+            Self::PortKept { service, forwarding, port, node_port, target } => write!(
+                f,
+                "service {service}: annotation passlane.io/forwarding: {forwarding} cannot change \
+                 the port, and {}port {port} leads to port {target}: masq is used where ports \
+                 differ; make them the same, or write masq",
+                if *node_port { "node " } else { "" }
             ),
             Self::UnknownFastPath { service, value } => write!(
                 f,
