@@ -10,7 +10,7 @@ use proxy_userspace::{
     kernel::ipvs::{Client, Command, Error, Hint, Timeouts},
     model::{
         Destination, DestinationKey, Forwarding, Frontend, Protocol, Scheduler, SchedulerFlags,
-        VirtualServer,
+        Tunnel, VirtualServer,
     },
 };
 
@@ -22,6 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
         what_is_put_is_what_ipvsadm_prints,
         what_ipvsadm_makes_is_what_is_read,
         ipv6_is_put_and_read,
+        forwarding_methods_are_put_and_read,
         putting_and_removing_twice_succeeds,
         a_put_edits_what_is_there,
         firewall_mark_virtual_servers_are_skipped,
@@ -117,7 +118,10 @@ async fn what_ipvsadm_makes_is_what_is_read() -> anyhow::Result<()> {
     ensure!(states[2].virtual_server.scheduler == Scheduler::Lblcr && states.len() == 3);
     let destinations = client.destinations(&web).await?;
     ensure!(destinations.len() == 2, "{destinations:?}");
-    ensure!(destinations[0].destination.forwarding == Forwarding::Tunnel, "{destinations:?}");
+    ensure!(
+        destinations[0].destination.forwarding == Forwarding::Tunnel(Tunnel::Ipip),
+        "{destinations:?}"
+    );
     ensure!(destinations[1].destination == destination("10.1.0.5", 8080, 3)?);
     ensure!(destinations[1].upper_threshold == 100 && destinations[1].lower_threshold == 50);
     ensure!(client.virtual_server(&web).await?.as_ref() == Some(&states[0]));
@@ -144,6 +148,39 @@ async fn ipv6_is_put_and_read() -> anyhow::Result<()> {
     client.remove_virtual_server(&web).await?;
     ensure!(client.virtual_servers().await?.is_empty());
     Ok(())
+}
+
+/// `ipvsadm -Ln` says `Tunnel` of every kind: that is read back from the kernel.
+async fn forwarding_methods_are_put_and_read() -> anyhow::Result<()> {
+    sh(ROUTES)?;
+    let client = Client::open().await?;
+    let web = frontend("10.96.0.1", 80, Protocol::Tcp)?;
+    client.put_virtual_server(&virtual_server(web, Scheduler::Rr)).await?;
+    let ways = [
+        Forwarding::Masq,
+        Forwarding::Route,
+        Forwarding::Tunnel(Tunnel::Ipip),
+        Forwarding::Tunnel(Tunnel::Gue { port: 6080 }),
+        Forwarding::Tunnel(Tunnel::Gre),
+    ];
+    let put = async |shift: usize| -> anyhow::Result<()> {
+        for (index, forwarding) in ways.iter().cycle().skip(shift).take(ways.len()).enumerate() {
+            let last = index + 5;
+            let key = destination(&format!("10.1.0.{last}"), 80, 1)?;
+            let wanted = Destination { forwarding: *forwarding, ..key };
+            client.put_destination(&web, &wanted).await?;
+            let held = client.destinations(&web).await?;
+            ensure!(held.iter().any(|state| state.destination == wanted), "{wanted:?}: {held:?}");
+        }
+        Ok(())
+    };
+    put(0).await?;
+    let list = sh("ipvsadm -Ln")?;
+    let mut words: Vec<_> = list.lines().skip(4).map(|line| line.split_whitespace()).collect();
+    let words: Vec<_> = words.iter_mut().filter_map(|line| line.nth(2)).collect();
+    ensure!(words == ["Masq", "Route", "Tunnel", "Tunnel", "Tunnel"], "{list}");
+    // Each way can be changed into the next one.
+    put(1).await
 }
 
 async fn putting_and_removing_twice_succeeds() -> anyhow::Result<()> {

@@ -10,6 +10,7 @@ mod cleanup;
 mod configured;
 mod datagrams;
 mod fast_path;
+mod forwarding;
 mod interfaces;
 mod ipvs_alone;
 mod leases;
@@ -40,6 +41,7 @@ fn main() {
         leaving::SCENARIOS,
         datagrams::SCENARIOS,
         moving::SCENARIOS,
+        forwarding::SCENARIOS,
         fast_path::SCENARIOS,
         leases::SCENARIOS,
         states::SCENARIOS,

@@ -28,6 +28,8 @@ pub(crate) enum Need {
     Agent,
     /// The kernel has SCTP.
     Sctp,
+    /// The kernel has IP-in-IP tunnels.
+    Ipip,
     /// A program is installed.
     Program(&'static str),
 }
@@ -90,6 +92,9 @@ impl Need {
             Self::Root => (!rustix::process::geteuid().is_root()).then(|| "not root".to_owned()),
             Self::Ipvs => ipvs_lack().clone(),
             Self::Sctp => (!cluster::has_sctp()).then(|| "this kernel has no SCTP".to_owned()),
+            Self::Ipip => process::run("modprobe", &["ipip"])
+                .err()
+                .map(|error| format!("this kernel has no IP-in-IP tunnels ({error:#})")),
             Self::Agent => agent::binary().err().map(|error| error.to_string()),
             Self::Program(name) => {
                 (!process::exists(name)).then(|| format!("{name} is not installed"))
@@ -100,7 +105,7 @@ impl Need {
     fn is_required(self) -> bool {
         let variable = match self {
             Self::Root => "REQUIRE_ROOT",
-            Self::Ipvs | Self::Sctp => "REQUIRE_IPVS",
+            Self::Ipvs | Self::Sctp | Self::Ipip => "REQUIRE_IPVS",
             Self::Agent | Self::Program(_) => "REQUIRE_TOOLS",
         };
         std::env::var_os(variable).is_some_and(|value| value == "1")

@@ -118,7 +118,7 @@ fn forwarding(forwarding: Forwarding) -> &'static str {
     match forwarding {
         Forwarding::Masq => "Masq",
         Forwarding::Local => "Local",
-        Forwarding::Tunnel => "Tunnel",
+        Forwarding::Tunnel(_) => "Tunnel",
         Forwarding::Route => "Route",
     }
 }

@@ -24,4 +24,6 @@ pub use service::{
     TrafficPolicy, Weights,
 };
 pub use snapshot::{Change, Snapshot, Update};
-pub use virtual_server::{Destination, DestinationKey, Forwarding, Frontend, VirtualServer};
+pub use virtual_server::{
+    Destination, DestinationKey, Forwarding, Frontend, Tunnel, VirtualServer,
+};

@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr};
 
 use serde::Serialize;
 
-use super::{Frontend, Protocol, Scheduler, ServiceName, ServicePortName, SliceName};
+use super::{Forwarding, Frontend, Protocol, Scheduler, ServiceName, ServicePortName, SliceName};
 
 /// Something that was asked for and is not done, with what is done instead.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -42,13 +42,19 @@ pub enum Notice {
         /// The annotation's value.
         value: String,
     },
-    /// The annotation `passlane.io/forwarding` asks for packets that keep their port, and an endpoint
-    /// of the Service listens on another one; it gets masqueraded packets.
-    ForwardingKeepsPort {
+    /// The annotation `passlane.io/forwarding` asks for a way that cannot change the port, and a
+    /// port leads to another one; masquerading is used there.
+    PortKept {
         /// The annotated Service.
-        service: ServicePortName,
-        /// The port of the Service, host order.
+        service: ServiceName,
+        /// The annotation's value.
+        forwarding: Forwarding,
+        /// The port that clients dial, host order.
         port: u16,
+        /// It is a node port.
+        node_port: bool,
+        /// A port that an endpoint listens on, host order.
+        target: u16,
     },
     /// The annotation `passlane.io/fast-path` is neither `on` nor `off`; `on` is used.
     UnknownFastPath {
@@ -160,6 +166,7 @@ impl Notice {
             | Self::UnknownSchedulerFlag { service, .. }
             | Self::UnknownWeight { service, .. }
             | Self::UnknownForwarding { service, .. }
+            | Self::PortKept { service, .. }
             | Self::UnknownFastPath { service, .. }
             | Self::ApiServerIsVip { service, .. }
             | Self::FamilyWithoutClusterIp { service, .. }
@@ -169,8 +176,7 @@ impl Notice {
             Self::FrontendTaken { loser, .. } | Self::NodePortTaken { loser, .. } => {
                 Some(&loser.service)
             }
-            Self::ForeignVirtualServer { service, .. }
-            | Self::ForwardingKeepsPort { service, .. } => Some(&service.service),
+            Self::ForeignVirtualServer { service, .. } => Some(&service.service),
             Self::SliceWithoutService { .. }
             | Self::SliceOfNames { .. }
             | Self::FrontendsFull { .. }
@@ -185,7 +191,7 @@ impl Notice {
             Self::UnknownSchedulerFlag { .. } => "UnknownSchedulerFlag",
             Self::UnknownWeight { .. } => "UnknownWeight",
             Self::UnknownForwarding { .. } => "UnknownForwarding",
-            Self::ForwardingKeepsPort { .. } => "ForwardingKeepsPort",
+            Self::PortKept { .. } => "PortKept",
             Self::UnknownFastPath { .. } => "UnknownFastPath",
             Self::SliceWithoutService { .. } => "SliceWithoutService",
             Self::SliceOfNames { .. } => "SliceOfNames",
@@ -227,14 +233,17 @@ impl Notice {
                 (service, "weights", text)
             }
             Self::UnknownForwarding { service, value } => {
-                let text =
-                    format!("unknown value {value:?}: masq is used; write masq, route or tunnel");
+                let text = format!(
+                    "unknown value {value:?}: masq is used; write masq, route, tunnel, tunnel,gre \
+                     or tunnel,gue:PORT"
+                );
                 (service, "forwarding", text)
             }
-            Self::ForwardingKeepsPort { service, port } => {
+            Self::PortKept { service, forwarding, port, node_port, target } => {
+                let node = if *node_port { "node " } else { "" };
                 let text = format!(
-                    "route and tunnel keep port {port}, and an endpoint listens on another one: masq \
-                     is used for it; make the endpoints listen on {port}"
+                    "{forwarding} cannot change the port, and {node}port {port} leads to port \
+                     {target}: masq is used where ports differ; make them the same, or write masq"
                 );
                 (service, "forwarding", text)
             }
@@ -258,7 +267,7 @@ impl fmt::Display for Notice {
             | Self::UnknownSchedulerFlag { .. }
             | Self::UnknownWeight { .. }
             | Self::UnknownForwarding { .. }
-            | Self::ForwardingKeepsPort { .. }
+            | Self::PortKept { .. }
             | Self::UnknownFastPath { .. } => Ok(()),
             Self::SliceWithoutService { slice } => write!(
                 f,

@@ -62,10 +62,47 @@ pub enum Forwarding {
     Masq,
     /// The destination is on this host, `Local`. The kernel decides this itself.
     Local,
-    /// IP-in-IP, `Tunnel`.
-    Tunnel,
+    /// In an outer packet, `Tunnel`.
+    Tunnel(Tunnel),
     /// Direct routing, `Route`.
     Route,
+}
+
+/// How a packet is wrapped on its way to the destination.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+pub enum Tunnel {
+    /// IP in IP.
+    #[default]
+    Ipip,
+    /// Generic UDP encapsulation.
+    Gue {
+        /// UDP port of the destination, host order; the kernel takes any but 0.
+        port: u16,
+    },
+    /// Generic routing encapsulation.
+    Gre,
+}
+
+impl Forwarding {
+    /// Says whether the destination may listen on another port than the one dialled: only a packet
+    /// that is translated can be sent to another port.
+    pub fn changes_port(self) -> bool {
+        self == Self::Masq
+    }
+}
+
+impl fmt::Display for Forwarding {
+    /// Writes what the annotation `passlane.io/forwarding` takes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Masq => f.write_str("masq"),
+            Self::Local => f.write_str("local"),
+            Self::Route => f.write_str("route"),
+            Self::Tunnel(Tunnel::Ipip) => f.write_str("tunnel"),
+            Self::Tunnel(Tunnel::Gue { port }) => write!(f, "tunnel,gue:{port}"),
+            Self::Tunnel(Tunnel::Gre) => f.write_str("tunnel,gre"),
+        }
+    }
 }
 
 /// An IPVS destination.

@@ -7,8 +7,7 @@ use std::{
 
 use super::{Action, Admission, Desired, DesiredServer, HealthCheck, Origin, Plan};
 use crate::model::{
-    Destination, Element, Forwarding, Inside, Masquerade, RuleOptions, SchedulerFlags,
-    VirtualServer,
+    Destination, Element, Inside, Masquerade, RuleOptions, SchedulerFlags, VirtualServer,
 };
 
 impl Display for Plan {
@@ -120,13 +119,8 @@ fn flags_of(flags: SchedulerFlags) -> String {
 }
 
 fn write_destination(f: &mut Formatter<'_>, destination: &Destination) -> fmt::Result {
-    let forwarding = match destination.forwarding {
-        Forwarding::Masq => "masq",
-        Forwarding::Local => "local",
-        Forwarding::Tunnel => "tunnel",
-        Forwarding::Route => "route",
-    };
-    write!(f, "{} weight={} {forwarding}", destination.key, destination.weight)
+    let Destination { key, weight, forwarding } = destination;
+    write!(f, "{key} weight={weight} {forwarding}")
 }
 
 /// Writes what differs from a table without settings.

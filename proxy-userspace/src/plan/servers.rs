@@ -32,6 +32,18 @@ pub(super) struct Wanted {
     pub(super) servers: Vec<DesiredServer>,
     pub(super) notices: Vec<Notice>,
     pub(super) health: Option<HealthCheck>,
+    /// Ports that lead to others although the Service asks for a way that cannot change them: the
+    /// first is told.
+    kept: BTreeSet<KeptPort>,
+}
+
+/// A port that is masqueraded because it leads to another one. Node ports are the last: they
+/// differ nearly always, and are seldom what the Service is about.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct KeptPort {
+    node_port: bool,
+    port: u16,
+    target: u16,
 }
 
 /// Returns what a Service wants, given the slices that belong to it.
@@ -55,6 +67,10 @@ pub(super) fn wanted(service: &Service, slices: &[&EndpointSlice], context: Cont
             None => other_family(service, ipv6, &mut wanted.notices),
         }
     }
+    wanted.notices.extend(wanted.kept.first().map(|&KeptPort { node_port, port, target }| {
+        let (service, forwarding) = (service.name.clone(), service.forwarding);
+        Notice::PortKept { service, forwarding, port, node_port, target }
+    }));
     wanted.health = health(service, &ports, slices, context.here);
     wanted
 }
@@ -97,11 +113,23 @@ struct Family<'a> {
 
 /// The endpoints of one class of traffic, as virtual servers share them.
 struct Class {
+    /// Forwarded as the Service asks.
     destinations: Arc<BTreeMap<DestinationKey, Destination>>,
+    /// The same, all masqueraded: for frontends of another port.
+    masqueraded: Arc<BTreeMap<DestinationKey, Destination>>,
     lingering: Arc<BTreeSet<DestinationKey>>,
     admission: Admission,
     /// Endpoints that may connect to themselves through the Service.
     hairpins: Vec<Element>,
+}
+
+impl Class {
+    /// Returns a port of an endpoint that is not this one. All that are listed count: the way to
+    /// forward does not change with what is ready.
+    fn other_port(&self, port: u16) -> Option<u16> {
+        let listed = self.destinations.keys().chain(self.lingering.iter());
+        listed.map(|key| key.port).find(|target| *target != port)
+    }
 }
 
 impl Family<'_> {
@@ -112,15 +140,11 @@ impl Family<'_> {
             TrafficPolicy::Cluster => self.class(&endpoints, endpoints.cluster(), policy),
             TrafficPolicy::Local => self.class(&endpoints, endpoints.local(), policy),
         };
-        let keeps_port = service.forwarding != Forwarding::Masq;
-        if keeps_port && endpoints.listed().any(|(key, _)| key.port != port.port) {
-            let service =
-                ServicePortName { service: service.name.clone(), port: port.name.clone() };
-            wanted.notices.push(Notice::ForwardingKeepsPort { service, port: port.port });
-        }
         let internal = class(service.internal_policy);
         for &addr in service.cluster_ips.iter().filter(|addr| self.is_of(addr)) {
-            wanted.servers.push(self.server(port, addr, port.port, Origin::ClusterIp, &internal));
+            let server = self.server(port, addr, port.port, Origin::ClusterIp, &internal);
+            wanted.servers.push(server);
+            wanted.kept.extend(self.kept(port.port, Origin::ClusterIp, &internal));
         }
         let outside = self.outside(port);
         if outside.is_empty() {
@@ -129,7 +153,13 @@ impl Family<'_> {
         let external = class(service.external_policy);
         let mut inside = (*cluster_ip, port.port);
         let split = service.external_policy == TrafficPolicy::Local;
-        if split && service.internal_policy == TrafficPolicy::Local {
+        let translated = |(_, number, origin): &(IpAddr, u16, Origin)| {
+            self.forwarding(*number, *origin, &external).changes_port()
+        };
+        // Whom an inside source is sent to must answer by way of this node.
+        let cluster_ip_serves_inside = service.internal_policy == TrafficPolicy::Cluster
+            && self.forwarding(port.port, Origin::ClusterIp, &internal).changes_port();
+        if split && !cluster_ip_serves_inside && outside.iter().any(translated) {
             // Inside sources get all endpoints, which no cluster IP of this Service has.
             let shadow = self.shadow_port(port);
             let all = class(TrafficPolicy::Cluster);
@@ -139,11 +169,15 @@ impl Family<'_> {
         for (addr, number, origin) in outside {
             let mut server = self.server(port, addr, number, origin, &external);
             let frontend = server.virtual_server.frontend;
-            server.elements.push(if split {
-                Element::Inside(frontend, inside.0, inside.1)
-            } else {
-                Element::Masquerade(frontend)
-            });
+            // A backend that gets the packet as it was sent answers the client by itself.
+            if self.forwarding(number, origin, &external).changes_port() {
+                server.elements.push(if split {
+                    Element::Inside(frontend, inside.0, inside.1)
+                } else {
+                    Element::Masquerade(frontend)
+                });
+            }
+            wanted.kept.extend(self.kept(number, origin, &external));
             self.restrict(&mut server);
             wanted.servers.push(server);
         }
@@ -224,12 +258,32 @@ impl Family<'_> {
             (true, true) => Admission::Drop,
             (true, false) => Admission::Reject,
         };
-        Class {
-            destinations: Arc::new(destinations),
-            lingering: Arc::new(lingering),
-            admission,
-            hairpins,
+        let destinations = Arc::new(destinations);
+        let masqueraded = if self.service.forwarding.changes_port() {
+            Arc::clone(&destinations)
+        } else {
+            let masqueraded = destinations.values().map(|&destination| {
+                (destination.key, Destination { forwarding: Forwarding::Masq, ..destination })
+            });
+            Arc::new(masqueraded.collect())
+        };
+        Class { destinations, masqueraded, lingering: Arc::new(lingering), admission, hairpins }
+    }
+
+    /// Returns how packets to a port reach the endpoints. Inside sources come by way of an address
+    /// translation, which has to see the answer.
+    fn forwarding(&self, port: u16, origin: Origin, class: &Class) -> Forwarding {
+        if origin == Origin::Inside || class.other_port(port).is_some() {
+            Forwarding::Masq
+        } else {
+            self.service.forwarding
         }
+    }
+
+    /// Returns the port, if it is masqueraded although the Service asks for another way.
+    fn kept(&self, port: u16, origin: Origin, class: &Class) -> Option<KeptPort> {
+        let target = class.other_port(port).filter(|_| !self.service.forwarding.changes_port())?;
+        Some(KeptPort { node_port: origin == Origin::NodePort, port, target })
     }
 
     fn weight(&self, key: DestinationKey, endpoint: &Endpoint) -> u32 {
@@ -251,6 +305,8 @@ impl Family<'_> {
         let (scheduler, flags) =
             service.scheduler.unwrap_or((settings.scheduler, settings.scheduler_flags));
         let vip = !facts.addrs.contains(&addr) && !facts.node_port_addrs.contains(&addr);
+        let masq = self.forwarding(number, origin, class).changes_port();
+        let destinations = if masq { &class.masqueraded } else { &class.destinations };
         let mut elements = class.hairpins.clone();
         elements.extend(vip.then_some(Element::Vip(addr)));
         elements.extend(match class.admission {
@@ -260,11 +316,10 @@ impl Family<'_> {
         });
         let masquerade = settings.rules().masquerade != Masquerade::Needed;
         elements.extend(match origin {
-            Origin::ClusterIp => masquerade.then_some(Element::ClusterIp(addr)),
+            Origin::ClusterIp => (masq && masquerade).then_some(Element::ClusterIp(addr)),
             Origin::Inside => Some(Element::Shadow(frontend)),
             _ => None,
         });
-        let masq = service.forwarding == Forwarding::Masq;
         let learnable = matches!(addr, IpAddr::V4(_)) && port.protocol != Protocol::Sctp && masq;
         DesiredServer {
             virtual_server: VirtualServer {
@@ -273,7 +328,7 @@ impl Family<'_> {
                 flags,
                 persistent_secs: service.affinity_secs.unwrap_or(0),
             },
-            destinations: self.reachable(&class.destinations, number),
+            destinations: Arc::clone(destinations),
             lingering: Arc::clone(&class.lingering),
             service: ServicePortName { service: service.name.clone(), port: port.name.clone() },
             created_at: service.created_at,
@@ -283,26 +338,6 @@ impl Family<'_> {
             fast_path: service.fast_path == FastPath::On && learnable,
             elements,
         }
-    }
-
-    /// Returns the destinations of a virtual server at this port. Without translation a packet keeps
-    /// its port: where an endpoint listens on another one, as always behind a node port, it is
-    /// masqueraded.
-    fn reachable(
-        &self,
-        destinations: &Arc<BTreeMap<DestinationKey, Destination>>,
-        port: u16,
-    ) -> Arc<BTreeMap<DestinationKey, Destination>> {
-        let elsewhere = destinations.keys().any(|key| key.port != port);
-        if self.service.forwarding == Forwarding::Masq || !elsewhere {
-            return Arc::clone(destinations);
-        }
-        let translated = destinations.iter().map(|(&key, &destination)| {
-            let forwarding =
-                if key.port == port { destination.forwarding } else { Forwarding::Masq };
-            (key, Destination { forwarding, ..destination })
-        });
-        Arc::new(translated.collect())
     }
 
     /// Adds who may reach the server, where the Service says so.

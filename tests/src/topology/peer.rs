@@ -30,6 +30,31 @@ impl Topology {
         Ok(pod)
     }
 
+    /// Adds a host on the segment of the outside host, with this address on its `eth0` and no route
+    /// beyond the segment. It goes away with the topology.
+    pub fn add_host(&mut self, name: &str, address: Ipv4Addr) -> Result<Namespace> {
+        if self.peer.is_none() {
+            self.peer = Some(self.build_peer().context("the segment")?);
+        }
+        let host = Namespace::named(format!("{}-{name}", self.name));
+        process::run("ip", &["netns", "add", host.name()])?;
+        self.outside.feed(
+            "ip",
+            &["-batch", "-"],
+            &format!(
+                "link add to-{name} type veth peer name eth0 netns {}\n\
+                 link set to-{name} master segment up\n",
+                host.name()
+            ),
+        )?;
+        host.feed(
+            "ip",
+            &["-batch", "-"],
+            &format!("link set lo up\naddr add {address}/24 dev eth0\nlink set eth0 up\n"),
+        )?;
+        Ok(host)
+    }
+
     /// Turns the uplink into a segment of three: node, outside host and the second node.
     fn build_peer(&mut self) -> Result<Namespace> {
         let peer = Namespace::named(format!("{}-{PEER_NAME}", self.name));

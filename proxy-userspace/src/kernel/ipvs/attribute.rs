@@ -74,6 +74,12 @@ pub mod dest {
     pub const ADDR_FAMILY: u16 = 11;
     /// Nest of 64-bit counters, Linux 4.1 and later.
     pub const STATS64: u16 = 12;
+    /// Kind of tunnel, u8, Linux 5.3 and later.
+    pub const TUN_TYPE: u16 = 13;
+    /// UDP port of a GUE tunnel, big-endian u16, Linux 5.3 and later.
+    pub const TUN_PORT: u16 = 14;
+    /// Checksums of a tunnel, u16, Linux 5.4 and later.
+    pub const TUN_FLAGS: u16 = 15;
 }
 
 /// `IPVS_INFO_ATTR_*`: the attributes of a `GET_INFO` reply.
@@ -132,6 +138,12 @@ pub enum DecodeError {
         /// The number found.
         number: u16,
     },
+    /// The tunnel is of no kind that is known.
+    #[error("destination: unknown tunnel type {kind}")]
+    Tunnel {
+        /// The number found.
+        kind: u8,
+    },
     /// The forwarding method is none a destination can have.
     #[error("destination: unknown forwarding method {method}")]
     Forwarding {
@@ -156,6 +168,11 @@ pub fn put(buffer: &mut BytesMut, attribute: u16, value: &[u8]) {
     buffer.put_u16_ne(attribute);
     buffer.put_slice(value);
     buffer.put_bytes(0, value.len().next_multiple_of(4) - value.len());
+}
+
+/// Appends a u8.
+pub fn put_u8(buffer: &mut BytesMut, attribute: u16, value: u8) {
+    put(buffer, attribute, &[value]);
 }
 
 /// Appends a u16 in host order.
@@ -233,6 +250,11 @@ impl<'a> Attributes<'a> {
             len: bytes.len(),
             expected: N,
         })
+    }
+
+    /// Returns a u8.
+    pub fn u8(&self, attribute: u16) -> Result<u8, DecodeError> {
+        self.array(attribute).map(u8::from_ne_bytes)
     }
 
     /// Returns a u16 in host order.

@@ -4,14 +4,22 @@ use bytes::BytesMut;
 
 use super::{
     attribute::{
-        Attributes, DecodeError, dest, family, put_addr, put_nest, put_port, put_u16, put_u32, top,
+        Attributes, DecodeError, dest, family, put_addr, put_nest, put_port, put_u8, put_u16,
+        put_u32, top,
     },
     stats::{self, Stats},
 };
-use crate::model::{Destination, DestinationKey, Forwarding, Frontend};
+use crate::model::{Destination, DestinationKey, Forwarding, Frontend, Tunnel};
 
 /// `IP_VS_CONN_F_FWD_MASK`: the forwarding method within connection flags.
 const FORWARDING_MASK: u32 = 0x7;
+
+/// `IP_VS_CONN_F_TUNNEL_TYPE_*`.
+mod tunnel {
+    pub(super) const IPIP: u8 = 0;
+    pub(super) const GUE: u8 = 1;
+    pub(super) const GRE: u8 = 2;
+}
 
 /// A destination as the kernel holds it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -45,7 +53,22 @@ pub fn encode(buffer: &mut BytesMut, destination: &Destination) {
         put_u32(nest, dest::WEIGHT, destination.weight);
         put_u32(nest, dest::U_THRESH, 0);
         put_u32(nest, dest::L_THRESH, 0);
+        if let Forwarding::Tunnel(tunnel) = destination.forwarding {
+            put_tunnel(nest, tunnel);
+        }
     });
+}
+
+/// Without these attributes the kernel takes IP in IP.
+fn put_tunnel(nest: &mut BytesMut, tunnel: Tunnel) {
+    let (kind, port) = match tunnel {
+        Tunnel::Ipip => (tunnel::IPIP, 0),
+        Tunnel::Gue { port } => (tunnel::GUE, port),
+        Tunnel::Gre => (tunnel::GRE, 0),
+    };
+    put_u8(nest, dest::TUN_TYPE, kind);
+    put_port(nest, dest::TUN_PORT, port);
+    put_u16(nest, dest::TUN_FLAGS, 0);
 }
 
 fn put_key(nest: &mut BytesMut, key: &DestinationKey) {
@@ -58,7 +81,7 @@ fn method(forwarding: Forwarding) -> u32 {
     match forwarding {
         Forwarding::Masq => 0,
         Forwarding::Local => 1,
-        Forwarding::Tunnel => 2,
+        Forwarding::Tunnel(_) => 2,
         Forwarding::Route => 3,
     }
 }
@@ -75,7 +98,7 @@ pub fn decode(message: &[u8], frontend: &Frontend) -> Result<DestinationState, D
     let forwarding = match nest.u32(dest::FWD_METHOD)? & FORWARDING_MASK {
         0 => Forwarding::Masq,
         1 => Forwarding::Local,
-        2 => Forwarding::Tunnel,
+        2 => Forwarding::Tunnel(decode_tunnel(&nest)?),
         3 => Forwarding::Route,
         method => return Err(DecodeError::Forwarding { method }),
     };
@@ -94,6 +117,19 @@ pub fn decode(message: &[u8], frontend: &Frontend) -> Result<DestinationState, D
     })
 }
 
+/// Kernels before 5.3 know IP in IP only, and do not say so.
+fn decode_tunnel(nest: &Attributes<'_>) -> Result<Tunnel, DecodeError> {
+    if nest.optional(dest::TUN_TYPE).is_none() {
+        return Ok(Tunnel::Ipip);
+    }
+    match nest.u8(dest::TUN_TYPE)? {
+        tunnel::IPIP => Ok(Tunnel::Ipip),
+        tunnel::GUE => Ok(Tunnel::Gue { port: nest.port(dest::TUN_PORT)? }),
+        tunnel::GRE => Ok(Tunnel::Gre),
+        kind => Err(DecodeError::Tunnel { kind }),
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use std::net::IpAddr;
@@ -107,12 +143,14 @@ pub(super) mod tests {
 
     /// Any destination.
     pub(in super::super) fn destinations() -> impl Strategy<Value = Destination> {
-        let forwarding = prop::sample::select(vec![
-            Forwarding::Masq,
-            Forwarding::Local,
-            Forwarding::Tunnel,
-            Forwarding::Route,
-        ]);
+        let forwarding = prop_oneof![
+            Just(Forwarding::Masq),
+            Just(Forwarding::Local),
+            Just(Forwarding::Route),
+            Just(Forwarding::Tunnel(Tunnel::Ipip)),
+            Just(Forwarding::Tunnel(Tunnel::Gre)),
+            any::<u16>().prop_map(|port| Forwarding::Tunnel(Tunnel::Gue { port })),
+        ];
         (any::<IpAddr>(), any::<u16>(), any::<u32>(), forwarding).prop_map(
             |(addr, port, weight, forwarding)| Destination {
                 key: DestinationKey { addr, port },
@@ -133,6 +171,37 @@ pub(super) mod tests {
             put_u32(nest, dest::PERSIST_CONNS, 3);
         });
         reply
+    }
+
+    #[test]
+    fn a_tunnel_is_written_as_linux_ip_vs_h_says() {
+        let mut message = BytesMut::new();
+        let destination = Destination {
+            key: DestinationKey { addr: [10, 1, 0, 5].into(), port: 80 },
+            weight: 1,
+            forwarding: Forwarding::Tunnel(Tunnel::Gue { port: 6080 }),
+        };
+        encode(&mut message, &destination);
+        let top_level = Attributes::parse("destination message", &message).unwrap();
+        let nest = Attributes::parse("destination", top_level.bytes(top::DEST).unwrap()).unwrap();
+        assert_eq!(nest.u32(3), Ok(2), "IPVS_DEST_ATTR_FWD_METHOD: IP_VS_CONN_F_TUNNEL");
+        assert_eq!(nest.bytes(13), Ok(&[1_u8][..]), "IPVS_DEST_ATTR_TUN_TYPE: GUE");
+        assert_eq!(nest.bytes(14), Ok(&6080_u16.to_be_bytes()[..]), "IPVS_DEST_ATTR_TUN_PORT");
+        assert_eq!(nest.bytes(15), Ok(&[0_u8, 0][..]), "IPVS_DEST_ATTR_TUN_FLAGS");
+    }
+
+    #[test]
+    fn an_unknown_kind_of_tunnel_is_an_error_and_none_is_ip_in_ip() {
+        let tunnel = |fill: fn(&mut BytesMut)| {
+            let mut bytes = BytesMut::new();
+            fill(&mut bytes);
+            decode_tunnel(&Attributes::parse("destination", &bytes).unwrap())
+        };
+        assert_eq!(tunnel(|_| {}), Ok(Tunnel::Ipip));
+        assert_eq!(
+            tunnel(|bytes| put_u8(bytes, dest::TUN_TYPE, 3)),
+            Err(DecodeError::Tunnel { kind: 3 })
+        );
     }
 
     proptest! {

@@ -132,9 +132,9 @@ fn rank_of_put(held: &BTreeMap<DestinationKey, Destination>, wanted: &Destinatio
     }
 }
 
-/// The kernel may report a masquerading destination on this host as local.
+/// The kernel may report a destination on this host as local, however it is to be reached.
 fn same(held: &Destination, wanted: &Destination) -> bool {
-    let local = held.forwarding == Forwarding::Local && wanted.forwarding == Forwarding::Masq;
+    let local = held.forwarding == Forwarding::Local;
     held.weight == wanted.weight && (local || held.forwarding == wanted.forwarding)
 }
 

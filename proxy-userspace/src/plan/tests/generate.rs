@@ -17,7 +17,7 @@ use crate::{
     model::{
         Endpoint, EndpointPort, EndpointSlice, FastPath, Forwarding, Masquerade, Node, Protocol,
         Scheduler, SchedulerFlags, Service, ServiceKind, ServiceName, ServicePort, SliceName,
-        Snapshot, Sources, TrafficPolicy, Weights,
+        Snapshot, Sources, TrafficPolicy, Tunnel, Weights,
     },
     plan::{DetectLocal, ExternalIps, NodeFacts, Settings},
 };
@@ -117,7 +117,12 @@ fn manner() -> impl Strategy<Value = Manner> {
         option::of(scheduler),
         option::of(0..3_u32),
         option::of(0..3_u32),
-        select(vec![Forwarding::Masq, Forwarding::Masq, Forwarding::Tunnel]),
+        select(vec![
+            Forwarding::Masq,
+            Forwarding::Masq,
+            Forwarding::Route,
+            Forwarding::Tunnel(Tunnel::Gre),
+        ]),
         select(vec![FastPath::On, FastPath::Off]),
     )
         .prop_map(|(scheduler, by_addr, by_node, forwarding, fast_path)| {

@@ -74,8 +74,8 @@ fn fresh(world: &World) -> Planner {
     planner
 }
 
-/// What a node holds, but for the past: destinations of endpoints that get nothing new, and which
-/// ids were free.
+/// What a node holds, but for the past: destinations of endpoints that get nothing new, their order
+/// where it decides nothing, and which ids were free.
 fn without_past(mut observed: Observed, planner: &mut Planner) -> Observed {
     let desired = planner.desired();
     for (frontend, held) in observed.servers.iter_mut().filter(|(_, held)| held.owned) {

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use super::{Strictness, address};
 use crate::{
-    model::{FastPath, Forwarding, Notice, Scheduler, SchedulerFlags, ServiceName, Weights},
+    model::{
+        FastPath, Forwarding, Notice, Scheduler, SchedulerFlags, ServiceName, Tunnel, Weights,
+    },
     source::{
         Found,
         manifest::{Annotations, Leaf, Loose},
@@ -47,15 +49,10 @@ pub(super) fn wishes(
     });
     let forwarding = annotations.forwarding.as_ref().map(|node| {
         let value = text(node);
-        match value.as_str() {
-            "masq" => Forwarding::Masq,
-            "route" => Forwarding::Route,
-            "tunnel" => Forwarding::Tunnel,
-            _ => {
-                notices.push(Notice::UnknownForwarding { service: service.clone(), value });
-                Forwarding::Masq
-            }
-        }
+        way(&value).unwrap_or_else(|| {
+            notices.push(Notice::UnknownForwarding { service: service.clone(), value });
+            Forwarding::Masq
+        })
     });
     let weights = annotations.weights.as_ref().and_then(|node| {
         let reject = |entry| Notice::UnknownWeight { service: service.clone(), entry };
@@ -85,6 +82,26 @@ fn scheduler(
             Some(scheduler) => Notice::UnknownSchedulerFlag { service, scheduler, value },
             None => Notice::UnknownScheduler { service, value },
         }),
+    }
+}
+
+/// Reads `masq`, `route`, `tunnel` or `tunnel,TYPE`, where TYPE is `ipip`, `gre` or `gue:PORT`.
+fn way(value: &str) -> Option<Forwarding> {
+    let (name, kind) = match value.split_once(',') {
+        Some((name, kind)) => (name.trim(), Some(kind.trim())),
+        None => (value.trim(), None),
+    };
+    match (name, kind) {
+        ("masq", None) => Some(Forwarding::Masq),
+        ("route", None) => Some(Forwarding::Route),
+        ("tunnel", None | Some("ipip")) => Some(Forwarding::Tunnel(Tunnel::Ipip)),
+        ("tunnel", Some("gre")) => Some(Forwarding::Tunnel(Tunnel::Gre)),
+        ("tunnel", Some(kind)) => {
+            let digits = kind.strip_prefix("gue:").filter(|port| !port.starts_with('+'))?;
+            let port = digits.parse().ok().filter(|port| *port != 0)?;
+            Some(Forwarding::Tunnel(Tunnel::Gue { port }))
+        }
+        _ => None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Annotations: what is understood, and what is told when it is not.
 
 use super::{read, service_of, service_text};
-use crate::model::{FastPath, Forwarding, Scheduler, Service};
+use crate::model::{FastPath, Forwarding, Scheduler, Service, Tunnel};
 
 fn annotated(name: &str, value: &str) -> String {
     let rest = format!(", annotations: {{passlane.io/{name}: \"{value}\"}}");
@@ -93,16 +93,31 @@ fn one_weight_that_is_not_understood_makes_them_all_one() {
 
 #[test]
 fn forwarding_is_read() {
-    for (value, forwarding) in
-        [("masq", Forwarding::Masq), ("route", Forwarding::Route), ("tunnel", Forwarding::Tunnel)]
-    {
-        assert_eq!(service("forwarding", value).forwarding, forwarding);
+    for (value, forwarding) in [
+        ("masq", Forwarding::Masq),
+        ("route", Forwarding::Route),
+        ("tunnel", Forwarding::Tunnel(Tunnel::Ipip)),
+        ("tunnel,ipip", Forwarding::Tunnel(Tunnel::Ipip)),
+        ("tunnel, gre", Forwarding::Tunnel(Tunnel::Gre)),
+        ("tunnel,gue:6080", Forwarding::Tunnel(Tunnel::Gue { port: 6080 })),
+    ] {
+        assert_eq!(service("forwarding", value).forwarding, forwarding, "{value}");
+        assert_eq!(service("forwarding", &forwarding.to_string()).forwarding, forwarding);
     }
     assert_eq!(
         notice("forwarding", "local"),
         "service shop/web: annotation passlane.io/forwarding: unknown value \"local\": masq is \
-         used; write masq, route or tunnel"
+         used; write masq, route, tunnel, tunnel,gre or tunnel,gue:PORT"
     );
+}
+
+#[test]
+fn a_tunnel_that_the_kernel_would_refuse_is_a_notice() {
+    for value in
+        ["tunnel,gue", "tunnel,gue:0", "tunnel,gue:65536", "tunnel,gue:+1", "route,gre", "tunnel,"]
+    {
+        assert!(notice("forwarding", value).contains("masq is used"), "{value}");
+    }
 }
 
 #[test]
