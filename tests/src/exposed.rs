@@ -1,4 +1,4 @@
-//! A Service that can be reached in every way there is, in both families, over every protocol.
+//! A Service that can be reached in every way there is, in both families, over several protocols.
 //!
 //! All its addresses follow from its number: Service 7 has cluster IPs 10.96.2.7 and fd00:96::7,
 //! load-balancer IPs 192.0.2.7 and 2001:db8:2::7, external IPs 198.51.100.7 and 2001:db8:51::7 and
@@ -13,8 +13,6 @@ use serde_json::{Value, json};
 pub const PORT: u16 = 80;
 /// The port of every endpoint.
 pub const TARGET_PORT: u16 = 8080;
-
-const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
 /// How a client reaches a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +85,8 @@ pub struct Exposed {
     pub name: &'static str,
     /// What all its addresses follow from.
     pub number: u8,
+    /// The protocols of [`PORT`].
+    pub protocols: &'static [Protocol],
     /// `externalTrafficPolicy: Local` instead of Cluster.
     pub external_local: bool,
     /// `internalTrafficPolicy: Local` instead of Cluster.
@@ -102,12 +102,13 @@ pub struct Exposed {
 }
 
 impl Exposed {
-    /// A Service that serves everybody with all of these endpoints.
+    /// A Service that serves everybody with all of these endpoints, over TCP and UDP.
     #[must_use]
     pub fn new(name: &'static str, number: u8, backends: Vec<Backend>) -> Self {
         Self {
             name,
             number,
+            protocols: &[Protocol::Tcp, Protocol::Udp],
             external_local: false,
             internal_local: false,
             sticky: false,
@@ -154,12 +155,13 @@ impl Exposed {
 
     fn service(&self) -> Value {
         let policy = |local| if local { "Local" } else { "Cluster" };
-        let ports = PROTOCOLS.map(|protocol| {
+        let ports = self.protocols.iter().map(|&protocol| {
             json!({
                 "name": port_name(protocol), "protocol": protocol.name(), "port": PORT,
                 "targetPort": TARGET_PORT, "nodePort": self.node_port(),
             })
         });
+        let ports: Vec<_> = ports.collect();
         let own = load_balancer_ips(self.number);
         let ingress = self.load_balancer.as_deref().unwrap_or(&own);
         let ingress: Vec<_> = ingress.iter().map(|ip| json!({"ip": ip})).collect();
@@ -186,11 +188,12 @@ impl Exposed {
 
     fn slice(&self, family: Family) -> Value {
         let endpoints: Vec<_> = self.backends.iter().map(|backend| backend.json(family)).collect();
-        let ports = PROTOCOLS.map(|protocol| {
+        let ports = self.protocols.iter().map(|&protocol| {
             json!({
                 "name": port_name(protocol), "protocol": protocol.name(), "port": TARGET_PORT,
             })
         });
+        let ports: Vec<_> = ports.collect();
         let (suffix, kind) = match family {
             Family::V4 => ("4", "IPv4"),
             Family::V6 => ("6", "IPv6"),

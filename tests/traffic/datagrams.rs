@@ -33,7 +33,8 @@ const CLASSES: [(Client, Way, Family); 5] = [
 fn udp_client_that_keeps_its_socket_follows_the_endpoints() -> Result<()> {
     let mut known = None;
     let cluster = Cluster::start(&[], |_| {
-        let service = Exposed::new("dns", 1, Vec::new());
+        let mut service = Exposed::new("dns", 1, Vec::new());
+        service.protocols = &[Protocol::Udp];
         known = Some(service.clone());
         Ok(vec![service])
     })?;

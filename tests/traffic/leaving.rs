@@ -36,7 +36,8 @@ const CLASSES: [(Client, Way, Family); 4] = [
 fn connections_outlive_the_readiness_of_their_endpoint_and_end_with_its_drain() -> Result<()> {
     let mut known = None;
     let cluster = Cluster::start(&["--drain-timeout", DRAIN], |topology| {
-        let service = Exposed::new("web", 1, backends(topology, &["a", "b"])?);
+        let mut service = Exposed::new("web", 1, backends(topology, &["a", "b"])?);
+        service.protocols = &[Protocol::Tcp];
         known = Some(service.clone());
         Ok(vec![service])
     })?;

@@ -73,6 +73,8 @@ fn load_balancer_ip_moves(cluster: &Cluster) -> Result<()> {
     let mut blue = Exposed::new("blue", 2, backends(&cluster.topology, &["d"])?);
     let mut green = Exposed::new("green", 3, backends(&cluster.topology, &["e"])?);
     let moving = load_balancer_ips(blue.number).to_vec();
+    blue.protocols = &[Protocol::Tcp];
+    green.protocols = &[Protocol::Tcp];
     let dialled = blue.clone();
     green.load_balancer = Some(Vec::new());
     cluster.put_all("moving.yaml", &[&blue, &green])?;

@@ -29,6 +29,8 @@ const AGENT_AND_SCTP: &[Need] = &[
 
 use Expected::{Kept, Masqueraded, Refused, Silence};
 
+const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
+
 /// Pods `a` and `b` are on the node of the agent, `c` is on the other one.
 struct Case {
     name: &'static str,
@@ -134,10 +136,11 @@ const CASES: &[Case] = &[
     },
 ];
 
-fn services(topology: &Topology) -> Result<Vec<Exposed>> {
+fn services(topology: &Topology, protocols: &'static [Protocol]) -> Result<Vec<Exposed>> {
     let numbered = CASES.iter().zip(1..);
     let services = numbered.map(|(case, number)| {
         let mut service = Exposed::new(case.name, number, backends(topology, case.pods)?);
+        service.protocols = protocols;
         service.external_local = case.external_local;
         service.internal_local = case.internal_local;
         Ok(service)
@@ -148,15 +151,14 @@ fn services(topology: &Topology) -> Result<Vec<Exposed>> {
 fn traffic_policies_decide_who_serves_each_class_and_as_whom() -> Result<()> {
     let mut known = Vec::new();
     let cluster = Cluster::start(&[], |topology| {
-        known = services(topology)?;
+        known = services(topology, &PROTOCOLS)?;
         let mut all = known.clone();
         all.push(zoned(topology)?);
         Ok(all)
     })?;
-    let protocols = [Protocol::Tcp, Protocol::Udp];
     let classes = known.iter().zip(CASES);
     let mut table: Vec<_> =
-        classes.flat_map(|(service, case)| rows(service, &case.promise, &protocols)).collect();
+        classes.flat_map(|(service, case)| rows(service, &case.promise, &PROTOCOLS)).collect();
     let zoned = zoned(&cluster.topology)?;
     let near = Promise { pod_to_cluster_ip: Kept(&["a"]), ..Promise::all(Masqueraded(&["a"])) };
     table.extend(rows(&zoned, &near, &[Protocol::Tcp]));
@@ -177,13 +179,12 @@ fn zoned(topology: &Topology) -> Result<Exposed> {
 /// that port of every address.
 fn ports_of_vips_without_service_are_refused(cluster: &Cluster, service: &Exposed) -> Result<()> {
     const UNASSIGNED: u16 = 8081;
-    let protocols = [Protocol::Tcp, Protocol::Udp];
-    let _host = EchoServer::start(&cluster.topology.node, UNASSIGNED, "host", &protocols)?;
+    let _host = EchoServer::start(&cluster.topology.node, UNASSIGNED, "host", &PROTOCOLS)?;
     let ask = |client, protocol, address: IpAddr| {
         cluster.dial(client, protocol, SocketAddr::new(address, UNASSIGNED))?.ask()
     };
     for family in Family::BOTH {
-        for protocol in protocols {
+        for protocol in PROTOCOLS {
             let node = ask(Client::Pod, protocol, family.of(NODE_ADDRESSES))?;
             let served = node.answer().is_some_and(|answer| answer.by == "host");
             ensure!(served, "{protocol} IP{family:?}: it listens, but not on the VIPs: {node}");
@@ -205,7 +206,7 @@ fn ports_of_vips_without_service_are_refused(cluster: &Cluster, service: &Expose
 fn sctp_is_served_and_refused_in_every_class() -> Result<()> {
     let mut known = Vec::new();
     let cluster = Cluster::start(&[], |topology| {
-        known = services(topology)?;
+        known = services(topology, &[Protocol::Sctp])?;
         Ok(known.clone())
     })?;
     let find = |name: &str| {
