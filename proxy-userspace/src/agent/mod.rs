@@ -173,7 +173,7 @@ impl Agent {
         let planner =
             Planner::new(facts::decisive(&settings), facts::nameless_addresses(&node_name));
         let observed = audit::observe::observe(&node, ledger.owned(), &planner.rules()).await?;
-        pass::forget_absent(&mut ledger, &observed)?;
+        pass::forget_absent(&mut ledger, &node, &observed)?;
         info!(
             event = "started",
             version = env!("CARGO_PKG_VERSION"),

@@ -14,6 +14,7 @@ use crate::{
     apply::{Executor, Outcome},
     audit::observe::observe,
     chain::chain,
+    kernel::node::Node,
     ledger::{self, Ledger, Record},
     model::Notice,
     plan::{Drains, Limits, Observed, Plan},
@@ -37,7 +38,7 @@ impl Agent {
     pub(super) async fn resync(&mut self) {
         match observe(&self.node, self.ledger.owned(), &self.planner.rules()).await {
             Ok(observed) => {
-                if let Err(error) = forget_absent(&mut self.ledger, &observed) {
+                if let Err(error) = forget_absent(&mut self.ledger, &self.node, &observed) {
                     warn!(event = "ledger_failed", error = chain(&error), "the ledger is behind");
                 }
                 self.observed = observed;
@@ -158,15 +159,25 @@ impl Agent {
     }
 }
 
-/// Strikes virtual servers out of the ledger that are not in IPVS any more: whoever makes one there
-/// next, it is not us.
-pub(super) fn forget_absent(ledger: &mut Ledger, observed: &Observed) -> Result<(), ledger::Error> {
-    let absent: Vec<Record> = ledger
+/// Strikes virtual servers and addresses out of the ledger that are not there any more: whoever
+/// makes one there next, it is not us.
+pub(super) fn forget_absent(
+    ledger: &mut Ledger,
+    node: &Node,
+    observed: &Observed,
+) -> Result<(), ledger::Error> {
+    let mut absent: Vec<Record> = ledger
         .owned()
         .virtual_servers
         .keys()
         .filter(|frontend| !observed.servers.contains_key(frontend))
         .map(|frontend| Record::VirtualServer { frontend: *frontend, service: None })
         .collect();
+    let held = if node.vips_are_addresses { &observed.vips } else { &observed.outdated_vips };
+    if let Some(ours) = ledger.owned().addresses.get(&node.device) {
+        let addrs: Vec<_> = ours.difference(held).copied().collect();
+        let device = node.device.clone();
+        absent.push(Record::Addresses { device, addrs, owned: false });
+    }
     ledger.record(absent)
 }
