@@ -6,6 +6,7 @@
 
 mod scenario;
 
+mod addresses;
 mod cleanup;
 mod configured;
 mod fast_path;
@@ -39,6 +40,7 @@ fn main() {
         states::SCENARIOS,
         lifecycle::SCENARIOS,
         cleanup::SCENARIOS,
+        addresses::SCENARIOS,
         configured::SCENARIOS,
         manifests::SCENARIOS,
         maps::SCENARIOS,
