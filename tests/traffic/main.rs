@@ -20,6 +20,7 @@ mod maps;
 mod policies;
 mod preconditions;
 mod promise;
+mod restraint;
 mod serving;
 mod states;
 mod topology;
@@ -42,6 +43,7 @@ fn main() {
         cleanup::SCENARIOS,
         addresses::SCENARIOS,
         configured::SCENARIOS,
+        restraint::SCENARIOS,
         manifests::SCENARIOS,
         maps::SCENARIOS,
         interfaces::SCENARIOS,

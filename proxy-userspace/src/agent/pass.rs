@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use ipnet::IpNet;
 use proxy_common::abi::capacity;
 use tracing::{debug, error, info, warn};
 
@@ -102,6 +103,8 @@ impl Agent {
         let mut executor = Executor { node: &mut self.node, ledger: &mut self.ledger, servers };
         let outcomes = executor.apply(&plan, &mut self.observed).await;
         self.note(&plan, &outcomes, started.elapsed());
+        self.collecting = false;
+        self.next_pass = tokio::time::Instant::now() + self.settings.min_sync_period;
         self.report();
     }
 
@@ -157,6 +160,17 @@ impl Agent {
         }
         self.notices = notices;
     }
+}
+
+/// Strikes virtual servers in these ranges out of the ledger: they are somebody else's from now on,
+/// and cleanup leaves them alone as well.
+pub(super) fn disown(ledger: &mut Ledger, excluded: &[IpNet]) -> Result<(), ledger::Error> {
+    let servers = ledger.owned().virtual_servers.keys();
+    let disowned: Vec<Record> = servers
+        .filter(|frontend| excluded.iter().any(|cidr| cidr.contains(&frontend.addr)))
+        .map(|frontend| Record::VirtualServer { frontend: *frontend, service: None })
+        .collect();
+    ledger.record(disowned)
 }
 
 /// Strikes virtual servers and addresses out of the ledger that are not there any more: whoever

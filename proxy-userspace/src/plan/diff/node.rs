@@ -26,6 +26,8 @@ pub(super) fn compare(changes: &mut Changes<'_>) {
             (Some(urgent), false) if !foreign.contains(&addr) => {
                 changes.steps.push(Step { rank: Rank::Vip, urgent, action: Action::PutVip(addr) });
             }
+            // Somebody else's virtual servers may stand on it.
+            (None, true) if changes.desired.excludes(addr) => {}
             (None, true) => changes.push(Rank::RemoveVip, Action::RemoveVip(addr)),
             _ => {}
         }
