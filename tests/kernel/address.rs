@@ -17,6 +17,7 @@ pub(crate) fn cases() -> Vec<Case> {
         an_address_makes_a_vip_local_until_it_is_removed,
         addresses_that_were_there_are_told_and_others_stay,
         route_and_address_of_a_vip_come_and_go_without_a_gap,
+        the_last_address_of_a_device_takes_its_routes_along,
         removing_addresses_after_the_device_is_gone_succeeds,
     ]
 }
@@ -76,6 +77,7 @@ async fn addresses_that_were_there_are_told_and_others_stay() -> anyhow::Result<
 
 async fn route_and_address_of_a_vip_come_and_go_without_a_gap() -> anyhow::Result<()> {
     let (index, links, routes) = (vip_device().await?, Links::open()?, Routes::open()?);
+    sh("ip addr add 10.250.0.9/32 dev kube-ipvs0")?;
     routes.put_vips(index, &vips()?).await?;
     links.put_addresses(index, &vips()?).await?;
     routes.remove_vips(index, &vips()?).await?;
@@ -87,6 +89,19 @@ async fn route_and_address_of_a_vip_come_and_go_without_a_gap() -> anyhow::Resul
     ensure!(routes.vips(index).await?.into_iter().eq(vips()?));
     routes.remove_vips(index, &vips()?).await?;
     ensure!(!is_local()?, "something is left");
+    Ok(())
+}
+
+/// Why the executor puts routes again: the kernel takes them away.
+async fn the_last_address_of_a_device_takes_its_routes_along() -> anyhow::Result<()> {
+    let (index, links, routes) = (vip_device().await?, Links::open()?, Routes::open()?);
+    let [v4, _] = vips()?;
+    links.put_addresses(index, &[v4]).await?;
+    routes.put_vips(index, &[v4]).await?;
+    links.remove_addresses(index, &[v4]).await?;
+    ensure!(routes.vips(index).await?.is_empty(), "routes stay: no need to put them again");
+    routes.put_vips(index, &[v4]).await?;
+    ensure!(sh("ip route get 10.96.0.1")?.starts_with("local "));
     Ok(())
 }
 

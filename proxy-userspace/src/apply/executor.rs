@@ -98,7 +98,7 @@ impl Executor<'_> {
                 // They may be the only thing that makes a VIP local: the next pass retires them.
                 continue;
             }
-            for (action, result) in self.run(&batch, broken.as_deref()).await {
+            for (action, result) in self.run(&batch, broken.as_deref(), &observed.vips).await {
                 match result {
                     Ok(()) => observed.apply(action),
                     Err(failure) => {
@@ -120,6 +120,7 @@ impl Executor<'_> {
         &mut self,
         batch: &Batch<'b>,
         broken: Option<&str>,
+        vips: &BTreeSet<IpAddr>,
     ) -> Vec<(&'b Action, Result<(), Failure>)> {
         match batch {
             Batch::PutVips(addrs, actions) => {
@@ -134,8 +135,7 @@ impl Executor<'_> {
                 all_alike(actions, result)
             }
             Batch::RetireVips(addrs, actions) => {
-                let result = self.remove_vips(addrs, !self.node.vips_are_addresses).await;
-                all_alike(actions, result)
+                all_alike(actions, self.retire_vips(addrs, vips).await)
             }
             Batch::Ipvs(commands) => self.change_ipvs(commands).await,
             Batch::Flush(stale, actions) => {
@@ -227,6 +227,22 @@ impl Executor<'_> {
         let ours = self.our_addresses(addrs);
         self.node.links.remove_addresses(device, &ours).await?;
         self.record_addresses(ours, false)
+    }
+
+    /// With the last IPv4 address of a device the kernel takes all IPv4 routes of it away
+    /// (`fib_disable_ip`), so those of the VIPs are put again at once.
+    async fn retire_vips(
+        &mut self,
+        addrs: &[IpAddr],
+        vips: &BTreeSet<IpAddr>,
+    ) -> Result<(), Failure> {
+        let addresses_go = !self.node.vips_are_addresses;
+        self.remove_vips(addrs, addresses_go).await?;
+        if addresses_go {
+            let vips: Vec<IpAddr> = vips.iter().copied().collect();
+            self.put_vips(&vips).await?;
+        }
+        Ok(())
     }
 
     /// Returns those of the addresses that the ledger says we put on the device.
