@@ -4,12 +4,14 @@
 //! a crash cut short is the last one, names an object that was not made yet, and is ignored. The
 //! file is on a tmpfs (`/run`): it lives as long as the kernel state it speaks of.
 //!
-//! VIP routes need no record: their route protocol marks them.
+//! VIP routes need no record: their route protocol marks them. VIPs that are addresses have one, and
+//! one line may name many of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, Write},
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
@@ -36,6 +38,15 @@ pub enum Record {
         /// Its name.
         name: String,
         /// It is ours.
+        owned: bool,
+    },
+    /// Addresses that we put on a device.
+    Addresses {
+        /// Name of the device.
+        device: String,
+        /// They.
+        addrs: Vec<IpAddr>,
+        /// They are ours.
         owned: bool,
     },
     /// Our nft table.
@@ -107,6 +118,8 @@ pub struct Owned {
     pub virtual_servers: BTreeMap<Frontend, String>,
     /// Devices that we made.
     pub devices: BTreeSet<String>,
+    /// Addresses that we put on devices, by name of the device.
+    pub addresses: BTreeMap<String, BTreeSet<IpAddr>>,
     /// The nft table is ours.
     pub nat_table: bool,
     /// Sysctls that we changed.
@@ -117,6 +130,16 @@ pub struct Owned {
     pub clsacts: BTreeSet<String>,
     /// Directories of pins.
     pub pins: BTreeSet<PathBuf>,
+}
+
+impl Record {
+    /// Returns how much of the log the record takes, in lines of one object.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Addresses { addrs, .. } => addrs.len().max(1),
+            _ => 1,
+        }
+    }
 }
 
 /// The open ledger.
@@ -151,6 +174,11 @@ impl Owned {
         *self == Self::default()
     }
 
+    /// Returns how many objects are on the log as often as they come and go.
+    fn moving(&self) -> usize {
+        self.virtual_servers.len() + self.addresses.values().map(BTreeSet::len).sum::<usize>()
+    }
+
     /// Takes a record up; says whether it changed anything.
     fn take(&mut self, record: Record) -> bool {
         match record {
@@ -161,6 +189,22 @@ impl Owned {
                 self.virtual_servers.remove(&frontend).is_some()
             }
             Record::Device { name, owned } => set(&mut self.devices, name, owned),
+            Record::Addresses { device, addrs, owned } => {
+                let held = self.addresses.entry(device.clone()).or_default();
+                let before = held.len();
+                if owned {
+                    held.extend(addrs);
+                } else {
+                    addrs.iter().for_each(|addr| {
+                        held.remove(addr);
+                    });
+                }
+                let (after, changed) = (held.len(), held.len() != before);
+                if after == 0 {
+                    self.addresses.remove(&device);
+                }
+                changed
+            }
             Record::NatTable { owned } => std::mem::replace(&mut self.nat_table, owned) != owned,
             Record::Sysctl { key, change: Some(change) } => {
                 // The first value before is the operator's; a later one would be our own.
@@ -189,6 +233,11 @@ impl Owned {
             Record::VirtualServer { frontend: *frontend, service: Some(service.clone()) }
         });
         let devices = self.devices.iter().map(|name| Record::Device { name: name.clone(), owned });
+        let addresses = self.addresses.iter().map(|(device, addrs)| Record::Addresses {
+            device: device.clone(),
+            addrs: addrs.iter().copied().collect(),
+            owned,
+        });
         let table = self.nat_table.then_some(Record::NatTable { owned });
         let sysctls = self
             .sysctls
@@ -204,6 +253,7 @@ impl Owned {
             self.pins.iter().map(|directory| Record::Pins { directory: directory.clone(), owned });
         servers
             .chain(devices)
+            .chain(addresses)
             .chain(table)
             .chain(sysctls)
             .chain(timeouts)
@@ -252,11 +302,11 @@ impl Ledger {
         for record in records {
             if self.owned.take(record.clone()) {
                 write_line(&mut text, &record).map_err(|source| self.failed("write", source))?;
-                self.lines += 1;
+                self.lines += record.weight();
             }
         }
         self.file.write_all(&text).map_err(|source| self.failed("write", source))?;
-        let live = self.owned.virtual_servers.len();
+        let live = self.owned.moving();
         if self.lines > COMPACT_ABOVE.max(4 * live) {
             self.rewrite()?;
         }
@@ -268,7 +318,7 @@ impl Ledger {
         let beside = self.path.with_extension("new");
         let mut text = Vec::new();
         let records = self.owned.records();
-        self.lines = records.len();
+        self.lines = records.iter().map(Record::weight).sum();
         let written = records
             .iter()
             .try_for_each(|record| write_line(&mut text, record))
@@ -333,6 +383,31 @@ mod tests {
         assert_eq!(Owned::read(directory.path()).unwrap(), before);
         assert_eq!(Ledger::open(directory.path()).unwrap().owned(), &before);
         assert_eq!(before.virtual_servers.len(), 1);
+    }
+
+    #[test]
+    fn addresses_are_remembered_by_device_in_few_lines() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(directory.path()).unwrap();
+        let addrs = |range: std::ops::Range<u32>| -> Vec<IpAddr> {
+            range.map(|last| std::net::Ipv4Addr::from(0x0a60_0000 + last).into()).collect()
+        };
+        let record = |range, owned| Record::Addresses {
+            device: "kube-ipvs0".into(),
+            addrs: addrs(range),
+            owned,
+        };
+        ledger.record([record(0..50_000, true)]).unwrap();
+        for _ in 0..100 {
+            ledger.record([record(10..20, false), record(10..15, true)]).unwrap();
+        }
+        let text = fs::read_to_string(path_in(directory.path())).unwrap();
+        assert!(text.lines().count() <= 201, "{} lines", text.lines().count());
+        drop(ledger);
+        let mut ledger = Ledger::open(directory.path()).unwrap();
+        assert_eq!(ledger.owned().addresses["kube-ipvs0"].len(), 50_000 - 5);
+        ledger.record([record(0..50_000, false)]).unwrap();
+        assert!(Owned::read(directory.path()).unwrap().is_empty());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! the test's name in [`CHILD`]. Nothing is left behind, whatever a test does.
 
 mod actor;
+mod address;
 mod conntrack;
 mod ipvs;
 mod ipvs_traffic;
@@ -55,6 +56,7 @@ fn all() -> Vec<Case> {
         watch::cases(),
         conntrack::cases(),
         route::cases(),
+        address::cases(),
         tc::cases(),
         sysctl::cases(),
     ]

@@ -5,7 +5,9 @@
 //! destination FRONTEND ADDR:PORT WEIGHT       a destination of one that is there
 //! frontend FRONTEND ID learn|quiet            an entry of the frontend map
 //! backend ADDR:PORT/PROTOCOL ID               an entry of the backend map
-//! vip ADDR                                    a VIP route
+//! vip ADDR                                    a VIP
+//! foreign-vip ADDR                            an address that somebody else put on the device
+//! outdated-vip ADDR                           a VIP in the way that was configured before
 //! no server FRONTEND | no vips | no table | no device | no frontends | no backends
 //! ```
 
@@ -51,6 +53,12 @@ pub(crate) fn take(observed: &mut Observed, line: &str) -> Result<()> {
         }
         ["vip", addr] => {
             observed.vips.insert(addr.parse()?);
+        }
+        ["foreign-vip", addr] => {
+            observed.foreign_vips.insert(addr.parse()?);
+        }
+        ["outdated-vip", addr] => {
+            observed.outdated_vips.insert(addr.parse()?);
         }
         ["no", "server", key] => {
             observed.servers.remove(&frontend(key)?);

@@ -153,6 +153,7 @@ impl World {
             ["external-ips", "within", ref cidrs @ ..] => {
                 settings.external_ips = ExternalIps::Within(parse_all(cidrs)?);
             }
+            ["exclude-cidrs", ref cidrs @ ..] => settings.exclude_cidrs = parse_all(cidrs)?,
             ["ranges-on-external-ips"] => settings.ranges_on_external_ips = true,
             ["reject-unassigned"] => settings.reject_unassigned = true,
             _ => bail!("unknown"),

@@ -6,6 +6,7 @@
 
 mod scenario;
 
+mod addresses;
 mod cleanup;
 mod configured;
 mod datagrams;
@@ -23,6 +24,7 @@ mod policies;
 mod preconditions;
 mod promise;
 mod ranges;
+mod restraint;
 mod serving;
 mod states;
 mod topology;
@@ -47,7 +49,9 @@ fn main() {
         states::SCENARIOS,
         lifecycle::SCENARIOS,
         cleanup::SCENARIOS,
+        addresses::SCENARIOS,
         configured::SCENARIOS,
+        restraint::SCENARIOS,
         manifests::SCENARIOS,
         maps::SCENARIOS,
         interfaces::SCENARIOS,

@@ -87,6 +87,7 @@ pub(super) fn decisive(settings: &Settings) -> plan::Settings {
         detect_local,
         external_ips,
         ranges_on_external_ips: settings.source_ranges_on_external_ips,
+        exclude_cidrs: settings.exclude_cidrs.clone(),
         reject_unassigned: settings.reject_unassigned,
     }
 }

@@ -77,6 +77,10 @@ struct Agent {
     ready: bool,
     retry: Duration,
     retry_at: Option<tokio::time::Instant>,
+    /// When changes of the source may be carried out again.
+    next_pass: tokio::time::Instant,
+    /// Changes of the source wait for that.
+    collecting: bool,
 }
 
 /// A time that a timer without a purpose may wait for.
@@ -114,6 +118,9 @@ pub async fn run(settings: Settings) -> Result<(), Fatal> {
             Some(event) = links.next() => {
                 let settled = settle(&mut links, event).await;
                 agent.node_changed(&settled).await;
+            }
+            () = tokio::time::sleep_until(agent.next_pass), if agent.collecting => {
+                agent.reconcile(Scope::Changes).await;
             }
             _ = guard.tick() => agent.look_for_foreign().await,
             _ = sync.tick() => agent.resync().await,
@@ -167,13 +174,14 @@ impl Agent {
         source: &mut Source,
     ) -> Result<Self, Fatal> {
         let mut ledger = Ledger::open(&settings.paths.state_dir)?;
+        pass::disown(&mut ledger, &settings.exclude_cidrs)?;
         let mut node = preflight::open(&settings, &mut ledger).await?;
         sysctls::apply(&mut ledger, sysctls::Need::Always)?;
         let fast_path = datapath::load(&settings, &mut node, &mut ledger);
         let planner =
             Planner::new(facts::decisive(&settings), facts::nameless_addresses(&node_name));
         let observed = audit::observe::observe(&node, ledger.owned(), &planner.rules()).await?;
-        pass::forget_absent(&mut ledger, &observed)?;
+        pass::forget_absent(&mut ledger, &node, &observed)?;
         info!(
             event = "started",
             version = env!("CARGO_PKG_VERSION"),
@@ -187,6 +195,8 @@ impl Agent {
             health: Health::open(&settings),
             retry: FIRST_RETRY,
             retry_at: None,
+            next_pass: tokio::time::Instant::now(),
+            collecting: false,
             settings,
             node,
             ledger,
@@ -218,7 +228,11 @@ impl Agent {
             self.planner.take(update);
             self.has_snapshot = true;
         }
-        self.reconcile(Scope::Changes).await;
+        // Every pass takes up all that was collected, whatever its cause.
+        self.collecting = tokio::time::Instant::now() < self.next_pass;
+        if !self.collecting {
+            self.reconcile(Scope::Changes).await;
+        }
     }
 
     fn tell_of_source(&self, event: &SourceEvent) {

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use ipnet::IpNet;
 use proxy_common::abi::capacity;
 use tracing::{debug, error, info, warn};
 
@@ -14,6 +15,7 @@ use crate::{
     apply::{Executor, Outcome},
     audit::observe::observe,
     chain::chain,
+    kernel::node::Node,
     ledger::{self, Ledger, Record},
     model::Notice,
     plan::{Drains, Limits, Observed, Plan},
@@ -37,7 +39,7 @@ impl Agent {
     pub(super) async fn resync(&mut self) {
         match observe(&self.node, self.ledger.owned(), &self.planner.rules()).await {
             Ok(observed) => {
-                if let Err(error) = forget_absent(&mut self.ledger, &observed) {
+                if let Err(error) = forget_absent(&mut self.ledger, &self.node, &observed) {
                     warn!(event = "ledger_failed", error = chain(&error), "the ledger is behind");
                 }
                 self.observed = observed;
@@ -101,6 +103,8 @@ impl Agent {
         let mut executor = Executor { node: &mut self.node, ledger: &mut self.ledger, servers };
         let outcomes = executor.apply(&plan, &mut self.observed).await;
         self.note(&plan, &outcomes, started.elapsed());
+        self.collecting = false;
+        self.next_pass = tokio::time::Instant::now() + self.settings.min_sync_period;
         self.report();
     }
 
@@ -158,15 +162,36 @@ impl Agent {
     }
 }
 
-/// Strikes virtual servers out of the ledger that are not in IPVS any more: whoever makes one there
-/// next, it is not us.
-pub(super) fn forget_absent(ledger: &mut Ledger, observed: &Observed) -> Result<(), ledger::Error> {
-    let absent: Vec<Record> = ledger
+/// Strikes virtual servers in these ranges out of the ledger: they are somebody else's from now on,
+/// and cleanup leaves them alone as well.
+pub(super) fn disown(ledger: &mut Ledger, excluded: &[IpNet]) -> Result<(), ledger::Error> {
+    let servers = ledger.owned().virtual_servers.keys();
+    let disowned: Vec<Record> = servers
+        .filter(|frontend| excluded.iter().any(|cidr| cidr.contains(&frontend.addr)))
+        .map(|frontend| Record::VirtualServer { frontend: *frontend, service: None })
+        .collect();
+    ledger.record(disowned)
+}
+
+/// Strikes virtual servers and addresses out of the ledger that are not there any more: whoever
+/// makes one there next, it is not us.
+pub(super) fn forget_absent(
+    ledger: &mut Ledger,
+    node: &Node,
+    observed: &Observed,
+) -> Result<(), ledger::Error> {
+    let mut absent: Vec<Record> = ledger
         .owned()
         .virtual_servers
         .keys()
         .filter(|frontend| !observed.servers.contains_key(frontend))
         .map(|frontend| Record::VirtualServer { frontend: *frontend, service: None })
         .collect();
+    let held = if node.vips_are_addresses { &observed.vips } else { &observed.outdated_vips };
+    if let Some(ours) = ledger.owned().addresses.get(&node.device) {
+        let addrs: Vec<_> = ours.difference(held).copied().collect();
+        let device = node.device.clone();
+        absent.push(Record::Addresses { device, addrs, owned: false });
+    }
     ledger.record(absent)
 }

@@ -8,7 +8,7 @@ use super::sysctls;
 use crate::{
     audit::observe,
     chain::chain,
-    config::Settings,
+    config::{Settings, Vips},
     kernel::{
         ipvs, link, module,
         node::{self, Node},
@@ -78,7 +78,8 @@ pub(super) async fn open(settings: &Settings, ledger: &mut Ledger) -> Result<Nod
     for name in ["ip_vs", "nf_conntrack"] {
         module::load(name)?;
     }
-    let node = Node::open(&settings.dummy_device).await?;
+    let mut node = Node::open(&settings.dummy_device).await?;
+    node.vips_are_addresses = settings.vips == Vips::Addresses;
     if let Some(flowtable) =
         node.nat.flowtables().await.map_err(node::Error::from)?.into_iter().next()
     {

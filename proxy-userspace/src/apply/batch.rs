@@ -13,10 +13,12 @@ use crate::{
 pub(super) enum Batch<'a> {
     /// Changes of IPVS, pipelined.
     Ipvs(Vec<(&'a Action, Command)>),
-    /// Routes that come.
+    /// VIPs that come.
     PutVips(Vec<IpAddr>, Vec<&'a Action>),
-    /// Routes that go.
+    /// VIPs that go.
     RemoveVips(Vec<IpAddr>, Vec<&'a Action>),
+    /// VIPs that are local in another way too, and stay local in the configured one.
+    RetireVips(Vec<IpAddr>, Vec<&'a Action>),
     /// Conntrack entries that go: the table is read once for all of them.
     Flush(Stale, Vec<&'a Action>),
     /// One change of another kind.
@@ -29,13 +31,17 @@ pub(super) fn batches(actions: &[Action]) -> Vec<Batch<'_>> {
     for action in actions {
         match (action, batches.last_mut()) {
             (Action::PutVip(addr), Some(Batch::PutVips(addrs, actions)))
-            | (Action::RemoveVip(addr), Some(Batch::RemoveVips(addrs, actions))) => {
+            | (Action::RemoveVip(addr), Some(Batch::RemoveVips(addrs, actions)))
+            | (Action::RetireVip(addr), Some(Batch::RetireVips(addrs, actions))) => {
                 addrs.push(*addr);
                 actions.push(action);
             }
             (Action::PutVip(addr), _) => batches.push(Batch::PutVips(vec![*addr], vec![action])),
             (Action::RemoveVip(addr), _) => {
                 batches.push(Batch::RemoveVips(vec![*addr], vec![action]));
+            }
+            (Action::RetireVip(addr), _) => {
+                batches.push(Batch::RetireVips(vec![*addr], vec![action]));
             }
             (Action::Flush { frontend, to }, Some(Batch::Flush(stale, actions))) => {
                 add(stale, *frontend, *to);
@@ -105,7 +111,9 @@ mod tests {
             .iter()
             .map(|batch| match batch {
                 Batch::Ipvs(commands) => commands.len(),
-                Batch::PutVips(addrs, _) | Batch::RemoveVips(addrs, _) => addrs.len(),
+                Batch::PutVips(addrs, _)
+                | Batch::RemoveVips(addrs, _)
+                | Batch::RetireVips(addrs, _) => addrs.len(),
                 Batch::Flush(_, actions) => actions.len(),
                 Batch::Single(_) => 1,
             })

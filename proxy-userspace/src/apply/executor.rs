@@ -1,7 +1,10 @@
 //! The one `match action`. What is about to be made is in the ledger first; what succeeded is
 //! taken up into the observation, so that the next plan starts from the truth.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use proxy_common::abi::{self, FrontendFlags, ServiceKey4};
 
@@ -89,11 +92,17 @@ impl Executor<'_> {
     pub async fn apply(&mut self, plan: &Plan, observed: &mut Observed) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         let mut broken: Option<String> = None;
+        let mut vips_lack = false;
         for batch in batches(&plan.actions) {
-            for (action, result) in self.run(&batch, broken.as_deref()).await {
+            if vips_lack && matches!(batch, Batch::RetireVips(..)) {
+                // They may be the only thing that makes a VIP local: the next pass retires them.
+                continue;
+            }
+            for (action, result) in self.run(&batch, broken.as_deref(), &observed.vips).await {
                 match result {
                     Ok(()) => observed.apply(action),
                     Err(failure) => {
+                        vips_lack |= matches!(batch, Batch::PutVips(..));
                         let foundation = is_foundation(action);
                         if foundation {
                             broken.get_or_insert_with(|| action.to_string());
@@ -111,18 +120,22 @@ impl Executor<'_> {
         &mut self,
         batch: &Batch<'b>,
         broken: Option<&str>,
+        vips: &BTreeSet<IpAddr>,
     ) -> Vec<(&'b Action, Result<(), Failure>)> {
         match batch {
             Batch::PutVips(addrs, actions) => {
                 let result = match broken {
                     Some(action) => Err(Failure::Skipped(action.to_owned())),
-                    None => self.change_vips(addrs, true).await,
+                    None => self.put_vips(addrs).await,
                 };
                 all_alike(actions, result)
             }
             Batch::RemoveVips(addrs, actions) => {
-                let result = self.change_vips(addrs, false).await;
+                let result = self.remove_vips(addrs, self.node.vips_are_addresses).await;
                 all_alike(actions, result)
+            }
+            Batch::RetireVips(addrs, actions) => {
+                all_alike(actions, self.retire_vips(addrs, vips).await)
             }
             Batch::Ipvs(commands) => self.change_ipvs(commands).await,
             Batch::Flush(stale, actions) => {
@@ -188,16 +201,63 @@ impl Executor<'_> {
         Ok(())
     }
 
-    async fn change_vips(&mut self, addrs: &[IpAddr], put: bool) -> Result<(), Failure> {
-        let Some(index) = self.node.links.index_of(&self.node.device).await? else {
-            return Err(Failure::NoDevice(self.node.device.clone()));
-        };
-        if put {
-            self.node.routes.put_vips(index, addrs).await?;
-        } else {
-            self.node.routes.remove_vips(index, addrs).await?;
+    async fn device(&self) -> Result<u32, Failure> {
+        let name = &self.node.device;
+        self.node.links.index_of(name).await?.ok_or_else(|| Failure::NoDevice(name.clone()))
+    }
+
+    async fn put_vips(&mut self, addrs: &[IpAddr]) -> Result<(), Failure> {
+        let device = self.device().await?;
+        if !self.node.vips_are_addresses {
+            return Ok(self.node.routes.put_vips(device, addrs).await?);
+        }
+        let ours: BTreeSet<IpAddr> = self.our_addresses(addrs).into_iter().collect();
+        self.record_addresses(addrs.to_vec(), true)?;
+        // What somebody put since the node was read is theirs.
+        let mut theirs = self.node.links.put_addresses(device, addrs).await?;
+        theirs.retain(|addr| !ours.contains(addr));
+        self.record_addresses(theirs, false)
+    }
+
+    async fn remove_vips(&mut self, addrs: &[IpAddr], as_addresses: bool) -> Result<(), Failure> {
+        let device = self.device().await?;
+        if !as_addresses {
+            return Ok(self.node.routes.remove_vips(device, addrs).await?);
+        }
+        let ours = self.our_addresses(addrs);
+        self.node.links.remove_addresses(device, &ours).await?;
+        self.record_addresses(ours, false)
+    }
+
+    /// With the last IPv4 address of a device the kernel takes all IPv4 routes of it away
+    /// (`fib_disable_ip`), so those of the VIPs are put again at once.
+    async fn retire_vips(
+        &mut self,
+        addrs: &[IpAddr],
+        vips: &BTreeSet<IpAddr>,
+    ) -> Result<(), Failure> {
+        let addresses_go = !self.node.vips_are_addresses;
+        self.remove_vips(addrs, addresses_go).await?;
+        if addresses_go {
+            let vips: Vec<IpAddr> = vips.iter().copied().collect();
+            self.put_vips(&vips).await?;
         }
         Ok(())
+    }
+
+    /// Returns those of the addresses that the ledger says we put on the device.
+    fn our_addresses(&self, addrs: &[IpAddr]) -> Vec<IpAddr> {
+        let ours = self.ledger.owned().addresses.get(&self.node.device);
+        let ours = ours.map(|ours| addrs.iter().filter(|addr| ours.contains(addr)).copied());
+        ours.into_iter().flatten().collect()
+    }
+
+    fn record_addresses(&mut self, addrs: Vec<IpAddr>, owned: bool) -> Result<(), Failure> {
+        if addrs.is_empty() {
+            return Ok(());
+        }
+        let device = self.node.device.clone();
+        Ok(self.ledger.record([Record::Addresses { device, addrs, owned }])?)
     }
 
     async fn change_ipvs<'b>(

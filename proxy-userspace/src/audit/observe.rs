@@ -1,6 +1,9 @@
 //! Reads everything that plans depend on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use proxy_common::abi::{FrontendFlags, ServiceKey4};
 
@@ -45,13 +48,15 @@ pub enum Error {
 pub async fn observe(node: &Node, owned: &Owned, rules: &RuleOptions) -> Result<Observed, Error> {
     let device = node.links.index_of(&node.device).await?;
     let vips = match device {
-        Some(index) => node.routes.vips(index).await?,
-        None => BTreeSet::new(),
+        Some(index) => vips(node, owned, index).await?,
+        None => Vips::default(),
     };
     let table = node.nat.observe(rules).await?.filter(|table| table.current);
     let mut observed = Observed {
         device: device.is_some(),
-        vips,
+        vips: vips.held,
+        foreign_vips: vips.foreign,
+        outdated_vips: vips.outdated,
         servers: servers(node, owned).await?,
         table: table.map(|table| ObservedTable { rules: rules.clone(), elements: table.elements }),
         fast_path: node.datapath.is_some(),
@@ -62,6 +67,34 @@ pub async fn observe(node: &Node, owned: &Owned, rules: &RuleOptions) -> Result<
         observed.backends = backends(&datapath.maps)?;
     }
     Ok(observed)
+}
+
+/// What makes addresses local on the device that carries the VIPs.
+#[derive(Default)]
+struct Vips {
+    held: BTreeSet<IpAddr>,
+    foreign: BTreeSet<IpAddr>,
+    outdated: BTreeSet<IpAddr>,
+}
+
+async fn vips(node: &Node, owned: &Owned, device: u32) -> Result<Vips, Error> {
+    let routes = node.routes.vips(device).await?;
+    let ours = owned.addresses.get(&node.device);
+    // Most nodes have no address there and never had.
+    if ours.is_none() && !node.vips_are_addresses {
+        return Ok(Vips { held: routes, ..Vips::default() });
+    }
+    let (addresses, others): (BTreeSet<_>, BTreeSet<_>) = node
+        .links
+        .addresses(device)
+        .await?
+        .into_iter()
+        .partition(|addr| ours.is_some_and(|ours| ours.contains(addr)));
+    Ok(if node.vips_are_addresses {
+        Vips { held: addresses, foreign: others, outdated: routes }
+    } else {
+        Vips { held: routes, foreign: BTreeSet::new(), outdated: addresses }
+    })
 }
 
 async fn servers(node: &Node, owned: &Owned) -> Result<BTreeMap<Frontend, ObservedServer>, Error> {

@@ -66,6 +66,7 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
         cleanup.fast_path(&owned).await?;
         cleanup.virtual_servers(&owned).await?;
         cleanup.vips(&owned).await?;
+        cleanup.addresses(&owned).await?;
         cleanup.nat_table(&owned).await?;
         cleanup.devices(&owned).await?;
         cleanup.sysctls(&owned)?;
@@ -93,6 +94,9 @@ fn list(owned: &Owned) -> String {
             .map(|(frontend, service)| format!("virtual server {frontend} of {service}")),
     );
     lines.extend(owned.nat_table.then(|| "nft table inet passlane".to_owned()));
+    lines.extend(
+        owned.addresses.iter().map(|(name, addrs)| format!("{} addresses on {name}", addrs.len())),
+    );
     lines.extend(owned.devices.iter().map(|name| format!("device {name}")));
     lines.extend(
         owned
@@ -190,6 +194,21 @@ impl Cleanup {
                 eprintln!("passlane: routes on {} stay: {error}", interface.name);
                 self.left += 1;
             }
+        }
+        Ok(())
+    }
+
+    /// Removes our addresses, and leaves those of others where they are.
+    async fn addresses(&mut self, owned: &Owned) -> Result<(), Failure> {
+        for (device, addrs) in &owned.addresses {
+            let addrs: Vec<_> = addrs.iter().copied().collect();
+            let result = match self.links.index_of(device).await {
+                Ok(Some(index)) => self.links.remove_addresses(index, &addrs).await,
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            let record = Record::Addresses { device: device.clone(), addrs, owned: false };
+            self.settle(format!("addresses on {device}"), result, record)?;
         }
         Ok(())
     }

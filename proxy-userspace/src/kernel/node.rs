@@ -20,6 +20,8 @@ pub struct Node {
     pub datapath: Option<Datapath>,
     /// Name of the device that carries the VIPs.
     pub device: String,
+    /// The VIPs are addresses of the device instead of local routes to it.
+    pub vips_are_addresses: bool,
 }
 
 /// A subsystem that cannot be opened.
@@ -61,6 +63,7 @@ impl Node {
             traffic: TrafficControl::open()?,
             datapath: None,
             device: device.to_owned(),
+            vips_are_addresses: false,
         })
     }
 }

@@ -110,6 +110,13 @@ pub enum Notice {
         /// The address that is not served.
         addr: IpAddr,
     },
+    /// An address of a Service lies in `ipvs.excludeCIDRs`; it is not served.
+    AddressExcluded {
+        /// The Service.
+        service: ServiceName,
+        /// The address that is not served.
+        addr: IpAddr,
+    },
     /// Two Services claim one address, port and protocol; the older one has it, and of two of
     /// the same age the first by namespace and name.
     FrontendTaken {
@@ -171,6 +178,7 @@ impl Notice {
             | Self::ApiServerIsVip { service, .. }
             | Self::FamilyWithoutClusterIp { service, .. }
             | Self::ExternalIpRefused { service, .. }
+            | Self::AddressExcluded { service, .. }
             | Self::Ipv6NotServed { service, .. } => Some(service),
             Self::Unreadable { service, .. } => service.as_ref(),
             Self::FrontendTaken { loser, .. } | Self::NodePortTaken { loser, .. } => {
@@ -200,6 +208,7 @@ impl Notice {
             Self::Ipv6NotServed { .. } => "Ipv6NotServed",
             Self::FamilyWithoutClusterIp { .. } => "FamilyWithoutClusterIp",
             Self::ExternalIpRefused { .. } => "ExternalIpRefused",
+            Self::AddressExcluded { .. } => "AddressExcluded",
             Self::FrontendTaken { .. } => "FrontendTaken",
             Self::NodePortTaken { .. } => "NodePortTaken",
             Self::ForeignVirtualServer { .. } => "ForeignVirtualServer",
@@ -298,6 +307,11 @@ impl fmt::Display for Notice {
                 f,
                 "service {service}: spec.externalIPs: {addr} is not allowed on this node: it is not \
                  served; allow it in the configuration of passlane"
+            ),
+            Self::AddressExcluded { service, addr } => write!(
+                f,
+                "service {service}: {addr} lies in ipvs.excludeCIDRs: it is not served by passlane; \
+                 give the service another address, or exclude less"
             ),
             Self::FrontendTaken { frontend, winner, loser } => write!(
                 f,

@@ -19,6 +19,8 @@ pub enum Action {
     PutVip(IpAddr),
     /// Stop routing an address to this node.
     RemoveVip(IpAddr),
+    /// Undo for an address what made it local in the way that was configured before.
+    RetireVip(IpAddr),
     /// Replace our nft table as a whole, with these rules and elements.
     InstallTable {
         /// The fixed rules.

@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
+
 use super::{
     Counted, NodeFacts, Settings,
     claims::Claims,
@@ -91,6 +93,8 @@ pub struct Desired {
     pub backends: Counted<Backend>,
     /// Fixed rules of the nft table.
     pub rules: RuleOptions,
+    /// Ranges whose virtual servers are somebody else's.
+    pub exclude_cidrs: Vec<IpNet>,
     /// What load balancers are told.
     pub health: BTreeMap<ServiceName, HealthCheck>,
     claims: Claims,
@@ -132,7 +136,11 @@ pub fn desired(snapshot: &Snapshot, facts: &NodeFacts, settings: &Settings) -> D
     for slice in snapshot.slices.values() {
         slices.entry(&slice.service).or_default().push(slice);
     }
-    let mut desired = Desired { rules: settings.rules(), ..Desired::default() };
+    let mut desired = Desired {
+        rules: settings.rules(),
+        exclude_cidrs: settings.exclude_cidrs.clone(),
+        ..Desired::default()
+    };
     for element in fixed(snapshot, facts, settings) {
         desired.elements.add(&element);
     }
@@ -229,6 +237,11 @@ impl Desired {
             touched.elements.extend([Element::Vip(addr), Element::ClusterIp(addr)]);
         }
         touched
+    }
+
+    /// Returns whether virtual servers of the address are somebody else's.
+    pub(super) fn excludes(&self, addr: IpAddr) -> bool {
+        self.exclude_cidrs.iter().any(|cidr| cidr.contains(&addr))
     }
 
     /// Returns the servers at an address.

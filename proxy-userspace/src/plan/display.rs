@@ -22,6 +22,7 @@ impl Display for Action {
             Self::PutDevice => f.write_str("put-device"),
             Self::PutVip(addr) => write!(f, "put-vip {addr}"),
             Self::RemoveVip(addr) => write!(f, "remove-vip {addr}"),
+            Self::RetireVip(addr) => write!(f, "retire-vip {addr}"),
             Self::InstallTable { rules, elements } => {
                 f.write_str("install-table")?;
                 write_rules(f, rules)?;

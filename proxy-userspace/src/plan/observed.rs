@@ -81,8 +81,12 @@ pub struct ObservedTable {
 pub struct Observed {
     /// The device that carries the VIPs exists and is set up.
     pub device: bool,
-    /// Addresses that we route to this node.
+    /// Addresses that we make local to this node, in the configured way.
     pub vips: BTreeSet<IpAddr>,
+    /// Addresses that the device has from somebody else: they serve, and are left alone.
+    pub foreign_vips: BTreeSet<IpAddr>,
+    /// Addresses that we made local in the way that was configured before.
+    pub outdated_vips: BTreeSet<IpAddr>,
     /// All virtual servers in IPVS, ours and others'.
     pub servers: BTreeMap<Frontend, ObservedServer>,
     /// Our nft table; `None` when it is missing or of another version.
@@ -105,6 +109,9 @@ impl Observed {
             }
             Action::RemoveVip(addr) => {
                 self.vips.remove(addr);
+            }
+            Action::RetireVip(addr) => {
+                self.outdated_vips.remove(addr);
             }
             Action::InstallTable { rules, elements } => {
                 let (rules, elements) = (rules.clone(), elements.clone());
@@ -165,6 +172,8 @@ impl Observed {
     fn put_device(&mut self) {
         if !self.device {
             self.vips.clear();
+            self.foreign_vips.clear();
+            self.outdated_vips.clear();
         }
         self.device = true;
     }

@@ -47,6 +47,7 @@ pub enum Rank {
     Flush,
     /// VIP routes that go: after their virtual servers, since without the route a packet for the
     /// VIP would leave by the default route, and the guard refuses it cleanly as long as it stays.
+    /// What made VIPs local in another way goes here too: the configured way is there by now.
     RemoveVip,
     /// Backends that leave their map: after the invalidation, because the entry is what tells the
     /// next run, should this one end halfway, that its id has flows to invalidate.

@@ -67,6 +67,7 @@ pub(super) fn wanted(service: &Service, slices: &[&EndpointSlice], context: Cont
             None => other_family(service, ipv6, &mut wanted.notices),
         }
     }
+    exclude(service, context.settings, &mut wanted);
     wanted.notices.extend(wanted.kept.first().map(|&KeptPort { node_port, port, target }| {
         let (service, forwarding) = (service.name.clone(), service.forwarding);
         Notice::PortKept { service, forwarding, port, node_port, target }
@@ -82,6 +83,24 @@ fn other_family(service: &Service, ipv6: bool, notices: &mut Vec<Notice>) {
             notices.push(Notice::FamilyWithoutClusterIp { service: service.name.clone(), addr });
         }
     }
+}
+
+/// What is at an excluded address is somebody else's to serve.
+fn exclude(service: &Service, settings: &Settings, wanted: &mut Wanted) {
+    let mut excluded = BTreeSet::new();
+    wanted.servers.retain(|server| {
+        let addr = server.virtual_server.frontend.addr;
+        let keep = !settings.excludes(addr);
+        if !keep {
+            excluded.insert(addr);
+        }
+        keep
+    });
+    wanted.notices.extend(
+        excluded
+            .into_iter()
+            .map(|addr| Notice::AddressExcluded { service: service.name.clone(), addr }),
+    );
 }
 
 /// Counts as kube-proxy does: the addresses of this node that are ready for some port.

@@ -21,6 +21,8 @@ pub struct Settings {
     pub external_ips: ExternalIps,
     /// `loadBalancerSourceRanges` hold for external IPs too.
     pub ranges_on_external_ips: bool,
+    /// Virtual servers of these addresses are somebody else's, whoever made them.
+    pub exclude_cidrs: Vec<IpNet>,
     /// Addresses of the service CIDRs that no Service has are refused.
     pub reject_unassigned: bool,
 }
@@ -67,6 +69,11 @@ pub struct NodeFacts {
 }
 
 impl Settings {
+    /// Returns whether virtual servers of the address are somebody else's.
+    pub(super) fn excludes(&self, addr: IpAddr) -> bool {
+        self.exclude_cidrs.iter().any(|cidr| cidr.contains(&addr))
+    }
+
     /// Returns which fixed rules the nft table needs.
     pub fn rules(&self) -> RuleOptions {
         let inside = match &self.detect_local {

@@ -1,6 +1,6 @@
 //! What goes wrong with links.
 
-use std::{fmt, io};
+use std::{fmt, io, net::IpAddr};
 
 use rustix::io::Errno;
 
@@ -87,6 +87,10 @@ pub enum Operation {
     PutDummy(String),
     /// Remove the dummy device.
     RemoveDummy(String),
+    /// Put an address on the dummy device.
+    PutAddr(IpAddr),
+    /// Remove an address from the dummy device.
+    RemoveAddr(IpAddr),
 }
 
 impl fmt::Display for Operation {
@@ -97,6 +101,8 @@ impl fmt::Display for Operation {
             Self::ListAddrs => f.write_str("list addresses"),
             Self::ListNeighbours => f.write_str("list neighbours"),
             Self::PutDummy(name) => write!(f, "put dummy device {name}"),
+            Self::PutAddr(addr) => write!(f, "put address of vip {addr}"),
+            Self::RemoveAddr(addr) => write!(f, "remove address of vip {addr}"),
             Self::RemoveDummy(name) => write!(f, "remove dummy device {name}"),
         }
     }

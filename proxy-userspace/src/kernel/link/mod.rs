@@ -1,5 +1,6 @@
 //! Network interfaces: listing, the dummy device, and changes as they happen.
 
+mod addresses;
 mod dummy;
 mod error;
 mod interfaces;

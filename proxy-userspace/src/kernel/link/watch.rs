@@ -67,7 +67,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Subscribes. Routes on the device named `dummy` are not reported.
+    /// Subscribes. Addresses and routes on the device named `dummy` are not
+    /// reported.
     ///
     /// Must be called within a tokio runtime; the subscription ends when this value is dropped.
     pub async fn open(dummy: &str) -> Result<Self, Error> {
@@ -171,6 +172,11 @@ impl Watcher {
         match message {
             RouteNetlinkMessage::NewLink(link) => Some(self.link_changed(link)),
             RouteNetlinkMessage::DelLink(link) => Some(self.link_gone(link)),
+            RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message)
+                if self.dummy_index == Some(message.header.index) =>
+            {
+                None
+            }
             RouteNetlinkMessage::NewAddress(message) => {
                 let addr = local_addr(message)?;
                 let new = self.addrs.insert((message.header.index, addr));

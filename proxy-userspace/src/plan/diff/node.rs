@@ -15,15 +15,25 @@ pub(super) fn compare(changes: &mut Changes<'_>) {
         changes.touched.vips = changes.desired.vips.iter().copied().collect();
     }
     let none = BTreeSet::new();
-    let held = if changes.observed.device { &changes.observed.vips } else { &none };
+    let observed = changes.observed;
+    let (held, foreign, outdated) = if observed.device {
+        (&observed.vips, &observed.foreign_vips, &observed.outdated_vips)
+    } else {
+        (&none, &none, &none)
+    };
     for addr in std::mem::take(&mut changes.touched.vips) {
         match (served(changes, addr), held.contains(&addr)) {
-            (Some(urgent), false) => {
+            (Some(urgent), false) if !foreign.contains(&addr) => {
                 changes.steps.push(Step { rank: Rank::Vip, urgent, action: Action::PutVip(addr) });
             }
+            // Somebody else's virtual servers may stand on it.
+            (None, true) if changes.desired.excludes(addr) => {}
             (None, true) => changes.push(Rank::RemoveVip, Action::RemoveVip(addr)),
             _ => {}
         }
+    }
+    for &addr in outdated {
+        changes.push(Rank::RemoveVip, Action::RetireVip(addr));
     }
 }
 

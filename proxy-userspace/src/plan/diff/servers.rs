@@ -21,7 +21,7 @@ pub(super) fn compare(changes: &mut Changes<'_>, drains: &Drains) {
                 make(changes, frontend, server);
                 flush_the_first(changes, frontend, server, None);
             }
-            (None, Some(held)) if held.owned => {
+            (None, Some(held)) if held.owned && !changes.desired.excludes(frontend.addr) => {
                 changes.push(Rank::RemoveVirtualServer, Action::RemoveVirtualServer(frontend));
                 flush(changes, frontend, None);
             }

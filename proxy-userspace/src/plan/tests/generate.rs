@@ -297,6 +297,7 @@ pub(super) fn settings() -> impl Strategy<Value = Settings> {
                 detect_local,
                 external_ips,
                 ranges_on_external_ips,
+                exclude_cidrs: Vec::new(),
                 reject_unassigned,
             },
         )
