@@ -7,7 +7,7 @@
 //! | the kubelet | `/livez` on port 10256 | [`proxy_health`] |
 //!
 //! ```text
-//! Snapshot ──claims()──▶ claims ──assign()──▶ port → ServiceState ──update()──▶ listeners
+//! plan::HealthCheck ──▶ claims ──assign()──▶ port → ServiceState ──update()──▶ listeners
 //! agent ──changed(), synced(), set_node_leaving()──▶ ProxyHealth ──────────────▶   │
 //! ```
 //!
@@ -25,4 +25,4 @@ mod time;
 
 pub use problem::Problem;
 pub use proxy_health::{HealthServer, ProxyHealth};
-pub use service_health::{Claim, ServiceHealth, ServiceState, assign, claims};
+pub use service_health::{Claim, ServiceHealth, ServiceState, assign};

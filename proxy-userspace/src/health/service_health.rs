@@ -15,7 +15,7 @@ use super::{
     answer::answer,
     gate::{Budget, Gate},
 };
-use crate::model::{Service, ServiceKind, ServiceName, Snapshot, TrafficPolicy};
+use crate::model::ServiceName;
 
 /// The header that tells a load balancer how much of the traffic a node should get.
 const WEIGHT: &str = "x-load-balancing-endpoint-weight";
@@ -36,36 +36,6 @@ pub struct Claim {
     pub port: u16,
     /// What to answer there.
     pub state: ServiceState,
-}
-
-/// Returns what the Services ask for, in their order, seen from the node of this name.
-pub fn claims(snapshot: &Snapshot, node: &str) -> Vec<Claim> {
-    let asking = snapshot.services.values().filter_map(|service| Some((service, port(service)?)));
-    let ports: BTreeMap<&ServiceName, u16> =
-        asking.map(|(service, port)| (&service.name, port)).collect();
-    // One pass over the slices, however many Services ask.
-    let mut local = BTreeMap::<&ServiceName, BTreeSet<IpAddr>>::new();
-    for slice in snapshot.slices.values().filter(|slice| ports.contains_key(&slice.service)) {
-        let here = slice.endpoints.iter().filter(|endpoint| {
-            endpoint.ready && !endpoint.terminating && endpoint.node.as_deref() == Some(node)
-        });
-        local.entry(&slice.service).or_default().extend(here.map(|endpoint| endpoint.addr));
-    }
-    ports
-        .into_iter()
-        .map(|(service, port)| {
-            let count = local.get(service).map_or(0, BTreeSet::len);
-            let local_endpoints = u32::try_from(count).unwrap_or(u32::MAX);
-            Claim { port, state: ServiceState { service: service.clone(), local_endpoints } }
-        })
-        .collect()
-}
-
-/// The port counts only where Kubernetes gives it a meaning.
-fn port(service: &Service) -> Option<u16> {
-    let local = service.external_policy == TrafficPolicy::Local;
-    let balanced = service.kind == ServiceKind::LoadBalancer;
-    service.health_check_port.filter(|port| local && balanced && *port != 0)
 }
 
 /// Gives each port to the first Service, by namespace and name, that asks for it.

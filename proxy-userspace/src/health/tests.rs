@@ -16,10 +16,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::model::{
-    Endpoint, EndpointSlice, FastPath, Forwarding, Service, ServiceKind, ServiceName, SliceName,
-    Snapshot, Sources, TrafficPolicy, Weights,
-};
+use crate::model::ServiceName;
 
 const HOME: [&str; 1] = ["127.0.0.1"];
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -248,85 +245,6 @@ async fn a_node_that_leaves_fails_healthz_and_not_livez() {
     }
     assert_eq!(status(&answer_to((HOME[0], port), GET).await.0), "404");
     assert_eq!(server.problem(), None);
-}
-
-fn service(service: &str, port: Option<u16>) -> Service {
-    Service {
-        name: name(service),
-        kind: ServiceKind::LoadBalancer,
-        cluster_ips: vec![[10, 96, 0, 1].into()],
-        external_ips: Vec::new(),
-        load_balancer_ips: Vec::new(),
-        sources: Sources::Any,
-        ports: Vec::new(),
-        internal_policy: TrafficPolicy::Cluster,
-        external_policy: TrafficPolicy::Local,
-        affinity_secs: None,
-        health_check_port: port,
-        scheduler: None,
-        weights: Weights::default(),
-        forwarding: Forwarding::Masq,
-        fast_path: FastPath::On,
-        created_at: None,
-    }
-}
-
-/// Endpoints by last byte of the address, node, ready and terminating.
-fn slice(service: &str, slice: &str, endpoints: &[(u8, &str, bool, bool)]) -> EndpointSlice {
-    let endpoints = endpoints.iter().map(|&(byte, node, ready, terminating)| Endpoint {
-        addr: [10, 1, 0, byte].into(),
-        ready,
-        serving: true,
-        terminating,
-        node: Some(node.to_owned()),
-        zone: None,
-        zone_hints: Vec::new(),
-        node_hints: Vec::new(),
-    });
-    EndpointSlice {
-        name: SliceName { namespace: "shop".to_owned(), name: slice.to_owned() },
-        service: name(service),
-        ports: Vec::new(),
-        endpoints: endpoints.collect(),
-    }
-}
-
-fn snapshot(services: Vec<Service>, slices: Vec<EndpointSlice>) -> Snapshot {
-    Snapshot {
-        services: services.into_iter().map(|service| (service.name.clone(), service)).collect(),
-        slices: slices.into_iter().map(|slice| (slice.name.clone(), slice)).collect(),
-        ..Snapshot::default()
-    }
-}
-
-#[test]
-fn only_ready_endpoints_of_this_node_that_stay_are_counted_once_each() {
-    let first = slice(
-        "web",
-        "web-a",
-        &[
-            (1, "here", true, false),
-            (2, "there", true, false),
-            (3, "here", false, false),
-            (4, "here", true, true),
-        ],
-    );
-    // A Service of two ports may list an endpoint in two slices.
-    let second = slice("web", "web-b", &[(1, "here", true, false), (5, "here", true, false)]);
-    let snapshot = snapshot(vec![service("web", Some(32000))], vec![first, second]);
-    let claim = |local_endpoints| Claim { port: 32000, state: state("web", local_endpoints) };
-    assert_eq!(claims(&snapshot, "here"), [claim(2)]);
-    assert_eq!(claims(&snapshot, "there"), [claim(1)]);
-    assert_eq!(claims(&snapshot, "elsewhere"), [claim(0)]);
-}
-
-#[test]
-fn only_load_balanced_services_with_a_local_policy_have_health_checks() {
-    let cluster =
-        Service { external_policy: TrafficPolicy::Cluster, ..service("cluster", Some(32001)) };
-    let node_port = Service { kind: ServiceKind::NodePort, ..service("node-port", Some(32002)) };
-    let snapshot = snapshot(vec![cluster, node_port, service("none", None)], Vec::new());
-    assert_eq!(claims(&snapshot, "here"), []);
 }
 
 #[test]

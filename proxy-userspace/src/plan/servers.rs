@@ -111,7 +111,8 @@ fn health(
     here: Here<'_>,
 ) -> Option<HealthCheck> {
     let port = service.health_check_port?;
-    if service.external_policy != TrafficPolicy::Local {
+    let balanced = service.kind == ServiceKind::LoadBalancer;
+    if service.external_policy != TrafficPolicy::Local || !balanced {
         return None;
     }
     let mut addrs = BTreeSet::new();
