@@ -14,6 +14,7 @@ use crate::scenario::{AGENT, Need, Scenario, scenario};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario!(AGENT => traffic_policies_decide_who_serves_each_class_and_as_whom),
+    scenario!(AGENT => pods_that_the_cluster_range_tells_reach_all_endpoints_of_a_local_service),
     scenario!(AGENT_AND_SCTP => sctp_is_served_and_refused_in_every_class),
 ];
 
@@ -164,6 +165,29 @@ fn traffic_policies_decide_who_serves_each_class_and_as_whom() -> Result<()> {
     table.extend(rows(&zoned, &near, &[Protocol::Tcp]));
     check(&cluster, &table)?;
     ports_of_vips_without_service_are_refused(&cluster, &known[0])
+}
+
+/// k8s#93456: with a way to tell pods from others, they are inside: policy Local is not for them, and
+/// their source is kept.
+fn pods_that_the_cluster_range_tells_reach_all_endpoints_of_a_local_service() -> Result<()> {
+    let mut known = Vec::new();
+    let flags = ["--detect-local-mode=ClusterCIDR", "--cluster-cidr=10.1.0.0/16,fd00:10:1::/48"];
+    let cluster = Cluster::start(&flags, |topology| {
+        known = services(topology, &PROTOCOLS)?;
+        Ok(known.clone())
+    })?;
+    let mut table = Vec::new();
+    for (name, all) in [
+        ("external-local", &["a", "c"][..]),
+        ("external-local-remote-only", &["c"]),
+        ("both-local", &["a", "c"]),
+        ("both-local-remote-only", &["c"]),
+    ] {
+        let position = CASES.iter().position(|case| case.name == name).context(name)?;
+        let promise = Promise { pod: Kept(all), ..CASES[position].promise };
+        table.extend(rows(&known[position], &promise, &PROTOCOLS));
+    }
+    check(&cluster, &table)
 }
 
 /// Hints for zones: only `a` is meant for this one.
