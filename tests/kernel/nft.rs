@@ -74,6 +74,7 @@ fn elements() -> BTreeSet<Element> {
             Element::ServiceCidr(net(ranges[0])),
         ]);
         elements.extend(ranges.map(|range| Element::Source(lb, net(range))));
+        elements.extend(ranges.map(|range| Element::InterimSource(lb, net(range))));
     }
     elements.extend([
         Element::Vip(addr("10.96.0.1")),

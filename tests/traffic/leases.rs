@@ -61,12 +61,13 @@ fn outlived_drop_rule(options: &[&str]) -> Result<Duration> {
     Ok(last_answer.saturating_duration_since(ruled))
 }
 
-/// Without the generation check answers would go on until the hard lease ends; the bound is below
-/// the soft lease to tell the two apart. No public setting takes the check out.
+/// A destination goes while its connection lives when its time to drain is over. Without the
+/// generation check answers would go on until the hard lease ends; the bound is below the soft
+/// lease to tell the two apart. No public setting takes the check out.
 fn deleted_destination_is_left_at_once() -> Result<()> {
     /// Much less than the soft lease of 3 s, more than one look with `ipvsadm` in a slow guest.
     const AT_ONCE: Duration = Duration::from_secs(1);
-    let stage = Stage::start(&[])?;
+    let stage = Stage::start(&["--drain-timeout=2s"])?;
     let mut connection = stage.fast_connection(WEB_FRONTEND)?;
     connection.set_timeout(Duration::from_secs(2))?;
     let backend = backend_of(&stage, &connection)?;

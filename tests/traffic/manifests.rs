@@ -84,11 +84,13 @@ fn all_served(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
+/// Waits until so many destinations get new connections; others may still drain.
 fn wait_destinations(stage: &Stage, count: usize) -> Result<()> {
     let mut last = None;
-    wait::until_true(&format!("web has {count} destinations"), wait::PATIENCE, || {
+    wait::until_true(&format!("web is served by {count} destinations"), wait::PATIENCE, || {
         last = ipvs::destinations(&stage.topology.node, WEB_FRONTEND)?;
-        Ok(last.as_ref().is_some_and(|found| found.len() == count))
+        let served = |(_, weight): &&(_, u32)| *weight > 0;
+        Ok(last.as_ref().is_some_and(|found| found.iter().filter(served).count() == count))
     })
     .with_context(|| format!("{last:?}\n{}", stage.agent.log()))
 }

@@ -30,6 +30,9 @@ pub enum Element {
     RangedHost(Frontend),
     /// `sources`: these may.
     Source(Frontend, IpNet),
+    /// `interim_sources`: these may as well, while `sources` changes. Never desired: see
+    /// `plan::diff::elements`.
+    InterimSource(Frontend, IpNet),
     /// Map `inside`: who is inside the cluster and dials the first reaches the second instead,
     /// where all endpoints are.
     Inside(Frontend, IpAddr, u16),
@@ -52,6 +55,7 @@ impl Element {
             | Self::Ranged(frontend)
             | Self::RangedHost(frontend)
             | Self::Source(frontend, _)
+            | Self::InterimSource(frontend, _)
             | Self::Inside(frontend, ..)
             | Self::Shadow(frontend) => frontend.addr.is_ipv6(),
             Self::PodCidr(cidr) | Self::ServiceCidr(cidr) => matches!(cidr, IpNet::V6(_)),
@@ -71,6 +75,9 @@ impl fmt::Display for Element {
             Self::Ranged(frontend) => write!(f, "ranged {frontend}"),
             Self::RangedHost(frontend) => write!(f, "ranged-host {frontend}"),
             Self::Source(frontend, net) => write!(f, "source {frontend} from {net}"),
+            Self::InterimSource(frontend, net) => {
+                write!(f, "interim-source {frontend} from {net}")
+            }
             Self::Inside(frontend, addr, port) => {
                 let to = std::net::SocketAddr::new(*addr, *port);
                 write!(f, "inside {frontend} to {to}")

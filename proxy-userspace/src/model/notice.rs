@@ -266,7 +266,6 @@ impl Notice {
 }
 
 impl fmt::Display for Notice {
-    #[expect(clippy::too_many_lines, reason = "one sentence for each notice, and no decision")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some((service, annotation, text)) = self.annotation() {
             return write!(f, "service {service}: annotation passlane.io/{annotation}: {text}");

@@ -53,7 +53,7 @@ fn key(element: &Element) -> Expression<'static> {
         | Element::RangedHost(frontend)
         | Element::Shadow(frontend)
         | Element::Inside(frontend, ..) => concat(parts(frontend).into()),
-        Element::Source(frontend, net) => {
+        Element::Source(frontend, net) | Element::InterimSource(frontend, net) => {
             let mut parts = Vec::from(parts(frontend));
             parts.push(range(net));
             concat(parts)
@@ -165,7 +165,10 @@ fn parse(kind: Kind, expression: &Expression<'_>) -> Option<Element> {
         }
         Shape::Sources => match parse_concat(expression)?.as_slice() {
             [frontend @ .., source] => {
-                Some(Element::Source(parse_frontend(frontend)?, parse_range(source)?))
+                let (frontend, source) = (parse_frontend(frontend)?, parse_range(source)?);
+                let interim = kind == Kind::InterimSources;
+                let element = if interim { Element::InterimSource } else { Element::Source };
+                Some(element(frontend, source))
             }
             [] => None,
         },
@@ -267,6 +270,10 @@ mod tests {
             frontend().prop_map(Element::Shadow),
             frontend().prop_flat_map(|frontend| {
                 net(frontend.addr.is_ipv6()).prop_map(move |net| Element::Source(frontend, net))
+            }),
+            frontend().prop_flat_map(|frontend| {
+                net(frontend.addr.is_ipv6())
+                    .prop_map(move |net| Element::InterimSource(frontend, net))
             }),
             (frontend(), any::<IpAddr>(), any::<u16>())
                 .prop_map(|(frontend, addr, port)| Element::Inside(frontend, addr, port)),

@@ -33,7 +33,7 @@ use crate::model::{Inside, Masquerade, Protocol, RuleOptions};
 /// Name of the table, of family `inet`.
 pub const TABLE: &str = "passlane";
 /// Version of sets, chains and rules together; every rule's comment carries it.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
@@ -105,7 +105,8 @@ fn sources(family: Family) -> Vec<Rule<'static>> {
             vec![
                 state_new(),
                 is(concat(frontend(family)), set(family, Kind::Ranged)),
-                is_not(concat(with_source), set(family, Kind::Sources)),
+                is_not(concat(with_source.clone()), set(family, Kind::Sources)),
+                is_not(concat(with_source), set(family, Kind::InterimSources)),
                 counter(),
                 drop(),
             ],

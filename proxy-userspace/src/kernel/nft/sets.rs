@@ -22,6 +22,7 @@ pub(super) enum Kind {
     Ranged,
     RangedHost,
     Sources,
+    InterimSources,
     Shadows,
     Pods,
     ServiceCidrs,
@@ -47,7 +48,7 @@ pub(super) enum Shape {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::Vips,
         Self::Clusters,
         Self::Hairpin,
@@ -57,6 +58,7 @@ impl Kind {
         Self::Ranged,
         Self::RangedHost,
         Self::Sources,
+        Self::InterimSources,
         Self::Shadows,
         Self::Pods,
         Self::ServiceCidrs,
@@ -76,6 +78,7 @@ impl Kind {
             Element::Ranged(_) => Self::Ranged,
             Element::RangedHost(_) => Self::RangedHost,
             Element::Source(..) => Self::Sources,
+            Element::InterimSource(..) => Self::InterimSources,
             Element::Inside(..) => Self::Inside,
             Element::Shadow(_) => Self::Shadows,
             Element::PodCidr(_) => Self::Pods,
@@ -88,7 +91,7 @@ impl Kind {
             Self::Vips | Self::Clusters => Shape::Addr,
             Self::Pods | Self::ServiceCidrs => Shape::Cidr,
             Self::Hairpin => Shape::Pair,
-            Self::Sources => Shape::Sources,
+            Self::Sources | Self::InterimSources => Shape::Sources,
             Self::Masquerade
             | Self::Reject
             | Self::Drop
@@ -112,6 +115,7 @@ impl Kind {
             Self::Ranged => "ranged",
             Self::RangedHost => "ranged_host",
             Self::Sources => "sources",
+            Self::InterimSources => "interim_sources",
             Self::Shadows => "shadows",
             Self::Pods => "pods",
             Self::ServiceCidrs => "service_cidrs",

@@ -25,17 +25,60 @@ pub(super) fn compare(changes: &mut Changes<'_>) {
             _ => false,
         };
     }
+    change(changes, added, removed);
+}
+
+/// Orders the changes of elements so that nobody is refused, or admitted, who should not be.
+///
+/// Where sources change, up to four transactions are needed. A set of ranges
+/// (`nft_set_pipapo`) shows what came with a transaction a moment after it hides what went, so
+/// what goes and what comes in its place may not share one; and they may overlap, so they cannot
+/// be in one set either. The new ranges spend the change in a set of their own.
+fn change(changes: &mut Changes<'_>, added: BTreeSet<Element>, removed: BTreeSet<Element>) {
     // What takes the place of something else has to come in the moment in which that goes: a map
     // has one value a key, and ranges may not overlap.
     let places: BTreeSet<Place> = added.iter().filter_map(Place::of).collect();
     let replaced = |element: &Element| Place::of(element).is_some_and(|p| places.contains(&p));
     let (replaced, removed): (BTreeSet<_>, BTreeSet<_>) = removed.into_iter().partition(replaced);
-    if !added.is_empty() {
-        changes.push(Rank::Guard, Action::ChangeElements { added, removed: replaced });
-    }
-    if !removed.is_empty() {
-        let added = BTreeSet::new();
-        changes.push(Rank::Unguard, Action::ChangeElements { added, removed });
+    let is_source = |element: &Element| matches!(element, Element::Source(..));
+    let (moved, replaced): (BTreeSet<_>, BTreeSet<_>) = replaced.into_iter().partition(is_source);
+    let (stale, removed): (BTreeSet<_>, BTreeSet<_>) =
+        removed.into_iter().partition(|element| matches!(element, Element::InterimSource(..)));
+
+    let moving: BTreeSet<Place> = moved.iter().filter_map(Place::of).collect();
+    let moves = |element: &Element| Place::of(element).is_some_and(|p| moving.contains(&p));
+    let interim: BTreeSet<Element> = added
+        .iter()
+        .filter_map(|element| match element {
+            Element::Source(frontend, net) if moves(element) => {
+                Some(Element::InterimSource(*frontend, *net))
+            }
+            _ => None,
+        })
+        .collect();
+    // Sources are there before what refuses all others.
+    let (first, second): (BTreeSet<_>, BTreeSet<_>) =
+        added.into_iter().partition(|element| is_source(element) && !moves(element));
+    let (last, removed): (BTreeSet<_>, BTreeSet<_>) = removed.into_iter().partition(is_source);
+
+    let none = BTreeSet::new();
+    let obsolete = if interim.is_empty() { none.clone() } else { &stale - &interim };
+    let outlasted = &(&stale - &obsolete) | &interim;
+    push(changes, Rank::Guard, &first | &(&interim - &stale), obsolete);
+    push(changes, Rank::Guard, none.clone(), moved);
+    push(changes, Rank::Guard, second, replaced);
+    push(changes, Rank::Unguard, none.clone(), removed);
+    push(changes, Rank::Unguard, none, &last | &outlasted);
+}
+
+fn push(
+    changes: &mut Changes<'_>,
+    rank: Rank,
+    added: BTreeSet<Element>,
+    removed: BTreeSet<Element>,
+) {
+    if !added.is_empty() || !removed.is_empty() {
+        changes.push(rank, Action::ChangeElements { added, removed });
     }
 }
 
@@ -71,6 +114,7 @@ fn wanted(changes: &Changes<'_>, element: &Element) -> bool {
             | Element::Ranged(frontend)
             | Element::RangedHost(frontend)
             | Element::Source(frontend, _)
+            | Element::InterimSource(frontend, _)
             | Element::Inside(frontend, ..)
             | Element::Shadow(frontend) => !changes.is_foreign(frontend),
             Element::Hairpin(_) | Element::PodCidr(_) | Element::ServiceCidr(_) => true,

@@ -1,5 +1,6 @@
 //! Properties of every plan.
 
+mod admission;
 mod generate;
 mod node;
 mod planner;

@@ -20,10 +20,6 @@ fn dead(invalidated: &BTreeSet<u32>, id: u32) -> bool {
     invalidated.contains(&id) || !ROOMY.backend_ids().contains(&id)
 }
 
-fn is_range(element: &Element) -> bool {
-    matches!(element, Element::Ranged(_) | Element::RangedHost(_) | Element::Source(..))
-}
-
 fn frontend_of(element: &Element) -> Option<Frontend> {
     match element {
         Element::Masquerade(frontend)
@@ -32,6 +28,7 @@ fn frontend_of(element: &Element) -> Option<Frontend> {
         | Element::Ranged(frontend)
         | Element::RangedHost(frontend)
         | Element::Source(frontend, _)
+        | Element::InterimSource(frontend, _)
         | Element::Inside(frontend, ..)
         | Element::Shadow(frontend) => Some(*frontend),
         _ => None,
@@ -83,30 +80,6 @@ proptest! {
                 _ => {}
             }
             now.apply(&action);
-        }
-    }
-
-    #[test]
-    fn an_address_with_source_ranges_is_never_live_without_them(
-        world in world(), node in node(),
-    ) {
-        let desired = decide(&world);
-        let mut now = node.clone();
-        for action in plan(&desired, &node, &ROOMY).actions {
-            now.apply(&action);
-            // Nothing comes to life with the device.
-            if action == Action::PutDevice {
-                continue;
-            }
-            for (frontend, server) in &desired.servers {
-                if now.servers.get(frontend).is_some_and(|held| held.owned) {
-                    let held = now.table.as_ref().map(|table| &table.elements);
-                    let guarded = |element| held.is_some_and(|held| held.contains(element));
-                    let ranges = server.elements.iter().filter(|element| is_range(element));
-                    let mut missing = ranges.filter(|element| !guarded(element));
-                    prop_assert_eq!(missing.next(), None, "after {}", action);
-                }
-            }
         }
     }
 
