@@ -127,8 +127,8 @@ impl Follower {
 
     /// Returns the names of the Services of a namespace, sorted.
     pub(crate) fn services_in(&self, namespace: &str) -> Vec<&str> {
-        let in_it = self.services().into_iter().filter(|name| name.namespace == namespace);
-        in_it.map(|name| name.name.as_str()).collect()
+        let in_it = self.services().into_iter().filter(|name| *name.namespace == *namespace);
+        in_it.map(|name| &*name.name).collect()
     }
 
     pub(crate) fn services(&self) -> Vec<&ServiceName> {
@@ -137,7 +137,7 @@ impl Follower {
 
     /// Returns the addresses of the ready endpoints of a slice; none if it is not known.
     pub(crate) fn endpoints(&self, namespace: &str, name: &str) -> Vec<String> {
-        let key = SliceName { namespace: namespace.to_owned(), name: name.to_owned() };
+        let key = SliceName { namespace: namespace.into(), name: name.into() };
         let slice = self.known.as_ref().and_then(|known| known.slices.get(&key));
         let endpoints = slice.into_iter().flat_map(|slice| &slice.endpoints);
         endpoints.filter(|one| one.ready).map(|one| one.addr.to_string()).collect()

@@ -89,7 +89,7 @@ fn a_proxy_with_a_name_of_its_own_sees_its_services_only(cluster: &Cluster) -> R
     options.proxy_name = Some("passlane".to_owned());
     let follower = Follower::connect(options)?;
     let names = follower.services();
-    ensure!(names.len() == 1 && names[0].name == "ours", "{names:?}");
+    ensure!(names.len() == 1 && *names[0].name == *"ours", "{names:?}");
     Ok(())
 }
 

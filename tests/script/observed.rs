@@ -11,14 +11,14 @@
 //! no server FRONTEND | no vips | no table | no device | no frontends | no backends
 //! ```
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail};
 use proxy_userspace::{
     model::{
         Backend, Destination, DestinationKey, Forwarding, Frontend, SchedulerFlags, VirtualServer,
     },
-    plan::{FrontendEntry, IdMap, Observed, ObservedServer},
+    plan::{Destinations, FrontendEntry, IdMap, Observed, ObservedServer},
 };
 
 /// Takes up one line.
@@ -32,7 +32,7 @@ pub(crate) fn take(observed: &mut Observed, line: &str) -> Result<()> {
                 flags: SchedulerFlags::default(),
                 persistent_secs: 0,
             };
-            let (destinations, owned) = (BTreeMap::new(), owner == "owned");
+            let (destinations, owned) = (Destinations::default(), owner == "owned");
             let server = ObservedServer { virtual_server, destinations, owned, order: Vec::new() };
             observed.servers.insert(frontend, server);
         }
@@ -40,7 +40,7 @@ pub(crate) fn take(observed: &mut Observed, line: &str) -> Result<()> {
             let server = observed.servers.get_mut(&frontend(key)?).context("no such server")?;
             let key = self::key(destination)?;
             let (weight, forwarding) = (weight.parse()?, Forwarding::Masq);
-            server.destinations.insert(key, Destination { key, weight, forwarding });
+            server.destinations.insert(Destination { key, weight, forwarding });
             server.order.push(key);
         }
         ["frontend", key, id, learn @ ("learn" | "quiet")] => {

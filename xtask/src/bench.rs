@@ -9,7 +9,7 @@ use anyhow::Result;
 /// What to measure.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Subject {
-    /// Deciding and encoding, at the size of large clusters, with a kernel that is made up
+    /// Deciding, encoding and applying, at the size of large clusters
     Control(control::Args),
 }
 

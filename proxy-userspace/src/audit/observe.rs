@@ -103,16 +103,10 @@ async fn servers(node: &Node, owned: &Owned) -> Result<BTreeMap<Frontend, Observ
         let virtual_server = state.virtual_server;
         let frontend = virtual_server.frontend;
         let owned = owned.virtual_servers.contains_key(&frontend);
-        let mut destinations = BTreeMap::new();
-        let mut order = Vec::new();
-        if owned {
-            for state in node.ipvs.destinations(&frontend).await? {
-                order.push(state.destination.key);
-                destinations.insert(state.destination.key, state.destination);
-            }
-        }
+        let held = if owned { node.ipvs.destinations(&frontend).await? } else { Vec::new() };
         // The kernel lists the newest first.
-        order.reverse();
+        let order = held.iter().rev().map(|state| state.destination.key).collect();
+        let destinations = held.iter().map(|state| state.destination).collect();
         let server = ObservedServer { virtual_server, destinations, order, owned };
         servers.insert(frontend, server);
     }

@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_port_that_cannot_be_opened_is_named_with_its_service_its_cause_and_its_cure() {
-        let service = ServiceName { namespace: "shop".to_owned(), name: "web".to_owned() };
+        let service = ServiceName { namespace: "shop".into(), name: "web".into() };
         let addr = "[::]:32000".parse().unwrap();
         let cause = Cause(Errno::ADDRINUSE);
         assert_eq!(

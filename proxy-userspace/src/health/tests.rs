@@ -22,7 +22,7 @@ const HOME: [&str; 1] = ["127.0.0.1"];
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
 fn name(name: &str) -> ServiceName {
-    ServiceName { namespace: "shop".to_owned(), name: name.to_owned() }
+    ServiceName { namespace: "shop".into(), name: name.into() }
 }
 
 fn state(service: &str, local_endpoints: u32) -> ServiceState {

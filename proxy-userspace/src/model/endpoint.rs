@@ -1,6 +1,6 @@
 //! EndpointSlices, reduced to what decides forwarding.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,9 +10,9 @@ use super::{Protocol, ServiceName};
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct SliceName {
     /// Namespace, which is also the Service's.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// Name within the namespace.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 impl fmt::Display for SliceName {
@@ -57,11 +57,11 @@ pub struct Endpoint {
     /// Condition `terminating`; unset counts as false.
     pub terminating: bool,
     /// Node that runs the endpoint.
-    pub node: Option<String>,
+    pub node: Option<Box<str>>,
     /// Topology zone of that node.
-    pub zone: Option<String>,
+    pub zone: Option<Box<str>>,
     /// `hints.forZones`: nodes of these zones should use the endpoint (KEP-2433).
-    pub zone_hints: Vec<String>,
+    pub zone_hints: Box<[String]>,
     /// `hints.forNodes`: these nodes should use the endpoint (KEP-3015).
-    pub node_hints: Vec<String>,
+    pub node_hints: Box<[String]>,
 }

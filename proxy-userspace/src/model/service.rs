@@ -1,6 +1,6 @@
 //! Services, reduced to what decides forwarding.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -11,9 +11,9 @@ use super::{Forwarding, Protocol, Scheduler, SchedulerFlags};
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct ServiceName {
     /// Namespace; `default` when a manifest names none.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// Name within the namespace.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 impl fmt::Display for ServiceName {

@@ -124,7 +124,7 @@ mod tests {
     };
 
     fn service(name: &str, created_at: i64) -> (ServiceName, Service) {
-        let name = ServiceName { namespace: "shop".to_owned(), name: name.to_owned() };
+        let name = ServiceName { namespace: "shop".into(), name: name.into() };
         let service = Service {
             name: name.clone(),
             kind: ServiceKind::ClusterIP,
@@ -147,11 +147,8 @@ mod tests {
     }
 
     fn slice(name: &str, service: &str) -> (SliceName, EndpointSlice) {
-        let of = |name: &str| ("shop".to_owned(), name.to_owned());
-        let (namespace, own) = of(name);
-        let name = SliceName { namespace, name: own };
-        let (namespace, service) = of(service);
-        let service = ServiceName { namespace, name: service };
+        let name = SliceName { namespace: "shop".into(), name: name.into() };
+        let service = ServiceName { namespace: "shop".into(), name: service.into() };
         let (ports, endpoints) = (Vec::new(), Vec::new());
         (name.clone(), EndpointSlice { name, service, ports, endpoints })
     }

@@ -31,7 +31,7 @@ impl Seniority {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Claims {
     waiting: BTreeMap<Frontend, BTreeMap<Seniority, DesiredServer>>,
-    of_service: BTreeMap<ServiceName, BTreeSet<Frontend>>,
+    of_service: BTreeMap<ServiceName, Vec<Frontend>>,
 }
 
 impl Claims {
@@ -65,7 +65,10 @@ impl Claims {
     pub(super) fn claim(&mut self, server: DesiredServer) {
         let frontend = server.virtual_server.frontend;
         let service = server.service.service.clone();
-        self.of_service.entry(service).or_default().insert(frontend);
+        let frontends = self.of_service.entry(service).or_default();
+        if !frontends.contains(&frontend) {
+            frontends.push(frontend);
+        }
         let waiting = self.waiting.entry(frontend).or_default();
         waiting.entry(Seniority::of(&server)).or_insert(server);
     }

@@ -9,14 +9,14 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    Counted, NodeFacts, Settings,
+    Counted, Destinations, NodeFacts, Settings,
     claims::Claims,
     servers::{Context, wanted},
     settings::DetectLocal,
 };
 use crate::model::{
-    Backend, Destination, DestinationKey, Element, EndpointSlice, Frontend, Notice, Protocol,
-    RuleOptions, Service, ServiceName, ServicePortName, Snapshot, VirtualServer,
+    Backend, DestinationKey, Element, EndpointSlice, Frontend, Notice, Protocol, RuleOptions,
+    Service, ServiceName, ServicePortName, Snapshot, VirtualServer,
 };
 
 /// Why a frontend exists.
@@ -61,7 +61,7 @@ pub struct DesiredServer {
     /// Its settings in IPVS.
     pub virtual_server: VirtualServer,
     /// Its destinations; none at all when the Service has no endpoint that could serve.
-    pub destinations: Arc<BTreeMap<DestinationKey, Destination>>,
+    pub destinations: Arc<Destinations>,
     /// Endpoints that are listed and get nothing: if IPVS has them, their connections go on.
     pub lingering: Arc<BTreeSet<DestinationKey>>,
     /// The Service port it serves.

@@ -107,7 +107,7 @@ fn write_server(f: &mut Formatter<'_>, server: &DesiredServer) -> fmt::Result {
         Admission::Reject => f.write_str(" reject")?,
     }
     writeln!(f, " fast-path={}", on_off(server.fast_path))?;
-    for destination in server.destinations.values() {
+    for destination in server.destinations.iter() {
         f.write_str("  ")?;
         write_destination(f, destination)?;
         writeln!(f)?;

@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Action, IdMap, ids::Numbered};
+use super::{Action, Destinations, IdMap, ids::Numbered};
 use crate::model::{
     Backend, Destination, DestinationKey, Element, Frontend, Protocol, RuleOptions, VirtualServer,
 };
@@ -33,7 +33,7 @@ pub struct ObservedServer {
     /// Its settings.
     pub virtual_server: VirtualServer,
     /// Its destinations.
-    pub destinations: BTreeMap<DestinationKey, Destination>,
+    pub destinations: Destinations,
     /// Their keys, the newest last: the kernel lists them the other way round.
     pub order: Vec<DestinationKey>,
     /// The ledger says that we made it. What we did not make is never changed.
@@ -55,7 +55,7 @@ impl Eq for ObservedServer {}
 
 impl ObservedServer {
     fn put(&mut self, destination: Destination) {
-        if self.destinations.insert(destination.key, destination).is_none() {
+        if self.destinations.insert(destination).is_none() {
             self.order.push(destination.key);
         }
     }
@@ -184,7 +184,7 @@ impl Observed {
             .and_modify(|server| server.virtual_server = virtual_server)
             .or_insert_with(|| ObservedServer {
                 virtual_server,
-                destinations: BTreeMap::new(),
+                destinations: Destinations::default(),
                 owned: true,
                 order: Vec::new(),
             });

@@ -70,7 +70,7 @@ pub(super) struct Step {
 /// Returns whether a node cannot do without this Service.
 pub(super) fn urgent(service: &ServiceName) -> bool {
     matches!(
-        (service.namespace.as_str(), service.name.as_str()),
+        (&*service.namespace, &*service.name),
         ("default", "kubernetes") | ("kube-system", "kube-dns")
     )
 }

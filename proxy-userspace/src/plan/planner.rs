@@ -18,7 +18,7 @@ pub struct Planner {
     settings: Settings,
     facts: NodeFacts,
     snapshot: Snapshot,
-    slices_of: BTreeMap<ServiceName, BTreeSet<SliceName>>,
+    slices_of: BTreeMap<ServiceName, Vec<SliceName>>,
     desired: Desired,
     /// Services whose desired state may be another now.
     dirty: BTreeSet<ServiceName>,
@@ -111,8 +111,7 @@ impl Planner {
         }
         self.slices_of.clear();
         for slice in snapshot.slices.values() {
-            let slices = self.slices_of.entry(slice.service.clone()).or_default();
-            slices.insert(slice.name.clone());
+            add(&mut self.slices_of, slice);
         }
         self.snapshot = snapshot;
     }
@@ -144,7 +143,7 @@ impl Planner {
         if let Some(old) = old {
             self.dirty.insert(old.service.clone());
             if let Some(slices) = self.slices_of.get_mut(&old.service) {
-                slices.remove(name);
+                slices.retain(|slice| slice != name);
                 if slices.is_empty() {
                     self.slices_of.remove(&old.service);
                 }
@@ -152,14 +151,23 @@ impl Planner {
         }
         if let Some(slice) = slice {
             self.dirty.insert(slice.service.clone());
-            self.slices_of.entry(slice.service.clone()).or_default().insert(name.clone());
+            add(&mut self.slices_of, slice);
         }
+    }
+}
+
+/// Notes a slice of a Service. They are sorted: the order in which they came is not known to all
+/// nodes.
+fn add(slices_of: &mut BTreeMap<ServiceName, Vec<SliceName>>, slice: &EndpointSlice) {
+    let slices = slices_of.entry(slice.service.clone()).or_insert_with(|| Vec::with_capacity(1));
+    if let Err(position) = slices.binary_search(&slice.name) {
+        slices.insert(position, slice.name.clone());
     }
 }
 
 fn slices<'a>(
     snapshot: &'a Snapshot,
-    slices_of: &BTreeMap<ServiceName, BTreeSet<SliceName>>,
+    slices_of: &BTreeMap<ServiceName, Vec<SliceName>>,
     name: &ServiceName,
 ) -> Vec<&'a EndpointSlice> {
     let names = slices_of.get(name).into_iter().flatten();

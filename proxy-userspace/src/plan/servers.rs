@@ -1,13 +1,9 @@
 //! One Service, and what the node should hold for it alone.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use super::{
-    NodeFacts, Settings,
+    Destinations, NodeFacts, Settings,
     desired::{Admission, DesiredServer, HealthCheck, Origin},
     endpoints::{Chosen, Endpoints, Here},
 };
@@ -134,9 +130,9 @@ struct Family<'a> {
 /// The endpoints of one class of traffic, as virtual servers share them.
 struct Class {
     /// Forwarded as the Service asks.
-    destinations: Arc<BTreeMap<DestinationKey, Destination>>,
+    destinations: Arc<Destinations>,
     /// The same, all masqueraded: for frontends of another port.
-    masqueraded: Arc<BTreeMap<DestinationKey, Destination>>,
+    masqueraded: Arc<Destinations>,
     lingering: Arc<BTreeSet<DestinationKey>>,
     admission: Admission,
     /// Endpoints that may connect to themselves through the Service.
@@ -254,7 +250,7 @@ impl Family<'_> {
         let elsewhere =
             |endpoint: &Endpoint| endpoint.node.as_deref().is_some_and(|node| node != here);
         let draining: BTreeSet<_> = endpoints.draining().collect();
-        let mut destinations = BTreeMap::new();
+        let mut destinations = Vec::new();
         let mut lingering = BTreeSet::new();
         let mut hairpins = Vec::new();
         for (key, endpoint) in endpoints.listed() {
@@ -268,7 +264,7 @@ impl Family<'_> {
                 continue;
             };
             let forwarding = self.service.forwarding;
-            destinations.insert(key, Destination { key, weight, forwarding });
+            destinations.push(Destination { key, weight, forwarding });
             if !elsewhere(endpoint) {
                 hairpins.push(Element::Hairpin(key.addr));
             }
@@ -278,13 +274,13 @@ impl Family<'_> {
             (true, true) => Admission::Drop,
             (true, false) => Admission::Reject,
         };
-        let destinations = Arc::new(destinations);
+        let destinations: Arc<Destinations> = Arc::new(destinations.into_iter().collect());
         let masqueraded = if self.service.forwarding.changes_port() {
             Arc::clone(&destinations)
         } else {
-            let masqueraded = destinations.values().map(|&destination| {
-                (destination.key, Destination { forwarding: Forwarding::Masq, ..destination })
-            });
+            let masqueraded = destinations
+                .iter()
+                .map(|&destination| Destination { forwarding: Forwarding::Masq, ..destination });
             Arc::new(masqueraded.collect())
         };
         Class { destinations, masqueraded, lingering: Arc::new(lingering), admission, hairpins }
@@ -308,7 +304,7 @@ impl Family<'_> {
 
     fn weight(&self, key: DestinationKey, endpoint: &Endpoint) -> u32 {
         let weights = &self.service.weights;
-        let by_node = || weights.by_node.get(endpoint.node.as_ref()?);
+        let by_node = || weights.by_node.get(endpoint.node.as_deref()?);
         weights.by_addr.get(&key.addr).or_else(by_node).copied().unwrap_or(1)
     }
 

@@ -31,7 +31,7 @@ fn directory(files: &[(&str, &str)]) -> TempDir {
 }
 
 fn names(path: &Path) -> Vec<String> {
-    load(path).unwrap().0.services.into_keys().map(|name| name.name).collect()
+    load(path).unwrap().0.services.into_keys().map(|name| name.name.to_string()).collect()
 }
 
 fn error(path: &Path) -> String {
@@ -84,7 +84,7 @@ fn a_proxy_with_a_name_loads_only_the_services_of_that_name() {
     ]);
     assert_eq!(names(directory.path()), ["a"]);
     let (snapshot, _) = load_for(directory.path(), Some("edge")).unwrap();
-    let names: Vec<_> = snapshot.services.into_keys().map(|name| name.name).collect();
+    let names: Vec<_> = snapshot.services.into_keys().map(|name| name.name.to_string()).collect();
     assert_eq!(names, ["b"]);
 }
 

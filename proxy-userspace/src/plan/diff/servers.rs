@@ -1,11 +1,11 @@
 //! IPVS: virtual servers and destinations.
 
-use std::{collections::BTreeMap, mem};
+use std::mem;
 
 use super::{Changes, Drains};
 use crate::{
     model::{Destination, DestinationKey, Forwarding, Frontend, Protocol},
-    plan::{Action, DesiredServer, ObservedServer, order::Rank},
+    plan::{Action, DesiredServer, Destinations, ObservedServer, order::Rank},
 };
 
 pub(super) fn compare(changes: &mut Changes<'_>, drains: &Drains) {
@@ -36,7 +36,7 @@ pub(super) fn compare(changes: &mut Changes<'_>, drains: &Drains) {
 fn make(changes: &mut Changes<'_>, frontend: Frontend, server: &DesiredServer) {
     let action = Action::PutVirtualServer(server.virtual_server);
     changes.push_for(server, Rank::VirtualServer, action);
-    for &destination in server.destinations.values() {
+    for &destination in server.destinations.iter() {
         let action = Action::PutDestination { frontend, destination };
         changes.push_for(server, Rank::Destination, action);
     }
@@ -53,12 +53,13 @@ fn compare_server(
         let action = Action::PutVirtualServer(server.virtual_server);
         changes.push_for(server, Rank::VirtualServer, action);
     }
-    for &destination in server.destinations.values() {
+    for &destination in server.destinations.iter() {
         if let Some(rank) = rank_of_put(&held.destinations, &destination) {
             changes.push_for(server, rank, Action::PutDestination { frontend, destination });
         }
     }
-    for (&key, &destination) in &held.destinations {
+    for &destination in &held.destinations {
+        let key = destination.key;
         if server.destinations.contains_key(&key) {
             continue;
         }
@@ -95,17 +96,18 @@ fn order(
 ) {
     // What drains holds its place as well.
     let mut left = (*server.destinations).clone();
-    for (key, destination) in &held.destinations {
-        let kept = (frontend, *key);
+    for destination in &held.destinations {
+        let kept = (frontend, destination.key);
         if changes.lingering.contains(&kept) || changes.draining.contains(&kept) {
-            left.entry(*key).or_insert(Destination { weight: 0, ..*destination });
+            left.insert(Destination { weight: 0, ..*destination });
         }
     }
     let stay = held.order.iter().filter(|key| left.contains_key(key));
     let come = left.keys().filter(|key| !held.destinations.contains_key(key));
     let newest_first = stay.chain(come).rev().copied();
     let Some(first) = first_misplaced(newest_first) else { return };
-    let destinations: Vec<_> = left.range(first..).map(|(_, destination)| *destination).collect();
+    let misplaced = left.iter().filter(|destination| destination.key >= first);
+    let destinations: Vec<_> = misplaced.copied().collect();
     let action = Action::OrderDestinations { frontend, destinations };
     changes.push_for(server, Rank::Order, action);
 }
@@ -124,7 +126,7 @@ fn first_misplaced(newest_first: impl Iterator<Item = DestinationKey>) -> Option
     misplaced
 }
 
-fn rank_of_put(held: &BTreeMap<DestinationKey, Destination>, wanted: &Destination) -> Option<Rank> {
+fn rank_of_put(held: &Destinations, wanted: &Destination) -> Option<Rank> {
     match held.get(&wanted.key) {
         Some(held) if same(held, wanted) => None,
         Some(held) if wanted.weight == 0 && held.weight > 0 => Some(Rank::Drain),
@@ -145,9 +147,8 @@ fn flush_the_first(
     server: &DesiredServer,
     held: Option<&ObservedServer>,
 ) {
-    let serves = |destinations: &BTreeMap<DestinationKey, Destination>| {
-        destinations.values().any(|destination| destination.weight > 0)
-    };
+    let serves =
+        |destinations: &Destinations| destinations.iter().any(|destination| destination.weight > 0);
     if serves(&server.destinations) && !held.is_some_and(|held| serves(&held.destinations)) {
         flush(changes, frontend, None);
     }

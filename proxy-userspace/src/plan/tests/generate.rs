@@ -200,7 +200,16 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         prop_oneof![Just(Vec::new()), Just(texts(&[HERE])), Just(texts(&["there"]))],
     )
         .prop_map(|(addr, (ready, serving, terminating), node, zone_hints, node_hints)| {
-            Endpoint { addr, ready, serving, terminating, node, zone: None, zone_hints, node_hints }
+            Endpoint {
+                addr,
+                ready,
+                serving,
+                terminating,
+                node: node.map(String::into),
+                zone: None,
+                zone_hints: zone_hints.into(),
+                node_hints: node_hints.into(),
+            }
         })
 }
 
@@ -217,7 +226,7 @@ pub(super) fn slice() -> impl Strategy<Value = EndpointSlice> {
             // The name does not tell whose it is: a slice may change its Service.
             name: SliceName {
                 namespace: service.namespace.clone(),
-                name: format!("slice-{number}"),
+                name: format!("slice-{number}").into(),
             },
             service,
             ports,

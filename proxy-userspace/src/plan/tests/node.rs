@@ -15,7 +15,7 @@ use crate::{
         Destination, DestinationKey, Forwarding, Frontend, Protocol, Scheduler, SchedulerFlags,
         VirtualServer,
     },
-    plan::{FrontendEntry, Observed, ObservedServer},
+    plan::{Destinations, FrontendEntry, Observed, ObservedServer},
 };
 
 fn foreign(frontend: Frontend) -> ObservedServer {
@@ -26,7 +26,7 @@ fn foreign(frontend: Frontend) -> ObservedServer {
             flags: SchedulerFlags::default(),
             persistent_secs: 60,
         },
-        destinations: BTreeMap::new(),
+        destinations: Destinations::default(),
         owned: false,
         order: Vec::new(),
     }
@@ -81,7 +81,7 @@ fn happen(observed: &mut Observed, accident: &Accident) {
             if !observed.servers.is_empty() {
                 let number = index.index(observed.servers.len());
                 let server = observed.servers.values_mut().nth(number).unwrap();
-                server.destinations.clear();
+                server.destinations = Destinations::default();
                 server.order.clear();
             }
         }
@@ -112,10 +112,11 @@ fn happen(observed: &mut Observed, accident: &Accident) {
             observed.servers.insert(frontend, foreign(frontend));
         }
         Accident::Weights(weight) => {
-            let owned = observed.servers.values_mut().filter(|server| server.owned);
-            owned.flat_map(|server| server.destinations.values_mut()).for_each(|destination| {
-                destination.weight = *weight;
-            });
+            for server in observed.servers.values_mut().filter(|server| server.owned) {
+                let held = server.destinations.iter();
+                let changed = held.map(|held| Destination { weight: *weight, ..*held });
+                server.destinations = changed.collect();
+            }
         }
         Accident::StrayDestination(index) => {
             if let Some(key) = pick(&observed.servers, index) {
@@ -123,7 +124,7 @@ fn happen(observed: &mut Observed, accident: &Accident) {
                 let addr = if key.addr.is_ipv6() { "fd00:9::9" } else { "10.9.0.9" };
                 let key = DestinationKey { addr: addr.parse().unwrap(), port: 9 };
                 let destination = Destination { key, weight: 1, forwarding: Forwarding::Masq };
-                if server.destinations.insert(key, destination).is_none() {
+                if server.destinations.insert(destination).is_none() {
                     server.order.push(key);
                 }
             }

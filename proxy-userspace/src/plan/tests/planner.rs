@@ -25,7 +25,7 @@ enum Event {
 
 fn change() -> impl Strategy<Value = Change> {
     let gone = (service_name(), 0..2_u8).prop_map(|(service, number)| {
-        let name = format!("slice-{number}");
+        let name = format!("slice-{number}").into();
         Change::Slice(SliceName { namespace: service.namespace, name }, None)
     });
     Union::new_weighted(vec![
@@ -80,7 +80,7 @@ fn without_past(mut observed: Observed, planner: &mut Planner) -> Observed {
     let desired = planner.desired();
     for (frontend, held) in observed.servers.iter_mut().filter(|(_, held)| held.owned) {
         let wanted = &desired.servers[frontend].destinations;
-        held.destinations.retain(|key, _| wanted.contains_key(key));
+        held.destinations.retain(|held| wanted.contains_key(&held.key));
         held.order.retain(|key| wanted.contains_key(key));
     }
     let frontends = observed.frontends.iter();

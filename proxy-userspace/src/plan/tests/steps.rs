@@ -59,8 +59,8 @@ proptest! {
                 }
                 Action::PutFrontend { frontend, entry } if entry.learn => {
                     let wanted = &desired.servers[frontend].destinations;
-                    for (key, destination) in &now.servers[frontend].destinations {
-                        let wanted = wanted.get(key).map_or(0, |wanted| wanted.weight);
+                    for destination in &now.servers[frontend].destinations {
+                        let wanted = wanted.get(&destination.key).map_or(0, |wanted| wanted.weight);
                         prop_assert_eq!(destination.weight, wanted);
                     }
                     let held = &now.servers[frontend].destinations;
@@ -102,7 +102,8 @@ proptest! {
             for (frontend, before) in &node.servers {
                 let Some(after) = after.servers.get(frontend) else { continue };
                 prop_assert!(now.servers.contains_key(frontend), "{} after {}", frontend, action);
-                for (key, destination) in &before.destinations {
+                for destination in &before.destinations {
+                    let key = &destination.key;
                     let served = |servers: &ObservedServer| {
                         servers.destinations.get(key).is_some_and(|held| held.weight > 0)
                     };
@@ -119,7 +120,7 @@ proptest! {
         let desired = decide(&world);
         let serves = |observed: &Observed, frontend: &Frontend| {
             let server = observed.servers.get(frontend);
-            server.is_some_and(|server| server.destinations.values().any(|held| held.weight > 0))
+            server.is_some_and(|server| server.destinations.iter().any(|held| held.weight > 0))
         };
         let after = settle(node.clone(), &desired, &ROOMY);
         let mut now = node.clone();

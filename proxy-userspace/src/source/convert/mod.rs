@@ -14,7 +14,7 @@ mod stored;
 mod tests;
 mod timestamp;
 
-use std::{collections::BTreeSet, fmt, path::Path};
+use std::{collections::BTreeSet, fmt, path::Path, sync::Arc};
 
 use ipnet::IpNet;
 use serde_saphyr::Location;
@@ -47,9 +47,9 @@ pub struct Identity {
     /// Its kind.
     pub kind: Kind,
     /// Its namespace; empty when the kind has none.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// Its name.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 /// An object with forwarding state.
@@ -101,7 +101,7 @@ pub(super) struct Outcome {
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.namespace.as_str() {
+        match &*self.namespace {
             "" => write!(f, "{} {}", self.kind.label(), self.name),
             namespace => write!(f, "{} {namespace}/{}", self.kind.label(), self.name),
         }
@@ -254,7 +254,7 @@ fn identify(
             ""
         }
     };
-    let identity = Identity { kind, namespace: namespace.to_owned(), name: name.to_owned() };
+    let identity = Identity { kind, namespace: namespace.into(), name: name.into() };
     Some((identity, named_at))
 }
 

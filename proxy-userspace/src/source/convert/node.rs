@@ -41,7 +41,7 @@ pub(super) fn convert(
         }
     }
     Some(Node {
-        name: identity.name.clone(),
+        name: identity.name.to_string(),
         zone: zone.filter(|zone| !zone.is_empty()).map(str::to_owned),
         pod_cidrs: spec.map(|spec| pod_cidrs(scope, spec)).unwrap_or_default(),
         addrs,

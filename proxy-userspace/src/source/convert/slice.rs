@@ -70,7 +70,7 @@ pub(super) fn convert(
         notices.push(Notice::SliceOfNames { slice });
         return None;
     }
-    let service = ServiceName { namespace: identity.namespace.clone(), name: service.to_owned() };
+    let service = ServiceName { namespace: identity.namespace.clone(), name: service.into() };
     let ports = scope.array(&fields.ports, "ports")?.iter().enumerate();
     let ports: Vec<_> = ports.filter_map(|(index, node)| port(scope, node, index)).collect();
     let endpoints = scope.array(&fields.endpoints, "endpoints")?.iter().enumerate();
@@ -131,10 +131,10 @@ fn endpoint(
         ready,
         serving,
         terminating: terminating.unwrap_or(false),
-        node: node_name.map(str::to_owned),
-        zone: zone.map(str::to_owned),
-        zone_hints,
-        node_hints,
+        node: node_name.map(Box::from),
+        zone: zone.map(Box::from),
+        zone_hints: zone_hints.into(),
+        node_hints: node_hints.into(),
     })
 }
 

@@ -107,6 +107,6 @@ fn told<W: Watched>(event: Event<Object<W>>, wanted: &Wanted) -> Option<Told> {
 }
 
 fn identity<W: Watched>(object: &Object<W>) -> Option<Identity> {
-    let namespace = object.stored.namespace().unwrap_or_default().to_owned();
-    Some(Identity { kind: W::KIND, namespace, name: object.stored.name()?.to_owned() })
+    let namespace = object.stored.namespace().unwrap_or_default().into();
+    Some(Identity { kind: W::KIND, namespace, name: object.stored.name()?.into() })
 }

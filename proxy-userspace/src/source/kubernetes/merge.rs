@@ -201,8 +201,8 @@ impl Merge {
     fn known_identities(&self, kind: Kind) -> BTreeSet<Identity> {
         let named = |namespace: &str, name: &str| Identity {
             kind,
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
+            namespace: namespace.into(),
+            name: name.into(),
         };
         let snapshot = &self.snapshot;
         let mut known: BTreeSet<_> = match kind {
@@ -250,16 +250,16 @@ impl Merge {
             }
             (Kind::EndpointSlice, _) => Change::Slice(slice_name(identity), None),
             (Kind::Node, Some(Converted::Node(node))) => {
-                Change::Node(identity.name.clone(), Some(node))
+                Change::Node(identity.name.to_string(), Some(node))
             }
-            (Kind::Node, _) => Change::Node(identity.name.clone(), None),
+            (Kind::Node, _) => Change::Node(identity.name.to_string(), None),
             (Kind::ServiceCidr, value) => {
                 match value {
                     Some(Converted::ServiceCidr(cidrs)) => {
-                        self.service_cidrs.insert(identity.name.clone(), cidrs);
+                        self.service_cidrs.insert(identity.name.to_string(), cidrs);
                     }
                     _ => {
-                        self.service_cidrs.remove(&identity.name);
+                        self.service_cidrs.remove(&*identity.name);
                     }
                 }
                 Change::ServiceCidrs(self.service_cidrs.values().flatten().copied().collect())
@@ -292,8 +292,8 @@ impl Merge {
                 Change::Slice(name, slice)
             }
             Kind::Node => {
-                let node = snapshot.nodes.get(&identity.name).cloned();
-                Change::Node(identity.name.clone(), node)
+                let node = snapshot.nodes.get(&*identity.name).cloned();
+                Change::Node(identity.name.to_string(), node)
             }
             Kind::ServiceCidr => Change::ServiceCidrs(snapshot.service_cidrs.clone()),
         }

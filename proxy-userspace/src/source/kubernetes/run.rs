@@ -339,7 +339,7 @@ mod tests {
         let circle = |addr: &str| circle(&snapshot, [addr.parse().unwrap()]);
         assert_eq!(circle("192.0.2.1"), None);
         let notice = circle("10.96.0.1").unwrap();
-        assert_eq!(notice.service().unwrap().name, "kubernetes");
+        assert_eq!(&*notice.service().unwrap().name, "kubernetes");
         assert!(notice.to_string().contains("--kubeconfig or --master"), "{notice}");
     }
 }

@@ -59,7 +59,7 @@ fn connected(services: Vec<Seen>) -> Merge {
 }
 
 fn names(snapshot: &Snapshot) -> Vec<&str> {
-    snapshot.services.keys().map(|name| name.name.as_str()).collect()
+    snapshot.services.keys().map(|name| &*name.name).collect()
 }
 
 fn replaced(merge: &mut Merge) -> Snapshot {
@@ -72,7 +72,7 @@ fn replaced(merge: &mut Merge) -> Snapshot {
 fn changed(merge: &mut Merge) -> Vec<(String, bool)> {
     let Some(Update::Change(changes)) = merge.update() else { panic!("no change") };
     let told = changes.into_iter().map(|change| match change {
-        Change::Service(name, service) => (name.name, service.is_some()),
+        Change::Service(name, service) => (name.name.to_string(), service.is_some()),
         other => panic!("{other:?}"),
     });
     told.collect()
@@ -177,7 +177,7 @@ fn what_cannot_be_read_of_a_stored_object_is_a_notice_on_it() {
     )]);
     assert_eq!(names(merge.snapshot()), ["a"]);
     let notice = merge.notices().next().unwrap();
-    assert_eq!(notice.service().unwrap().name, "a");
+    assert_eq!(&*notice.service().unwrap().name, "a");
     let text = notice.to_string();
     assert!(text.starts_with("service shop/a: spec.externalIPs[0]: "), "{text}");
 }
@@ -196,7 +196,7 @@ fn the_ranges_of_all_service_cidrs_are_together() {
     merge.take(Kind::ServiceCidr, now(cidr("a", &["10.96.0.0/16"])));
     merge.take(Kind::ServiceCidr, now(cidr("b", &["10.97.0.0/16", "10.98.0.0/16"])));
     assert_eq!(told(&mut merge), ["10.96.0.0/16", "10.97.0.0/16", "10.98.0.0/16"]);
-    let identity = Identity { kind: Kind::ServiceCidr, namespace: String::new(), name: "b".into() };
+    let identity = Identity { kind: Kind::ServiceCidr, namespace: "".into(), name: "b".into() };
     merge.take(Kind::ServiceCidr, Told::Deleted(identity));
     assert_eq!(told(&mut merge), ["10.96.0.0/16"]);
 }

@@ -1,10 +1,16 @@
 //! A kernel that believes everything: it takes up a plan, and counts the bytes that the real one
 //! would have been sent.
 
+use std::collections::BTreeMap;
+
+use anyhow::Result;
 use proxy_userspace::{
     kernel::ipvs::Command,
-    plan::{Action, Observed, Plan},
+    model::Frontend,
+    plan::{Action, DesiredServer, Observed, Plan},
 };
+
+use crate::kernel::{Kernel, Sent};
 
 /// Headers of a generic netlink message: 16 bytes of netlink, 4 of generic netlink.
 const HEADERS: usize = 20;
@@ -17,40 +23,11 @@ pub(crate) struct Fake {
     buffer: Vec<u8>,
 }
 
-/// What a plan would have taken.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Sent {
-    /// Actions of all kinds.
-    pub(crate) actions: usize,
-    /// Requests to IPVS.
-    pub(crate) requests: usize,
-    /// Their bytes.
-    pub(crate) bytes: usize,
-}
-
 impl Fake {
     /// An empty node, with a fast path.
     pub(crate) fn new() -> Self {
         let observed = Observed { fast_path: true, ..Observed::default() };
         Self { observed, buffer: Vec::new() }
-    }
-
-    /// Returns what the node holds.
-    pub(crate) fn observed(&self) -> &Observed {
-        &self.observed
-    }
-
-    /// Carries a plan out.
-    pub(crate) fn apply(&mut self, plan: &Plan) -> Sent {
-        let mut sent = Sent { actions: plan.actions.len(), ..Sent::default() };
-        for action in &plan.actions {
-            if let Some(command) = command(action) {
-                self.encode(&command, &mut sent);
-            }
-            self.observed.apply(action);
-        }
-        self.buffer.clear();
-        sent
     }
 
     fn encode(&mut self, command: &Command, sent: &mut Sent) {
@@ -68,7 +45,30 @@ impl Fake {
     }
 }
 
-fn command(action: &Action) -> Option<Command> {
+impl Kernel for Fake {
+    fn observed(&self) -> &Observed {
+        &self.observed
+    }
+
+    fn apply(&mut self, plan: &Plan, _: &BTreeMap<Frontend, DesiredServer>) -> Result<Sent> {
+        let mut sent = Sent::default();
+        for action in &plan.actions {
+            if let Some(command) = command(action) {
+                self.encode(&command, &mut sent);
+            }
+            self.observed.apply(action);
+        }
+        self.buffer.clear();
+        Ok(sent)
+    }
+
+    fn check(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Returns what IPVS is asked for an action.
+pub(crate) fn command(action: &Action) -> Option<Command> {
     match action {
         Action::PutVirtualServer(server) => Some(Command::PutVirtualServer(*server)),
         Action::RemoveVirtualServer(frontend) => Some(Command::RemoveVirtualServer(*frontend)),

@@ -82,8 +82,8 @@ pub(crate) fn change(size: Size, turn: u32) -> Change {
 
 fn name(index: u32) -> ServiceName {
     ServiceName {
-        namespace: format!("team-{}", index / PER_NAMESPACE),
-        name: format!("service-{index}"),
+        namespace: format!("team-{}", index / PER_NAMESPACE).into(),
+        name: format!("service-{index}").into(),
     }
 }
 
@@ -139,16 +139,16 @@ fn slice(size: Size, index: u32, generation: u32) -> EndpointSlice {
             ready: true,
             serving: true,
             terminating: false,
-            node: Some(format!("node-{node}")),
-            zone: Some(format!("zone-{}", node % ZONES)),
-            zone_hints: Vec::new(),
-            node_hints: Vec::new(),
+            node: Some(format!("node-{node}").into()),
+            zone: Some(format!("zone-{}", node % ZONES).into()),
+            zone_hints: Box::default(),
+            node_hints: Box::default(),
         }
     };
     EndpointSlice {
         name: SliceName {
             namespace: service.namespace.clone(),
-            name: format!("{}-abcde", service.name),
+            name: format!("{}-abcde", service.name).into(),
         },
         service,
         ports: vec![EndpointPort { name: "http".to_owned(), protocol: Protocol::Tcp, port: 8080 }],

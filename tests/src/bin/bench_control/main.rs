@@ -1,16 +1,18 @@
 //! `cargo xtask bench control`: what deciding and encoding cost at the size of large clusters.
 //!
 //! Each size is measured in a process of its own, so that its memory is its own. The kernel is a
-//! [`fake`]: what the real one takes for the same plan is the guests' affair.
+//! [`fake`], or the [`real`] one, in a network namespace for each size.
 
 mod allocations;
 mod fake;
 mod fleet;
+mod kernel;
 mod measure;
 mod memory;
 mod options;
 mod percentile;
 mod planner;
+mod real;
 mod report;
 
 use std::process::{Command, ExitCode};
@@ -21,7 +23,7 @@ use self::{
     allocations::Counting,
     fleet::Size,
     measure::Measured,
-    options::{Mode, Options},
+    options::{Mode, Options, Target},
 };
 
 #[global_allocator]
@@ -49,12 +51,18 @@ fn main() -> ExitCode {
 }
 
 fn child(size: Size, options: &Options) -> Result<()> {
-    let measured = measure::run(size, options.change_time)?;
+    let measured = match options.target {
+        Target::Fake => measure::run(size, options.change_time, &mut fake::Fake::new())?,
+        Target::Real => measure::run(size, options.change_time, &mut real::Real::open()?)?,
+    };
     println!("{}", serde_json::to_string(&measured)?);
     Ok(())
 }
 
 fn all(sizes: &[Size], options: &Options) -> Result<()> {
+    if options.target == Target::Real {
+        real::prepare()?;
+    }
     let mut all = Vec::new();
     for &size in sizes {
         eprintln!("measuring {size}");
@@ -68,9 +76,19 @@ fn all(sizes: &[Size], options: &Options) -> Result<()> {
 }
 
 fn in_child(size: Size, options: &Options) -> Result<Measured> {
-    let output = Command::new(std::env::current_exe()?)
+    let bench = std::env::current_exe()?;
+    let mut command = match options.target {
+        Target::Fake => Command::new(bench),
+        Target::Real => {
+            let mut command = Command::new("unshare");
+            command.arg("--net").arg(bench);
+            command
+        }
+    };
+    let output = command
         .args(["--child", &size.to_string()])
         .args(["--seconds", &options.change_time.as_secs().to_string()])
+        .args(["--kernel", options.target.name()])
         .stderr(std::process::Stdio::inherit())
         .output()
         .context("start the bench again")?;

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     allocations::Mark,
-    fake::Fake,
     fleet::{self, Size},
+    kernel::Kernel,
     memory::Resident,
     percentile::Times,
     planner::Planner,
@@ -33,7 +33,7 @@ pub(crate) struct Measured {
     pub(crate) cold_actions: usize,
     /// Requests to IPVS.
     pub(crate) cold_requests: usize,
-    /// Their bytes.
+    /// Their bytes; 0 where they are not counted.
     pub(crate) cold_bytes: usize,
     /// Allocations of the cold sync.
     pub(crate) cold_allocations: u64,
@@ -55,25 +55,25 @@ pub(crate) struct Measured {
     pub(crate) peak_mib: f64,
 }
 
-/// Measures one size; changes for at most `change_time`, but one at least.
-pub(crate) fn run(size: Size, change_time: Duration) -> Result<Measured> {
+/// Measures one size on an empty node; changes for at most `change_time`, but one at least.
+pub(crate) fn run(size: Size, change_time: Duration, kernel: &mut impl Kernel) -> Result<Measured> {
     let mut planner = Planner::new(fleet::snapshot(size), fleet::node(), LIMITS);
-    let mut fake = Fake::new();
     let mark = Mark::now();
     let start = Instant::now();
-    let plan = planner.all(fake.observed());
+    let plan = planner.all(kernel.observed());
     let planned = start.elapsed();
-    let sent = fake.apply(&plan);
+    let sent = kernel.apply(&plan, planner.servers())?;
     let applied = start.elapsed() - planned;
     let (cold_allocations, _) = mark.since();
     let cold_actions = plan.actions.len();
     drop(plan);
     ensure!(
-        planner.all(fake.observed()).actions.is_empty(),
+        planner.all(kernel.observed()).actions.is_empty(),
         "{size}: a second plan does something"
     );
 
-    let changes = changes(size, &mut planner, &mut fake, change_time)?;
+    let changes = changes(size, &mut planner, kernel, change_time)?;
+    kernel.check()?;
     let resident = Resident::read()?;
     let count = changes.times.count() as u64;
     Ok(Measured {
@@ -104,7 +104,7 @@ struct Changes {
 fn changes(
     size: Size,
     planner: &mut Planner,
-    fake: &mut Fake,
+    kernel: &mut impl Kernel,
     change_time: Duration,
 ) -> Result<Changes> {
     let (mut times, mut allocations, mut bytes) = (Vec::new(), 0, 0);
@@ -115,8 +115,8 @@ fn changes(
         }
         let change = fleet::change(size, turn);
         let (mark, start) = (Mark::now(), Instant::now());
-        let plan = planner.change(change, fake.observed());
-        let sent = fake.apply(&plan);
+        let plan = planner.change(change, kernel.observed());
+        let sent = kernel.apply(&plan, planner.servers())?;
         times.push(start.elapsed());
         let used = mark.since();
         (allocations, bytes) = (allocations + used.0, bytes + used.1);
@@ -132,7 +132,8 @@ mod tests {
     #[test]
     fn a_small_size_is_measured_as_a_whole() {
         let size = Size { services: 100, endpoints: 3 };
-        let measured = run(size, Duration::from_millis(200)).unwrap();
+        let measured =
+            run(size, Duration::from_millis(200), &mut crate::fake::Fake::new()).unwrap();
         // 100 cluster IPs, 5 NodePorts; SET and NEW for each server and destination.
         let frontends = 100 + 5;
         assert!(measured.cold_requests >= 2 * frontends * (1 + 3), "{measured:?}");

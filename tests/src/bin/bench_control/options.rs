@@ -11,6 +11,8 @@ pub(crate) struct Options {
     pub(crate) mode: Mode,
     /// End with one line of JSON.
     pub(crate) json: bool,
+    /// What plans are carried out on.
+    pub(crate) target: Target,
     /// How long to measure changes of a size.
     pub(crate) change_time: Duration,
 }
@@ -24,7 +26,26 @@ pub(crate) enum Mode {
     Child(Size),
 }
 
-const USAGE: &str = "Usage: bench-control [--json] [--size SERVICESxENDPOINTS]... [--seconds N]\n\n\
+/// What plans are carried out on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Target {
+    /// Nothing: they are encoded.
+    Fake,
+    /// The kernel of this machine.
+    Real,
+}
+
+impl Target {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Fake => "fake",
+            Self::Real => "real",
+        }
+    }
+}
+
+const USAGE: &str = "Usage: bench-control [--kernel fake|real] [--json] [--size SERVICESxENDPOINTS]... [--seconds N]\n\n\
+    --kernel K   real: that of this machine, in network namespaces [default: fake]\n\
     --json       end with one line of JSON on stdout\n\
     --size S     measure this size (repeatable) [default: 1000x4 10000x10 30000x4 50000x5]\n\
     --seconds N  measure changes of a size for so long [default: 20]";
@@ -40,11 +61,19 @@ impl Options {
     /// Reads the arguments after the program's name. Errs with the text to show.
     pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, String> {
         let (mut json, mut seconds, mut sizes, mut child) = (false, 20, Vec::new(), None);
+        let mut target = Target::Fake;
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
             match argument.as_str() {
                 "--json" => json = true,
+                "--kernel" => {
+                    target = match value()?.as_str() {
+                        "fake" => Target::Fake,
+                        "real" => Target::Real,
+                        other => return Err(format!("--kernel {other}: fake or real\n\n{USAGE}")),
+                    };
+                }
                 "--size" => sizes.push(value()?.parse()?),
                 "--child" => child = Some(value()?.parse()?),
                 "--seconds" => {
@@ -59,7 +88,7 @@ impl Options {
             sizes.extend(DEFAULT);
         }
         let mode = child.map_or(Mode::All(sizes), Mode::Child);
-        Ok(Self { mode, json, change_time: Duration::from_secs(seconds) })
+        Ok(Self { mode, json, target, change_time: Duration::from_secs(seconds) })
     }
 }
 
@@ -75,8 +104,15 @@ mod tests {
         assert_eq!(options.mode, Mode::All(vec![size]));
         assert!(options.json && options.change_time == Duration::from_secs(3));
         assert_eq!(parse(&["--child", "7x2"]).unwrap().mode, Mode::Child(size));
+        assert_eq!(parse(&["--kernel", "real"]).unwrap().target, Target::Real);
         assert_eq!(parse(&[]).unwrap().mode, Mode::All(DEFAULT.into()));
-        for wrong in [&["--size"][..], &["--size", "7"], &["--seconds", "x"], &["--fast"]] {
+        for wrong in [
+            &["--size"][..],
+            &["--size", "7"],
+            &["--seconds", "x"],
+            &["--fast"],
+            &["--kernel", "x"],
+        ] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
     }

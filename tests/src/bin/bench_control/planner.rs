@@ -1,8 +1,10 @@
 //! The one place that knows how plans are made: a change goes in, a plan comes out.
 
+use std::collections::BTreeMap;
+
 use proxy_userspace::{
-    model::{Change, Snapshot, Update},
-    plan::{self, Drains, Limits, NodeFacts, Observed, Plan, Settings},
+    model::{Change, Frontend, Snapshot, Update},
+    plan::{self, DesiredServer, Drains, Limits, NodeFacts, Observed, Plan, Settings},
 };
 
 /// What the agent keeps between two plans.
@@ -22,6 +24,11 @@ impl Planner {
     /// Returns the plan for everything.
     pub(crate) fn all(&mut self, observed: &Observed) -> Plan {
         self.planner.plan_all(observed, &self.limits, &Drains::Over)
+    }
+
+    /// Returns the virtual servers that should be.
+    pub(crate) fn servers(&mut self) -> &BTreeMap<Frontend, DesiredServer> {
+        &self.planner.desired().servers
     }
 
     /// Returns the plan for one change.

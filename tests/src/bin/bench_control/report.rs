@@ -32,14 +32,14 @@ pub(crate) fn table(all: &[Measured]) -> String {
     for one in all {
         let _ = writeln!(
             text,
-            "{:>9}  {:>8.3}  {:>8.3}  {:>8}  {:>9}  {:>8.1}  {:>7}  {:>8.3}  {:>8.3}  {:>8.3}  {:>9}  \
+            "{:>9}  {:>8.3}  {:>8.3}  {:>8}  {:>9}  {:>8}  {:>7}  {:>8.3}  {:>8.3}  {:>8.3}  {:>9}  \
              {:>8.1}  {:>8.1}",
             one.size,
             one.cold_plan_s,
             one.cold_apply_s,
             one.cold_actions,
             one.cold_requests,
-            one.cold_bytes as f64 / f64::from(1 << 20),
+            mib(one.cold_bytes),
             one.changes,
             one.change_ms_p50,
             one.change_ms_p99,
@@ -50,6 +50,13 @@ pub(crate) fn table(all: &[Measured]) -> String {
         );
     }
     text
+}
+
+fn mib(bytes: usize) -> String {
+    match bytes {
+        0 => "-".to_owned(),
+        bytes => format!("{:.1}", bytes as f64 / f64::from(1 << 20)),
+    }
 }
 
 /// Returns one line of JSON: null is what was not measured.
