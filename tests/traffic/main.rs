@@ -2,7 +2,8 @@
 //!
 //! Runs as root, one scenario after another: they share the machine's ip_vs module. What a scenario
 //! needs and this machine does not have makes it an ignored test and prints `SKIP <name>: <why>`;
-//! with `REQUIRE_IPVS=1` or `REQUIRE_ROOT=1` the lack is a failure instead.
+//! with `REQUIRE_IPVS=1` or `REQUIRE_ROOT=1` the lack is a failure instead. `PASSLANE_TEST_PART=1/2`
+//! runs every other scenario only, `2/2` the others.
 
 mod scenario;
 
@@ -58,6 +59,18 @@ fn main() {
         preconditions::SCENARIOS,
         preconditions::UNLOADING,
     ];
-    let trials = groups.into_iter().flatten().map(scenario::Scenario::trial).collect();
+    let part = std::env::var("PASSLANE_TEST_PART").unwrap_or_else(|_| "1/1".to_owned());
+    let Some((number, of)) = part_of(&part) else {
+        eprintln!("PASSLANE_TEST_PART={part}: write NUMBER/OF, such as 1/2");
+        std::process::exit(2);
+    };
+    let scenarios = groups.into_iter().flatten().skip(number - 1).step_by(of);
+    let trials = scenarios.map(scenario::Scenario::trial).collect();
     libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn part_of(part: &str) -> Option<(usize, usize)> {
+    let (number, of) = part.split_once('/')?;
+    let (number, of) = (number.parse().ok()?, of.parse().ok()?);
+    (1..=of).contains(&number).then_some((number, of))
 }

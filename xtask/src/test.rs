@@ -1,17 +1,17 @@
 //! `cargo xtask test`: the specification, level by level, on this machine and on stock kernels.
 
+mod guests;
 mod level;
 mod tally;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 
 use crate::artifacts;
-use crate::command::{Consent, progress};
+use crate::command::Consent;
 use crate::vm::kernels;
 use crate::{build_ebpf, cluster_tools, packages};
 use level::{Level, Outcome, Setting};
@@ -119,33 +119,14 @@ fn run(
     } else {
         series.iter().map(|name| kernels::find(name)).collect::<Result<Vec<_>>>()?
     };
-    let guests: Vec<_> = binaries.iter().filter(|(level, _)| level.in_guest()).collect();
     let kernels = wanted
         .into_iter()
         .map(|listed| Ok((listed.obtain(setting.consent)?, listed.series)))
         .collect::<Result<Vec<_>>>()?;
-    // Emulated guests wait a lot, and each keeps one core busy at most: kernels run side by side.
-    thread::scope(|scope| {
-        let running: Vec<_> = kernels
-            .iter()
-            .map(|(kernel, series)| {
-                let guests = &guests;
-                scope.spawn(move || {
-                    guests
-                        .iter()
-                        .map(|(level, binary)| {
-                            progress(&format!("{level:?} on {series}"));
-                            setting.in_guest(*level, binary, series, kernel)
-                        })
-                        .collect::<Vec<_>>()
-                })
-            })
-            .collect();
-        for kernel in running {
-            outcomes.extend(kernel.join().map_err(|_| anyhow!("running a guest panicked"))?);
-        }
-        Ok(outcomes)
-    })
+    let in_guest = |(level, _): &&(Level, PathBuf)| level.in_guest();
+    let guests: Vec<_> = binaries.iter().filter(in_guest).cloned().collect();
+    outcomes.extend(guests::run(setting, &guests, &kernels)?);
+    Ok(outcomes)
 }
 
 /// Prints the table, what failed and what was skipped; the totals are the last line.

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
+use super::guests::Job;
 use super::tally::Tally;
 use crate::command::{self, Consent, progress};
-use crate::vm::kernels::Kernel;
 use crate::vm::{Accelerator, Guest, Streams};
 use crate::{cluster_tools, workspace};
 
@@ -45,6 +45,11 @@ impl Level {
         }
     }
 
+    /// How many guests share its tests.
+    pub(super) fn parts(self) -> usize {
+        if self == Self::L4 { 2 } else { 1 }
+    }
+
     pub(super) fn in_guest(self) -> bool {
         matches!(self, Self::L3 | Self::L4)
     }
@@ -57,6 +62,15 @@ pub(super) struct Outcome {
     pub(super) kernel: String,
     pub(super) tally: Tally,
     pub(super) elapsed: Duration,
+}
+
+impl Outcome {
+    /// Adds another part of the same level on the same kernel.
+    pub(super) fn join(mut self, other: Self) -> Self {
+        self.tally.join(other.tally);
+        self.elapsed += other.elapsed;
+        self
+    }
 }
 
 /// What every level is run with.
@@ -96,22 +110,19 @@ impl Setting {
     }
 
     /// Runs a level's binary in a guest: one boot for all its tests.
-    pub(super) fn in_guest(
-        &self,
-        level: Level,
-        binary: &Path,
-        series: &str,
-        kernel: &Kernel,
-    ) -> Outcome {
+    pub(super) fn in_guest(&self, job: &Job<'_>) -> Outcome {
+        let Job { level, binary, series, kernel, part } = *job;
         let started = Instant::now();
         let mut tally = Tally::default();
         let mut lines = Lines::of(series);
         let mut command = vec![binary.display().to_string()];
         command.extend(self.filter.clone());
+        let mut environment = self.environment();
+        environment.insert("PASSLANE_TEST_PART".to_owned(), part.to_string());
         let guest = Guest {
             kernel: kernel.clone(),
             command,
-            environment: self.environment(),
+            environment,
             directory: directory(),
             memory: "2G".to_owned(),
             cpus: 2,

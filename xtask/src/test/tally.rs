@@ -169,6 +169,14 @@ impl Tally {
         self.failed.push((name, reason.to_owned()));
     }
 
+    /// Adds the outcome of other binaries, or of another part of the same.
+    pub(super) fn join(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed.extend(other.failed);
+        self.skipped.extend(other.skipped);
+        self.results += other.results;
+    }
+
     /// Turns skips into failures, except those whose reason says that they are optional.
     pub(super) fn forbid_skips(&mut self) {
         let (optional, forbidden) = std::mem::take(&mut self.skipped)
@@ -265,6 +273,14 @@ mod tests {
         tally.forbid_skips();
         assert_eq!(tally.failed, [("x".to_owned(), "skipped: no sctp".to_owned())]);
         assert_eq!(tally.skipped, [("y".to_owned(), "optional: slow".to_owned())]);
+    }
+
+    #[test]
+    fn parts_of_a_level_are_counted_together() {
+        let mut one =
+            tally("test a ... ok\ntest b ... FAILED\ntest result: FAILED. 1 passed; 1 failed\n");
+        one.join(tally("test c ... ok\ntest result: ok. 1 passed; 0 failed\n"));
+        assert_eq!((one.passed, one.failed.len(), one.results), (2, 1, 2));
     }
 
     #[test]

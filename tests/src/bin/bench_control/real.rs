@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
+use proxy_tests::process;
 use proxy_userspace::{
     apply::Executor,
     audit::observe::observe,
@@ -37,10 +38,18 @@ pub(crate) fn prepare() -> Result<()> {
     Ok(())
 }
 
+/// The kernel takes destinations only where it has a route to them.
+const LINKS: &str = "link set lo up\n\
+    link add uplink type dummy\n\
+    link set uplink up\n\
+    addr add 172.18.0.2/16 dev uplink\n\
+    route add default via 172.18.0.1\n";
+
 impl Real {
     /// Opens the namespace that this process is in. Errs where somebody has virtual servers.
     pub(crate) fn open() -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        process::feed("ip", &["-batch", "-"], LINKS)?;
         let state = tempfile::tempdir().context("a directory for the ledger")?;
         let ledger = Ledger::open(state.path())?;
         let rules = Settings::default().rules();
