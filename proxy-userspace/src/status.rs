@@ -4,6 +4,8 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
@@ -102,6 +104,10 @@ pub enum Error {
     },
 }
 
+/// How long an agent tries for its lock.
+const PATIENCE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// The lock that says an agent runs; released when the process ends, however it ends.
 #[derive(Debug)]
 pub struct Lock {
@@ -135,14 +141,25 @@ impl Lock {
             .truncate(false)
             .open(&path)
             .map_err(failed("lock", &path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(fs::TryLockError::WouldBlock) => Err(Error::Running(state_dir.to_owned())),
-            Err(fs::TryLockError::Error(source)) => Err(failed("lock", &path)(source)),
+        let patience_ends = Instant::now() + PATIENCE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { _file: file }),
+                // Perhaps nobody has it, and somebody looks: see `is_taken`.
+                Err(fs::TryLockError::WouldBlock) if Instant::now() < patience_ends => {
+                    thread::sleep(PAUSE);
+                }
+                Err(fs::TryLockError::WouldBlock) => {
+                    return Err(Error::Running(state_dir.to_owned()));
+                }
+                Err(fs::TryLockError::Error(source)) => {
+                    return Err(failed("lock", &path)(source));
+                }
+            }
         }
     }
 
-    /// Says whether an agent holds the lock.
+    /// Says whether an agent holds the lock. It shares the lock for a moment to find out.
     pub fn is_taken(state_dir: &Path) -> bool {
         File::open(lock_path(state_dir))
             .is_ok_and(|file| matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
@@ -215,6 +232,20 @@ mod tests {
         drop(lock);
         assert!(!Lock::is_taken(directory.path()));
         assert!(Lock::take(directory.path()).is_ok());
+    }
+
+    #[test]
+    fn a_look_at_the_lock_keeps_no_agent_from_starting() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(Lock::take(directory.path()).unwrap());
+        let looking = File::open(lock_path(directory.path())).unwrap();
+        looking.try_lock_shared().unwrap();
+        let looker = thread::spawn(move || {
+            thread::sleep(PATIENCE / 4);
+            drop(looking);
+        });
+        assert!(Lock::take(directory.path()).is_ok());
+        looker.join().unwrap();
     }
 
     #[test]
