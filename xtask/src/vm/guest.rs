@@ -56,12 +56,26 @@ pub(crate) enum Streams<'a> {
 
 impl Guest {
     /// Runs the command and returns its exit status. An error means that the guest failed.
-    pub(crate) fn run(&self, streams: Streams<'_>) -> Result<i32> {
+    ///
+    /// A guest that fails before the command has begun is booted once more: emulated kernels
+    /// sometimes stumble while they patch themselves.
+    pub(crate) fn run(&self, mut streams: Streams<'_>) -> Result<i32> {
+        let mut began = false;
+        match self.run_once(&mut streams, &mut began) {
+            Err(error) if !began => {
+                progress(&format!("{error:#}: the guest did not come up; booting again"));
+                self.run_once(&mut streams, &mut began)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn run_once(&self, streams: &mut Streams<'_>, began: &mut bool) -> Result<i32> {
         let logs = tempfile::Builder::new().prefix("run-").tempdir_in(log_directory()?)?.keep();
         // The sockets are connected within the first second, and then need no names.
         let sockets = tempfile::Builder::new().prefix("passlane-vm-").tempdir()?;
         let files = Files { sockets: sockets.path().to_owned(), logs: logs.clone() };
-        let outcome = self.run_in(&files, streams);
+        let outcome = self.run_in(&files, streams, began);
         let _ = fs::remove_file(files.initramfs()).and_then(|()| fs::remove_file(files.init()));
         if outcome.is_ok() && !self.keep_log {
             workspace::remove(&logs)?;
@@ -71,7 +85,7 @@ impl Guest {
         outcome
     }
 
-    fn run_in(&self, files: &Files, streams: Streams<'_>) -> Result<i32> {
+    fn run_in(&self, files: &Files, streams: &mut Streams<'_>, began: &mut bool) -> Result<i32> {
         // A copy: a rebuild of xtask while it runs must not change the guest's init.
         fs::copy("/proc/self/exe", files.init()).context("cannot copy xtask for the guest")?;
         let archive = initramfs::build(&self.kernel, &files.init(), self.consent)?;
@@ -96,7 +110,7 @@ impl Guest {
                 Streams::Capture(_) => None,
             },
         };
-        session.follow(&receive(stream), &mut machine, streams)
+        session.follow(&receive(stream), &mut machine, streams, began)
     }
 
     fn start(&self, terminal: Option<frame::Size>) -> Result<Vec<u8>> {
@@ -185,13 +199,13 @@ impl Session<'_> {
         mut self,
         frames: &Frames,
         machine: &mut Owned,
-        mut streams: Streams<'_>,
+        streams: &mut Streams<'_>,
+        began: &mut bool,
     ) -> Result<i32> {
         // Dropped on every way out, so that an error is printed to a terminal in order.
         let mut _raw = None;
         let mut heard = Instant::now();
         let mut looked = Instant::now();
-        let mut running = false;
         loop {
             let frame = match frames.recv_timeout(TICK) {
                 Ok(Ok(frame @ Some(_))) => frame,
@@ -202,17 +216,17 @@ impl Session<'_> {
                 heard = Instant::now();
                 match kind {
                     Kind::Hello => {
-                        running = true;
+                        *began = true;
                         _raw = self.begin(matches!(streams, Streams::Inherit))?;
                     }
                     Kind::Exit => return Ok(String::from_utf8_lossy(&bytes).parse()?),
                     Kind::Failed => bail!("the guest's init: {}", String::from_utf8_lossy(&bytes)),
-                    _ => deliver(&mut streams, kind, &bytes)?,
+                    _ => deliver(streams, kind, &bytes)?,
                 }
             }
             if looked.elapsed() >= TICK {
                 looked = Instant::now();
-                self.look(machine, running, heard)?;
+                self.look(machine, *began, heard)?;
             }
         }
     }
