@@ -108,6 +108,11 @@ impl Cluster {
         self.kubectl(&["create", "token", account, "-n", "kube-system"])
     }
 
+    /// Logs the agent's account in at the API server itself.
+    pub(crate) fn direct_login(&self, name: &str) -> Result<(PathBuf, PathBuf)> {
+        self.login(name, self.api_port, &self.token("passlane")?)
+    }
+
     pub(crate) fn credentials(&self) -> &Credentials {
         &self.credentials
     }

@@ -2,7 +2,8 @@
 //!
 //! One cluster serves all tests, one after another; `KUBEBUILDER_ASSETS` names the directory of its
 //! programs. Objects are made with the real kubectl. The source is used as the agent uses it, as a
-//! library: it touches nothing of the node.
+//! library: it touches nothing of the node. In a guest, where `PASSLANE_IN_GUEST` is set, the tests
+//! of [`on_a_node`] run instead.
 
 mod cluster;
 mod credentials;
@@ -12,12 +13,13 @@ mod relay;
 
 mod cold_start;
 mod events;
+mod on_a_node;
 mod outages;
 mod permissions;
 mod scale;
 mod watching;
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::{Arguments, Failed, Trial};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -43,6 +45,13 @@ fn main() {
     let mut arguments = Arguments::from_args();
     // They share the cluster, and restart it.
     arguments.test_threads = Some(1);
+    if on_a_node::is_wanted() {
+        let said = |error| Failed::from(format!("{error:?}"));
+        let trials = on_a_node::TESTS.iter();
+        let trials =
+            trials.map(|&(name, test)| Trial::test(name, move || test().map_err(said))).collect();
+        libtest_mimic::run(&arguments, trials).exit();
+    }
     let groups = [
         watching::TESTS,
         events::TESTS,

@@ -6,6 +6,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use proxy_common::abi::PIN_DIRECTORY;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -31,7 +32,7 @@ pub struct Agent {
     node: Namespace,
     directory: PathBuf,
     bpffs: PathBuf,
-    manifests: PathBuf,
+    source: String,
     options: Vec<String>,
     prefix: Vec<String>,
     child: Option<Child>,
@@ -53,7 +54,7 @@ impl Agent {
             node: topology.node.clone(),
             directory: topology.directory().to_owned(),
             bpffs: topology.bpffs(),
-            manifests: manifests.directory().to_owned(),
+            source: format!("file:{}", manifests.directory().display()),
             options: options.iter().map(|&option| option.to_owned()).collect(),
             prefix: Vec::new(),
             child: None,
@@ -72,6 +73,13 @@ impl Agent {
         self
     }
 
+    /// Takes Services from another source than the manifests.
+    #[must_use]
+    pub fn following(mut self, source: &str) -> Self {
+        source.clone_into(&mut self.source);
+        self
+    }
+
     /// Pins elsewhere from now on.
     #[must_use]
     pub fn pinning_at(mut self, directory: &Path) -> Self {
@@ -87,7 +95,7 @@ impl Agent {
         let mut command = Command::new(&words[0]);
         command
             .args(&words[1..])
-            .args(["run", "--source", &format!("file:{}", self.manifests.display())])
+            .args(["run", "--source", &self.source])
             .args(self.places())
             .args(&self.options)
             .stdin(Stdio::null())
@@ -195,7 +203,7 @@ impl Agent {
     /// The directory of the pinned maps of the current layout.
     #[must_use]
     pub fn pins(&self) -> PathBuf {
-        self.bpffs.join("v1")
+        self.bpffs.join(PIN_DIRECTORY)
     }
 
     fn ended(&mut self) -> Result<Option<ExitStatus>> {

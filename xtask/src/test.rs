@@ -21,7 +21,7 @@ pub(crate) struct Args {
     /// Run only this level (repeatable)
     #[arg(long, value_enum)]
     level: Vec<Level>,
-    /// Run L3 and L4 on this kernel series (repeatable) [default: those of tests/kernels.toml]
+    /// Run what is in guests on this kernel series (repeatable) [default: those of tests/kernels.toml]
     #[arg(long)]
     kernel: Vec<String>,
     /// Run only tests whose name contains this
@@ -75,7 +75,7 @@ fn prepare(levels: &[Level], consent: Consent) -> Result<()> {
         );
         needs.push(packages::NETWORK);
     }
-    if levels.iter().any(|level| level.in_guest()) {
+    if levels.iter().any(|level| level.has_guests()) {
         needs.extend([packages::GUEST, packages::NETWORK]);
     }
     if levels.contains(&Level::L5) {
@@ -108,10 +108,10 @@ fn run(
     if levels.contains(&Level::L0) {
         outcomes.push(setting.units()?);
     }
-    for (level, binary) in binaries.iter().filter(|(level, _)| !level.in_guest()) {
+    for (level, binary) in binaries.iter().filter(|(level, _)| level.is_native()) {
         outcomes.push(setting.natively(*level, binary)?);
     }
-    if !levels.iter().any(|level| level.in_guest()) {
+    if !levels.iter().any(|level| level.has_guests()) {
         return Ok(outcomes);
     }
     let wanted = if series.is_empty() {
@@ -123,8 +123,8 @@ fn run(
         .into_iter()
         .map(|listed| Ok((listed.obtain(setting.consent)?, listed.series)))
         .collect::<Result<Vec<_>>>()?;
-    let in_guest = |(level, _): &&(Level, PathBuf)| level.in_guest();
-    let guests: Vec<_> = binaries.iter().filter(in_guest).cloned().collect();
+    let has_guests = |(level, _): &&(Level, PathBuf)| level.has_guests();
+    let guests: Vec<_> = binaries.iter().filter(has_guests).cloned().collect();
     outcomes.extend(guests::run(setting, &guests, &kernels)?);
     Ok(outcomes)
 }

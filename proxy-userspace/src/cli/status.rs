@@ -1,6 +1,9 @@
 //! `passlane status`: the agent's last report, and what the kernel says now.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use proxy_common::reason::{Class, Reason};
 use serde::Serialize;
@@ -21,6 +24,8 @@ struct Status {
     ready: bool,
     source: String,
     source_error: Option<String>,
+    /// What is served was saved then, in seconds since 1970: the API server has not answered yet.
+    source_stale_since: Option<u64>,
     services: usize,
     frontends: usize,
     last_reconcile: Pass,
@@ -67,6 +72,7 @@ fn gather(paths: &Paths) -> Result<Status, Failure> {
         ready: running && report.ready,
         source: report.source,
         source_error: report.source_error,
+        source_stale_since: report.source_stale_since,
         services: report.services,
         frontends: report.frontends,
         last_reconcile: report.last_reconcile,
@@ -114,6 +120,14 @@ fn describe(status: &Status) -> String {
     line("Source", status.source.clone());
     if let Some(error) = &status.source_error {
         line("Source error", format!("{error} (the last good state stays)"));
+    }
+    if let Some(saved) = status.source_stale_since {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let age = now.saturating_sub(saved);
+        line(
+            "Snapshot",
+            format!("saved {age} s ago; the API server has not answered since the start"),
+        );
     }
     line("Services", format!("{} ({} frontends)", status.services, status.frontends));
     let pass = &status.last_reconcile;

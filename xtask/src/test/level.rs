@@ -28,7 +28,7 @@ pub(crate) enum Level {
     L3,
     /// Traffic through stock kernels, in guests
     L4,
-    /// The Kubernetes source against a real API server, on this machine
+    /// The Kubernetes source against a real API server, and the agent with it in guests
     L5,
 }
 
@@ -50,8 +50,14 @@ impl Level {
         if self == Self::L4 { 2 } else { 1 }
     }
 
-    pub(super) fn in_guest(self) -> bool {
-        matches!(self, Self::L3 | Self::L4)
+    /// Runs on this machine.
+    pub(super) fn is_native(self) -> bool {
+        !matches!(self, Self::L3 | Self::L4)
+    }
+
+    /// Runs in guests, on every kernel; L5 in part.
+    pub(super) fn has_guests(self) -> bool {
+        matches!(self, Self::L3 | Self::L4 | Self::L5)
     }
 }
 
@@ -118,6 +124,7 @@ impl Setting {
         let mut command = vec![binary.display().to_string()];
         command.extend(self.filter.clone());
         let mut environment = self.environment();
+        environment.insert("PASSLANE_IN_GUEST".to_owned(), "1".to_owned());
         environment.insert("PASSLANE_TEST_PART".to_owned(), part.to_string());
         let guest = Guest {
             kernel: kernel.clone(),

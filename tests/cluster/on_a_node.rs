@@ -1,0 +1,127 @@
+//! The agent itself on a node, between a real API server and a real kernel: in a guest only, since
+//! it needs IPVS. The API server listens in the node's network namespace.
+
+use anyhow::{Context as _, Result, ensure};
+use proxy_tests::{
+    agent::Agent, http::get_once, netns::Namespace, objects::Manifests, spread, topology::Topology,
+    wait, workload::Workload,
+};
+use std::{net::SocketAddr, path::PathBuf};
+
+use crate::{
+    cluster::{Cluster, NODE},
+    manifests::{namespace, node, service, slice},
+};
+
+/// Whether these tests are the ones to run.
+pub(crate) fn is_wanted() -> bool {
+    std::env::var_os("PASSLANE_IN_GUEST").is_some()
+}
+
+/// A test with a cluster of its own: its name, and what it does.
+type Test = (&'static str, fn() -> Result<()>);
+
+pub(crate) const TESTS: &[Test] = &[(
+    "traffic_follows_the_api_server_and_goes_on_without_it",
+    traffic_follows_the_api_server_and_goes_on_without_it,
+)];
+
+const PODS: &[(&str, u8)] = &[("web-a", 11), ("web-b", 12), ("client", 31)];
+const CLUSTER_IP: &str = "10.96.0.10";
+const WEB: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 10)), 80);
+
+fn traffic_follows_the_api_server_and_goes_on_without_it() -> Result<()> {
+    let topology = Topology::with_pods(PODS)?;
+    let _servers = Workload::start(&topology)?;
+    // Processes end with the thread that started them: everything happens in this one.
+    topology.node.enter(|| Scene::set(&topology)?.play())
+}
+
+/// The cluster, the agent and who asks.
+struct Scene {
+    agent: Agent,
+    cluster: Cluster,
+    client: Namespace,
+    snapshot: PathBuf,
+}
+
+impl Scene {
+    fn set(topology: &Topology) -> Result<Self> {
+        let cluster = Cluster::start()?;
+        let objects = [
+            namespace("shop"),
+            node(NODE, "172.20.0.1"),
+            service("shop", "web", "")
+                .replace("spec: {", &format!("spec: {{clusterIP: {CLUSTER_IP}, ")),
+            slice("shop", "web", &["10.1.1.11", "10.1.1.12"]),
+        ];
+        cluster.apply(&objects.concat())?;
+        let (kubeconfig, _) = cluster.direct_login("agent")?;
+        let snapshot = topology.directory().join("snapshots/snapshot.json");
+        let snapshots = topology.directory().join("snapshots").display().to_string();
+        let kubeconfig = format!("--kubeconfig={}", kubeconfig.display());
+        let options = [&kubeconfig, "--hostname-override", NODE, "--snapshot-dir", &snapshots];
+        let manifests = Manifests::empty_in(topology.directory())?;
+        let mut agent = Agent::new(topology, &manifests, &options).following("kubernetes");
+        agent.spawn()?;
+        agent.wait_ready()?;
+        let client = topology.pod("client")?.namespace.clone();
+        Ok(Self { agent, cluster, client, snapshot })
+    }
+
+    fn play(mut self) -> Result<()> {
+        self.answered_by(&["web-a", "web-b"]).context("what was there at the start")?;
+        self.cluster.apply(&slice("shop", "web", &["10.1.1.12"]))?;
+        self.answered_by(&["web-b"]).context("an endpoint went")?;
+
+        // A change is on disk within seconds, not at once.
+        wait::until_true("the snapshot is up to date", wait::PATIENCE, || {
+            Ok(!std::fs::read_to_string(&self.snapshot)?.contains("10.1.1.11"))
+        })?;
+        self.cluster.stop_api();
+        self.answered_by(&["web-b"]).context("the API server is away")?;
+        self.agent.kill()?;
+        self.node_forgets()?;
+        self.agent.spawn()?;
+        self.agent.wait_log(&["snapshot"])?;
+        self.answered_by(&["web-b"]).context("a cold start without the API server")?;
+        let stale = &self.agent.status()?["source_stale_since"];
+        ensure!(stale.is_u64(), "the status does not say that the snapshot is old: {stale}");
+
+        self.cluster.restart_api()?;
+        let annotate = ["annotate", "service", "web", "-n", "shop", "passlane.io/scheduler=best"];
+        self.cluster.kubectl(&annotate)?;
+        self.cluster.apply(&slice("shop", "web", &["10.1.1.11"]))?;
+        self.answered_by(&["web-a"]).context("the API server is back")?;
+        self.event_names("best").context("a bad annotation")?;
+        self.cluster.kubectl(&["delete", "service", "web", "-n", "shop"])?;
+        wait::until_true("the Service is gone", wait::PATIENCE, || {
+            Ok(get_once(&self.client, WEB, "/").is_err())
+        })
+    }
+
+    /// Takes away what the node holds, as a reboot does.
+    fn node_forgets(&self) -> Result<()> {
+        proxy_tests::process::run("ipvsadm", &["-C"])?;
+        ensure!(get_once(&self.client, WEB, "/").is_err(), "something else answers");
+        Ok(())
+    }
+
+    /// Waits until new connections are answered by these in turn, and nobody else.
+    fn answered_by(&self, pods: &[&str]) -> Result<()> {
+        wait::until_true(&format!("{pods:?} answer"), wait::PATIENCE, || {
+            let answers = (0..2 * pods.len()).map(|_| get_once(&self.client, WEB, "/"));
+            let answers: Result<Vec<_>> = answers.collect();
+            Ok(answers.is_ok_and(|answers| spread::is_even(&spread::of(answers), pods, 2)))
+        })
+        .with_context(|| self.agent.log())
+    }
+
+    fn event_names(&self, word: &str) -> Result<()> {
+        wait::until_true("the Service has an Event", wait::PATIENCE, || {
+            let events = self.cluster.kubectl(&["get", "events", "-n", "shop", "-o", "yaml"])?;
+            Ok(events.contains(word))
+        })
+    }
+}
