@@ -2,12 +2,12 @@
 //!
 //! | map | kind | key | value | written by | read by |
 //! |---|---|---|---|---|---|
-//! | `flows4` | LRU hash | [`abi::FlowKey4`] | [`abi::Flow4`] | `tc_out` (learn), `tc_in` (close) | `tc_in`, agent |
-//! | `pending4` | array | token | [`abi::Pending4`] | `tc_in` | `tc_out` |
+//! | `flows4`, `flows6` | LRU hash | [`abi::FlowKey`] | [`abi::Flow`] | `tc_out` (learn), `tc_in` (close) | `tc_in`, agent |
+//! | `pending4`, `pending6` | array | token | [`abi::Pending`] | `tc_in` | `tc_out` |
 //! | `sequence` | per-CPU array | 0 | `u32` | `tc_in` | `tc_in` |
-//! | `warmup4` | array | hash of the flow key | `u32` tag and count | `tc_in`, `tc_out` | `tc_out` |
-//! | `frontends4` | hash | [`abi::ServiceKey4`] | [`abi::Frontend`] | agent | `tc_in`, `tc_out` |
-//! | `backends4` | hash | [`abi::ServiceKey4`] | [`abi::Backend`] | agent | `tc_in`, `tc_out` |
+//! | `warmup` | array | hash of the flow key | `u32` tag and count | `tc_in`, `tc_out` | `tc_out` |
+//! | `frontends4`, `frontends6` | hash | [`abi::ServiceKey`] | [`abi::Frontend`] | agent | `tc_in`, `tc_out` |
+//! | `backends4`, `backends6` | hash | [`abi::ServiceKey`] | [`abi::Backend`] | agent | `tc_in`, `tc_out` |
 //! | `generations` | array | 0 epoch, 1 edits, else backend id | `u32` | agent | `tc_in`, `tc_out` |
 //! | `interfaces` | hash | interface index | [`abi::Interface`] | agent | `tc_out` |
 //! | `stats` | per-CPU array | [`reason::Reason`] | [`abi::Counter`] | `tc_in`, `tc_out` | agent |

@@ -69,7 +69,7 @@ reasons! {
     Observed = 12, "observed", Slow;
     /// Neither to a frontend nor from a backend.
     NotService = 13, "not_service", Other;
-    /// Not plain TCP or UDP over IPv4: other protocols, fragments, options, VLAN tags.
+    /// Not plain TCP or UDP: other protocols, fragments, options, extension headers, VLAN tags.
     Unparsed = 14, "unparsed", Other;
     /// An entry was made.
     Installed = 15, "installed", Learn;

@@ -1,6 +1,11 @@
 //! The only raw packet and skb access.
 
+use core::marker::PhantomData;
+
 use aya_ebpf::{bindings::__sk_buff, helpers, programs::TcContext};
+use proxy_common::abi::Plain;
+
+use crate::family::Family;
 
 /// Flags of `bpf_l4_csum_replace`, `linux/bpf.h`.
 const F_PSEUDO_HDR: u64 = 1 << 4;
@@ -11,31 +16,57 @@ pub struct Skb<'a> {
     ctx: &'a TcContext,
 }
 
-/// The first `N` bytes of the linear part, checked against `data_end`. A helper that may move the
-/// packet invalidates it: take a new one.
-pub struct Window<const N: usize> {
+/// The headers of a frame up to the L4 header and `N` bytes of that, all in the linear part and
+/// checked against `data_end`. A helper that may move the packet invalidates it: take a new one.
+pub struct Headers<F, const N: usize> {
     start: *mut u8,
+    family: PhantomData<F>,
 }
 
-impl<const N: usize> Window<N> {
-    /// Loads a field, in the byte order of the packet.
+impl<F: Family, const N: usize> Headers<F, N> {
+    /// Loads a field before the L4 header, `OFFSET` bytes from the start of the frame, in the byte
+    /// order of the packet.
     #[inline(always)]
-    pub fn load<T: Copy, const OFFSET: usize>(&self) -> T {
-        const { assert!(OFFSET + size_of::<T>() <= N, "outside the window") };
-        // SAFETY: the constructor checked N bytes from `start`, and the field ends within them.
-        // Fields of network headers are not aligned to T from the frame's start; BPF loads of any
-        // alignment are valid on the architectures Passlane supports, and the verifier refuses
-        // the program elsewhere.
-        unsafe { *self.start.add(OFFSET).cast::<T>() }
+    pub fn frame<T: Plain, const OFFSET: usize>(&self) -> T {
+        const { assert!(OFFSET + size_of::<T>() <= F::L4, "not before the L4 header") };
+        self.load(OFFSET)
     }
 
-    /// Stores a field, in the byte order of the packet.
+    /// Loads a field of the L4 header or its payload, `OFFSET` bytes from the start of that header.
     #[inline(always)]
-    pub fn store<T: Copy, const OFFSET: usize>(&self, value: T) {
+    pub fn l4<T: Plain, const OFFSET: usize>(&self) -> T {
         const { assert!(OFFSET + size_of::<T>() <= N, "outside the window") };
+        self.load(F::L4 + OFFSET)
+    }
+
+    /// Stores a field before the L4 header.
+    #[inline(always)]
+    pub fn store_frame<T: Plain, const OFFSET: usize>(&self, value: T) {
+        const { assert!(OFFSET + size_of::<T>() <= F::L4, "not before the L4 header") };
+        self.store(OFFSET, value);
+    }
+
+    /// Stores a field of the L4 header.
+    #[inline(always)]
+    pub fn store_l4<T: Plain, const OFFSET: usize>(&self, value: T) {
+        const { assert!(OFFSET + size_of::<T>() <= N, "outside the window") };
+        self.store(F::L4 + OFFSET, value);
+    }
+
+    #[inline(always)]
+    fn load<T: Plain>(&self, offset: usize) -> T {
+        // SAFETY: the constructor checked `F::L4 + N` bytes from `start`, and the callers that the
+        // field ends within them. Fields of network headers are not aligned to T from the frame's
+        // start; BPF loads of any alignment are valid on the architectures Passlane supports, and
+        // the verifier refuses the program elsewhere.
+        unsafe { *self.start.add(offset).cast::<T>() }
+    }
+
+    #[inline(always)]
+    fn store<T: Plain>(&self, offset: usize, value: T) {
         // SAFETY: as in `load`; the program has the packet to itself, and the verifier's prologue
         // unshares a cloned one before a program that writes.
-        unsafe { *self.start.add(OFFSET).cast::<T>() = value }
+        unsafe { *self.start.add(offset).cast::<T>() = value }
     }
 }
 
@@ -116,9 +147,9 @@ impl<'a> Skb<'a> {
         }
     }
 
-    /// Returns the first `N` bytes when they are in the linear part.
+    /// Returns the headers, and `N` bytes from the L4 header on, when they are in the linear part.
     #[inline(always)]
-    pub fn window<const N: usize>(&self) -> Option<Window<N>> {
+    pub fn headers<F: Family, const N: usize>(&self) -> Option<Headers<F, N>> {
         // SAFETY: the kernel passes a valid context; the verifier turns both words into packet
         // pointers. The reads are volatile so that no word is kept from an earlier window: kept
         // across blocks it gets zero-extended, and is no pointer any more to the verifier.
@@ -128,7 +159,8 @@ impl<'a> Skb<'a> {
         };
         let (start, end) = (start as usize, end as usize);
         // The verifier understands this comparison of pointers, and not that of a difference.
-        (start + N <= end).then_some(Window { start: start as *mut u8 })
+        (start + F::L4 + N <= end)
+            .then_some(Headers { start: start as *mut u8, family: PhantomData })
     }
 
     /// Pulls `len` bytes into the linear part. Windows taken before are invalid.
@@ -156,6 +188,15 @@ impl<'a> Skb<'a> {
                 helpers::bpf_l4_csum_replace(self.raw(), offset, 0, port_delta.into(), mangled);
             }
         }
+    }
+
+    /// Adds a difference to the sum of the whole packet, where a device has supplied one
+    /// (`CHECKSUM_COMPLETE`).
+    #[inline(always)]
+    pub fn add_to_sum(&self, delta: u32) {
+        // SAFETY: a plain helper call on the program's own packet; without such a sum it does
+        // nothing but say so.
+        unsafe { helpers::bpf_csum_update(self.raw(), delta) };
     }
 }
 

@@ -1,15 +1,15 @@
 //! The fast path: may this packet take it, and then the rewrite and the redirect.
 
 use proxy_common::{
-    abi::{Flow4, FlowFlags, FlowState, Transform4},
-    packet::checksum,
+    abi::{Flow, FlowFlags, FlowState, Transform},
     reason::Reason,
 };
 
 use crate::{
     atomic,
     count::l3_len,
-    ctx::{self, Skb},
+    ctx::{self, Headers, Skb},
+    family::Family,
     generation,
     parse::{Packet, SHORT, at},
     settings::{ELECTION, HARD_LEASE, SOFT_LEASE},
@@ -18,7 +18,11 @@ use crate::{
 
 /// Says why the packet must take the slow path, or that it need not.
 #[inline(always)]
-pub fn refuse(skb: &Skb<'_>, packet: &Packet, flow: *mut Flow4) -> Option<Reason> {
+pub fn refuse<F: Family>(
+    skb: &Skb<'_>,
+    packet: &Packet<F>,
+    flow: *mut Flow<F::Addr>,
+) -> Option<Reason> {
     // SAFETY: the program runs under RCU: the element stays readable until it ends. It may be
     // recycled for another flow meanwhile, which the LRU allows only after it was unlinked; the
     // lease, the epoch and the state are words of their own, so no torn value can arise.
@@ -53,7 +57,7 @@ pub fn refuse(skb: &Skb<'_>, packet: &Packet, flow: *mut Flow4) -> Option<Reason
 
 /// Returns the bytes of the largest L3 packet that this one makes on the wire.
 #[inline(always)]
-fn segment(skb: &Skb<'_>, packet: &Packet) -> u32 {
+fn segment<F: Family>(skb: &Skb<'_>, packet: &Packet<F>) -> u32 {
     match skb.gso_size() {
         0 => packet.ip_len.into(),
         payload => payload + packet.headers(),
@@ -63,7 +67,7 @@ fn segment(skb: &Skb<'_>, packet: &Packet) -> u32 {
 /// Elects one packet a period to renew the lease by the slow path. It may be overtaken there, so
 /// a pure ACK goes first when one comes in time.
 #[inline(always)]
-fn elect(packet: &Packet, flow: *mut Flow4, now: u32, age: u32) -> bool {
+fn elect<F: Family>(packet: &Packet<F>, flow: *mut Flow<F::Addr>, now: u32, age: u32) -> bool {
     let period = ELECTION.load();
     if !packet.is_pure_ack() && age < SOFT_LEASE.load() + period {
         return false;
@@ -78,21 +82,18 @@ fn elect(packet: &Packet, flow: *mut Flow4, now: u32, age: u32) -> bool {
 
 /// Rewrites the packet as the kernel rewrote earlier ones, and sends it where those went.
 #[inline(always)]
-pub fn forward(skb: &Skb<'_>, packet: &Packet, flow: *mut Flow4) -> Verdict {
-    let Some(window) = skb.window::<SHORT>() else { return Verdict::Slow };
+pub fn forward<F: Family>(skb: &Skb<'_>, packet: &Packet<F>, flow: *mut Flow<F::Addr>) -> Verdict {
+    let Some(headers) = skb.headers::<F, SHORT>() else { return Verdict::Slow };
     // SAFETY: as in `refuse`. Transforms are never edited in place.
     let to = unsafe { &(*flow).transform };
-    store_ethernet(&window, to);
-    let check = window.load::<u16, { at::IP_CHECK }>();
-    window.store::<u16, { at::IP_CHECK }>(checksum::apply(check, to.ip_delta));
-    window.store::<u8, { at::TTL }>(packet.ttl - to.ttl_delta);
-    window.store::<u32, { at::SOURCE }>(u32::from_ne_bytes(to.source));
-    window.store::<u32, { at::DESTINATION }>(u32::from_ne_bytes(to.destination));
-    window.store::<u16, { at::SOURCE_PORT }>(to.source_port.to_be());
-    window.store::<u16, { at::DESTINATION_PORT }>(to.destination_port.to_be());
+    store_ethernet(&headers, to);
+    F::rewrite(&headers, to, packet.ttl - to.ttl_delta);
+    headers.store_l4::<u16, { at::SOURCE_PORT }>(to.source_port.to_be());
+    headers.store_l4::<u16, { at::DESTINATION_PORT }>(to.destination_port.to_be());
     let (check_at, udp) =
         if packet.is_tcp() { (at::TCP_CHECK, false) } else { (at::UDP_CHECK, true) };
-    skb.fix_l4_checksum(check_at as u32, udp, to.address_delta, to.port_delta);
+    skb.fix_l4_checksum((F::L4 + check_at) as u32, udp, to.address_delta, to.port_delta);
+    F::correct_sum(skb, to);
     skb.set_mark_and_priority(to.mark, to.priority);
     // SAFETY: as above; a race between CPUs loses a count, no more.
     unsafe {
@@ -106,13 +107,12 @@ pub fn forward(skb: &Skb<'_>, packet: &Packet, flow: *mut Flow4) -> Verdict {
 }
 
 #[inline(always)]
-fn store_ethernet(window: &crate::ctx::Window<SHORT>, to: &Transform4) {
-    let header = &to.ethernet;
-    let word = |at: usize| {
-        u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
-    };
-    window.store::<u32, 0>(word(0));
-    window.store::<u32, 4>(word(4));
-    window.store::<u32, 8>(word(8));
-    window.store::<u16, 12>(u16::from_ne_bytes([header[12], header[13]]));
+fn store_ethernet<F: Family>(headers: &Headers<F, SHORT>, to: &Transform<F::Addr>) {
+    let bytes = &to.ethernet;
+    let word =
+        |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    headers.store_frame::<u32, 0>(word(0));
+    headers.store_frame::<u32, 4>(word(4));
+    headers.store_frame::<u32, 8>(word(8));
+    headers.store_frame::<u16, 12>(u16::from_ne_bytes([bytes[12], bytes[13]]));
 }

@@ -5,8 +5,8 @@ use aya_log_ebpf::debug;
 use network_types::eth::EthHdr;
 use proxy_common::{
     abi::{
-        Flow4, FlowFlags, FlowKey4, FlowState, Frontend, FrontendFlags, Interface, InterfaceFlags,
-        Pending4, Transform4,
+        Flow, FlowFlags, FlowKey, FlowState, Frontend, FrontendFlags, Interface, InterfaceFlags,
+        Pending, Transform,
     },
     packet::checksum,
     reason::Reason,
@@ -15,9 +15,12 @@ use proxy_common::{
 use crate::{
     atomic, close,
     ctx::{self, Skb},
+    family::Family,
     generation,
-    maps::{FLOWS4, INTERFACES, PENDING4},
-    parse::{self, Packet, at},
+    ipv4::Ipv4,
+    ipv6::Ipv6,
+    maps::INTERFACES,
+    parse::{self, Packet, SHORT, ether_type},
     service, token, warmup,
 };
 
@@ -34,45 +37,67 @@ pub fn egress(ctx: &TcContext) -> Option<Reason> {
         return None;
     }
     skb.set_tc_index(0);
-    let slot = PENDING4.get_ptr_mut(number)?;
-    // SAFETY: the slot of this CPU, or one that the checks below tell apart; it is used once.
-    let pending = unsafe {
-        let pending = *slot;
+    match skb.protocol() {
+        ether_type::IPV4 => of_family::<Ipv4>(&skb, ctx, number),
+        ether_type::IPV6 => of_family::<Ipv6>(&skb, ctx, number),
+        _ => None,
+    }
+}
+
+/// What is put together about a packet. It would not fit on the stack.
+pub struct Draft<A> {
+    pending: Pending<A>,
+    entry: Flow<A>,
+}
+
+/// A function of its own for either family: together they would not fit on the stack either.
+#[inline(never)]
+fn of_family<F: Family>(skb: &Skb<'_>, ctx: &TcContext, number: u32) -> Option<Reason> {
+    let slot = F::pending().get_ptr_mut(number)?;
+    let draft = F::draft().get_ptr_mut(0)?;
+    // SAFETY: the slot of this CPU, or one that the checks below tell apart; it is used once. The
+    // draft is this CPU's, and no other packet is at this point on this CPU: a program ends before
+    // the next one begins.
+    let draft = unsafe {
+        (*draft).pending = *slot;
         (*slot).cpu = NO_CPU;
-        pending
+        &mut *draft
     };
-    Some(match learn(&skb, ctx, &pending) {
+    Some(match learn::<F>(skb, ctx, draft) {
         Ok(reason) | Err(reason) => reason,
     })
 }
 
 #[inline(always)]
-fn learn(skb: &Skb<'_>, ctx: &TcContext, pending: &Pending4) -> Result<Reason, Reason> {
-    let packet = parse::any(skb).ok_or(Reason::Mismatch)?;
+fn learn<F: Family>(
+    skb: &Skb<'_>,
+    ctx: &TcContext,
+    draft: &mut Draft<F::Addr>,
+) -> Result<Reason, Reason> {
+    let Draft { pending, entry } = draft;
+    let packet: Packet<F> = parse::any(skb).ok_or(Reason::Mismatch)?;
     recognise(skb, &packet, pending)?;
     // SAFETY: the value is copied at once; the agent replaces elements, it never edits them.
     let interface = unsafe { INTERFACES.get(packet.key.interface).copied() };
     let interface = interface.ok_or(Reason::InterfaceOff)?;
-    let transform = explain(skb, &packet, pending, &interface)?;
-    let owner = attribute(&pending.key, &transform)?;
+    explain(skb, &packet, pending, &interface, &mut entry.transform)?;
+    let owner = attribute::<F>(&pending.key, &entry.transform)?;
     // The generation is read before the edit counter: the agent raises them in the other order.
     let generation = generation::of_backend(owner.backend).ok_or(Reason::Unexplained)?;
     if generation::edits() != Some(pending.edits) {
         return Err(Reason::EditRace);
     }
-    let entry = Flow4 {
-        state: FlowState::LEARNING,
-        renewed_at: ctx::jiffies(),
-        elected_at: ctx::jiffies(),
-        epoch: pending.epoch,
-        generation,
-        backend: owner.backend,
-        transform: Transform4 { flags: transform.flags | owner.flags, ..transform },
-        frontend: owner.frontend.id,
-        packets: 0,
-        bytes: 0,
-    };
-    let reason = record(&pending.key, &entry)?;
+    entry.state = FlowState::LEARNING;
+    entry.renewed_at = ctx::jiffies();
+    entry.elected_at = ctx::jiffies();
+    entry.epoch = pending.epoch;
+    entry.generation = generation;
+    entry.backend = owner.backend;
+    entry.transform.flags |= owner.flags;
+    entry.frontend = owner.frontend.id;
+    entry.packets = 0;
+    entry.bytes = 0;
+    let reason = record::<F>(&pending.key, entry)?;
     debug!(
         ctx,
         "flow to port {} by interface {}: {}",
@@ -85,7 +110,11 @@ fn learn(skb: &Skb<'_>, ctx: &TcContext, pending: &Pending4) -> Result<Reason, R
 
 /// Is this the packet that was stamped, on the same CPU, just now?
 #[inline(always)]
-fn recognise(skb: &Skb<'_>, packet: &Packet, pending: &Pending4) -> Result<(), Reason> {
+fn recognise<F: Family>(
+    skb: &Skb<'_>,
+    packet: &Packet<F>,
+    pending: &Pending<F::Addr>,
+) -> Result<(), Reason> {
     let same = pending.cpu == ctx::cpu()
         && ctx::jiffies().wrapping_sub(pending.stamped_at) <= 1
         && packet.key.protocol == pending.key.protocol
@@ -93,33 +122,36 @@ fn recognise(skb: &Skb<'_>, packet: &Packet, pending: &Pending4) -> Result<(), R
     if same { Ok(()) } else { Err(Reason::Mismatch) }
 }
 
-/// Returns the change as something that can be repeated: addresses, ports, TTL and Ethernet header
-/// only, and not nothing at all.
+/// Writes down the change as something that can be repeated: addresses, ports, TTL and Ethernet
+/// header only, and not nothing at all.
 #[inline(always)]
-fn explain(
+fn explain<F: Family>(
     skb: &Skb<'_>,
-    packet: &Packet,
-    pending: &Pending4,
+    packet: &Packet<F>,
+    pending: &Pending<F::Addr>,
     interface: &Interface,
-) -> Result<Transform4, Reason> {
+    transform: &mut Transform<F::Addr>,
+) -> Result<(), Reason> {
     let (from, to) = (&pending.key, &packet.key);
     let ttl_delta = pending.ttl.wrapping_sub(packet.ttl.into());
-    if ttl_delta > 1 || token::ip_first(skb) != pending.ip_first || packet.opens() {
+    let same_size =
+        packet.ip_first == pending.ip_first && u32::from(packet.ip_len) == pending.ip_len;
+    if ttl_delta > 1 || !same_size || packet.opens() {
         return Err(Reason::Unexplained);
     }
     let address_delta = checksum::add(
-        checksum::replace(u32::from_ne_bytes(from.source), u32::from_ne_bytes(to.source)),
-        checksum::replace(u32::from_ne_bytes(from.destination), u32::from_ne_bytes(to.destination)),
+        F::replace(from.source, to.source),
+        F::replace(from.destination, to.destination),
     );
-    let ports = |key: &FlowKey4| {
+    let ports = |key: &FlowKey<F::Addr>| {
         checksum::add(key.source_port.to_be().into(), key.destination_port.to_be().into())
     };
     let same_ports =
         from.source_port == to.source_port && from.destination_port == to.destination_port;
     let port_delta = if same_ports { 0 } else { checksum::add(!ports(from), ports(to)) };
-    let window = skb.window::<{ at::IP }>().ok_or(Reason::Mismatch)?;
+    let headers = skb.headers::<F, SHORT>().ok_or(Reason::Mismatch)?;
     let peer = interface.flags & InterfaceFlags::PEER != 0;
-    Ok(Transform4 {
+    *transform = Transform {
         source: to.source,
         destination: to.destination,
         source_port: to.source_port,
@@ -127,16 +159,17 @@ fn explain(
         interface: to.interface,
         flags: if peer { FlowFlags::PEER } else { 0 },
         mtu: interface.mtu,
-        ip_delta: checksum::add(address_delta, checksum::lower_ttl(ttl_delta as u8)),
+        ip_delta: checksum::add(address_delta, F::lower_ttl(ttl_delta as u8)),
         address_delta,
         port_delta,
         // The kernel clears the mark on the way into another namespace; the redirect does not.
         mark: if peer { 0 } else { skb.mark() },
         priority: skb.priority(),
-        ethernet: window.load::<[u8; EthHdr::LEN], 0>(),
+        ethernet: headers.frame::<[u8; EthHdr::LEN], 0>(),
         ttl_delta: ttl_delta as u8,
         _pad: 0,
-    })
+    };
+    Ok(())
 }
 
 /// Whose flow it is.
@@ -149,14 +182,14 @@ struct Owner {
 /// Finds frontend and backend of a translation: a request goes from the frontend to the backend, a
 /// reply the other way. Anything else is not ours to repeat.
 #[inline(always)]
-fn attribute(from: &FlowKey4, to: &Transform4) -> Result<Owner, Reason> {
-    let request = service::frontend(from.destination, from.destination_port, from.protocol)
-        .zip(service::backend(to.destination, to.destination_port, from.protocol));
+fn attribute<F: Family>(from: &FlowKey<F::Addr>, to: &Transform<F::Addr>) -> Result<Owner, Reason> {
+    let request = service::frontend::<F>(from.destination, from.destination_port, from.protocol)
+        .zip(service::backend::<F>(to.destination, to.destination_port, from.protocol));
     let (frontend, backend, flags) = match request {
         Some((frontend, backend)) => (frontend, backend, 0),
         None => {
-            let backend = service::backend(from.source, from.source_port, from.protocol);
-            let frontend = service::frontend(to.source, to.source_port, from.protocol);
+            let backend = service::backend::<F>(from.source, from.source_port, from.protocol);
+            let frontend = service::frontend::<F>(to.source, to.source_port, from.protocol);
             let (frontend, backend) = frontend.zip(backend).ok_or(Reason::Unexplained)?;
             (frontend, backend, FlowFlags::REPLY)
         }
@@ -169,13 +202,13 @@ fn attribute(from: &FlowKey4, to: &Transform4) -> Result<Owner, Reason> {
 
 /// Makes, renews or replaces the entry of the flow.
 #[inline(always)]
-fn record(key: &FlowKey4, entry: &Flow4) -> Result<Reason, Reason> {
-    let Some(flow) = FLOWS4.get_ptr_mut(key) else {
-        if !warmup::is_warm(key) {
+fn record<F: Family>(key: &FlowKey<F::Addr>, entry: &Flow<F::Addr>) -> Result<Reason, Reason> {
+    let Some(flow) = F::flows().get_ptr_mut(key) else {
+        if !warmup::is_warm::<F>(key) {
             return Err(Reason::Warming);
         }
-        FLOWS4.insert(key, entry, ANY).map_err(|_| Reason::MapFull)?;
-        return Ok(activate(key, entry).unwrap_or(Reason::Installed));
+        F::flows().insert(key, entry, ANY).map_err(|_| Reason::MapFull)?;
+        return Ok(activate::<F>(key, entry).unwrap_or(Reason::Installed));
     };
     // SAFETY: the program runs under RCU: the element stays valid until it ends. Renewal writes
     // single words; a transform is never edited in place, because a hit on another CPU may be
@@ -185,14 +218,14 @@ fn record(key: &FlowKey4, entry: &Flow4) -> Result<Reason, Reason> {
             return Err(Reason::Closed);
         }
         if (*flow).transform != entry.transform || (*flow).backend != entry.backend {
-            FLOWS4.insert(key, entry, ANY).map_err(|_| Reason::MapFull)?;
-            return Ok(activate(key, entry).unwrap_or(Reason::Replaced));
+            F::flows().insert(key, entry, ANY).map_err(|_| Reason::MapFull)?;
+            return Ok(activate::<F>(key, entry).unwrap_or(Reason::Replaced));
         }
         (*flow).epoch = entry.epoch;
         (*flow).generation = entry.generation;
         (*flow).renewed_at = entry.renewed_at;
         if (*flow).state == FlowState::LEARNING {
-            return Ok(activate(key, entry).unwrap_or(Reason::Renewed));
+            return Ok(activate::<F>(key, entry).unwrap_or(Reason::Renewed));
         }
     }
     Ok(Reason::Renewed)
@@ -200,9 +233,9 @@ fn record(key: &FlowKey4, entry: &Flow4) -> Result<Reason, Reason> {
 
 /// Lets both directions take the fast path once both are known, and each undoes the other.
 #[inline(always)]
-fn activate(key: &FlowKey4, entry: &Flow4) -> Option<Reason> {
-    let flow = FLOWS4.get_ptr_mut(key)?;
-    let other = FLOWS4.get_ptr_mut(close::reverse(&entry.transform, key.protocol))?;
+fn activate<F: Family>(key: &FlowKey<F::Addr>, entry: &Flow<F::Addr>) -> Option<Reason> {
+    let flow = F::flows().get_ptr_mut(key)?;
+    let other = F::flows().get_ptr_mut(close::reverse(&entry.transform, key.protocol))?;
     // SAFETY: as in `record`. Only LEARNING turns into ACTIVE: a FIN that closes the pair on
     // another CPU meanwhile wins.
     unsafe {

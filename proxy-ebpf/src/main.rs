@@ -15,8 +15,11 @@ mod atomic;
 mod close;
 mod count;
 mod ctx;
+mod family;
 mod generation;
 mod hit;
+mod ipv4;
+mod ipv6;
 mod learn;
 mod maps;
 mod parse;
@@ -29,7 +32,15 @@ mod warmup;
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use proxy_common::reason::Reason;
 
-use crate::{count::count, ctx::Skb, maps::FLOWS4, parse::Packet, verdict::Verdict};
+use crate::{
+    count::count,
+    ctx::Skb,
+    family::Family,
+    ipv4::Ipv4,
+    ipv6::Ipv6,
+    parse::{Packet, ether_type},
+    verdict::Verdict,
+};
 
 /// Ingress of pod interfaces and uplinks.
 #[classifier]
@@ -48,19 +59,28 @@ pub fn tc_out(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn ingress(skb: &Skb<'_>) -> Verdict {
-    let Some(packet) = parse::ingress(skb) else {
+    match skb.protocol() {
+        ether_type::IPV4 => of_family::<Ipv4>(skb),
+        ether_type::IPV6 => of_family::<Ipv6>(skb),
+        _ => slow(skb, Reason::Unparsed),
+    }
+}
+
+#[inline(always)]
+fn of_family<F: Family>(skb: &Skb<'_>) -> Verdict {
+    let Some(packet) = parse::ingress::<F>(skb) else {
         return slow(skb, Reason::Unparsed);
     };
-    let Some(flow) = FLOWS4.get_ptr_mut(&packet.key) else {
+    let Some(flow) = F::flows().get_ptr_mut(&packet.key) else {
         return unknown(skb, &packet);
     };
     if packet.opens() {
-        close::forget(&packet.key, flow);
-        warmup::forget(&packet.key);
+        close::forget::<F>(&packet.key, flow);
+        warmup::forget::<F>(&packet.key);
         return slow(skb, Reason::Syn);
     }
     if packet.closes() {
-        close::close(&packet.key, flow);
+        close::close::<F>(&packet.key, flow);
         return slow(skb, Reason::FinRst);
     }
     match hit::refuse(skb, &packet, flow) {
@@ -81,12 +101,12 @@ fn ingress(skb: &Skb<'_>) -> Verdict {
 
 /// A packet without a flow entry: stamped when it belongs to a Service.
 #[inline(always)]
-fn unknown(skb: &Skb<'_>, packet: &Packet) -> Verdict {
-    if !service::is_known(&packet.key) {
+fn unknown<F: Family>(skb: &Skb<'_>, packet: &Packet<F>) -> Verdict {
+    if !service::is_known::<F>(&packet.key) {
         return slow(skb, Reason::NotService);
     }
     if packet.opens() {
-        warmup::forget(&packet.key);
+        warmup::forget::<F>(&packet.key);
         return slow(skb, Reason::Syn);
     }
     if packet.closes() {

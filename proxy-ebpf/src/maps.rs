@@ -1,36 +1,53 @@
 //! Every map, and nothing else. Layouts and names are in `proxy_common::abi`.
 
 use aya_ebpf::{
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, PerCpuArray},
     macros::btf_map,
 };
 use proxy_common::{
-    abi::{
-        self, Backend, Counter, Flow4, FlowKey4, Frontend, GENERATIONS, Interface, Pending4,
-        ServiceKey4, WARMUP_SLOTS, capacity,
-    },
+    abi::{Counter, GENERATIONS, Interface, WARMUP_SLOTS, capacity},
     reason::Reason,
 };
 
+use crate::family::{Backends, Drafts, Flows, Frontends, PendingPackets};
+
 #[btf_map(name = "flows4")]
-pub static FLOWS4: LruHashMap<FlowKey4, Flow4, { capacity::FLOWS as usize }> = LruHashMap::new();
+pub static FLOWS4: Flows<[u8; 4]> = Flows::new();
+
+#[btf_map(name = "flows6")]
+pub static FLOWS6: Flows<[u8; 16]> = Flows::new();
 
 #[btf_map(name = "pending4")]
-pub static PENDING4: Array<Pending4, { abi::PENDING4.max_entries as usize }> = Array::new();
+pub static PENDING4: PendingPackets<[u8; 4]> = PendingPackets::new();
+
+#[btf_map(name = "pending6")]
+pub static PENDING6: PendingPackets<[u8; 16]> = PendingPackets::new();
+
+/// Not pinned, as it means nothing from one packet to the next.
+#[btf_map(name = "draft4")]
+pub static DRAFT4: Drafts<[u8; 4]> = Drafts::new();
+
+/// As `draft4`.
+#[btf_map(name = "draft6")]
+pub static DRAFT6: Drafts<[u8; 16]> = Drafts::new();
 
 #[btf_map(name = "sequence")]
 pub static SEQUENCE: PerCpuArray<u32, 1> = PerCpuArray::new();
 
-#[btf_map(name = "warmup4")]
-pub static WARMUP4: Array<u32, { WARMUP_SLOTS as usize }> = Array::new();
+#[btf_map(name = "warmup")]
+pub static WARMUP: Array<u32, { WARMUP_SLOTS as usize }> = Array::new();
 
 #[btf_map(name = "frontends4")]
-pub static FRONTENDS4: HashMap<ServiceKey4, Frontend, { capacity::FRONTENDS as usize }> =
-    HashMap::new();
+pub static FRONTENDS4: Frontends<[u8; 4]> = Frontends::new();
+
+#[btf_map(name = "frontends6")]
+pub static FRONTENDS6: Frontends<[u8; 16]> = Frontends::new();
 
 #[btf_map(name = "backends4")]
-pub static BACKENDS4: HashMap<ServiceKey4, Backend, { capacity::BACKENDS as usize }> =
-    HashMap::new();
+pub static BACKENDS4: Backends<[u8; 4]> = Backends::new();
+
+#[btf_map(name = "backends6")]
+pub static BACKENDS6: Backends<[u8; 16]> = Backends::new();
 
 #[btf_map(name = "generations")]
 pub static GENERATION_MAP: Array<u32, { GENERATIONS as usize }> = Array::new();

@@ -1,45 +1,40 @@
 //! The token: how egress knows a packet again that ingress saw.
 
-use proxy_common::abi::{Pending4, SLOTS_PER_CPU};
+use proxy_common::abi::{Pending, SLOTS_PER_CPU};
 
 use crate::{
     ctx::{self, Skb},
+    family::Family,
     generation,
-    maps::{PENDING4, SEQUENCE},
+    maps::SEQUENCE,
     parse::{LONG, Packet, at},
 };
 
 /// A fingerprint of the L4 content that no translation changes: TCP sequence and acknowledgement
 /// numbers, or the first payload words of a UDP datagram.
 #[inline(always)]
-pub fn fingerprint(skb: &Skb<'_>, packet: &Packet) -> (u32, u32) {
+pub fn fingerprint<F: Family>(skb: &Skb<'_>, packet: &Packet<F>) -> (u32, u32) {
     if packet.is_tcp() {
-        match skb.window::<LONG>() {
-            Some(window) => {
-                (window.load::<u32, { at::TCP_SEQ }>(), window.load::<u32, { at::TCP_ACK }>())
+        match skb.headers::<F, LONG>() {
+            Some(headers) => {
+                (headers.l4::<u32, { at::TCP_SEQ }>(), headers.l4::<u32, { at::TCP_ACK }>())
             }
             None => (0, 0),
         }
     } else {
-        match skb.window::<{ at::UDP_PAYLOAD + 8 }>() {
-            Some(window) => (
-                window.load::<u32, { at::UDP_PAYLOAD }>(),
-                window.load::<u32, { at::UDP_PAYLOAD + 4 }>(),
+        match skb.headers::<F, { at::UDP_PAYLOAD + 8 }>() {
+            Some(headers) => (
+                headers.l4::<u32, { at::UDP_PAYLOAD }>(),
+                headers.l4::<u32, { at::UDP_PAYLOAD + 4 }>(),
             ),
             None => (0, 0),
         }
     }
 }
 
-/// Returns the first word of the IP header: version, header length, TOS and total length.
-#[inline(always)]
-pub fn ip_first(skb: &Skb<'_>) -> u32 {
-    skb.window::<{ at::L4 }>().map_or(0, |window| window.load::<u32, { at::IP }>())
-}
-
 /// Stamps the packet, so that egress can learn what the kernel does to it.
 #[inline(always)]
-pub fn stamp(skb: &Skb<'_>, packet: &Packet) {
+pub fn stamp<F: Family>(skb: &Skb<'_>, packet: &Packet<F>) {
     let cpu = ctx::cpu();
     let Some(sequence) = SEQUENCE.get_ptr_mut(0) else { return };
     // SAFETY: the element of this CPU.
@@ -49,12 +44,12 @@ pub fn stamp(skb: &Skb<'_>, packet: &Packet) {
     };
     let token = (cpu * SLOTS_PER_CPU + number) & 0xffff;
     let (Some(slot), Some(epoch), Some(edits)) =
-        (PENDING4.get_ptr_mut(token), generation::epoch(), generation::edits())
+        (F::pending().get_ptr_mut(token), generation::epoch(), generation::edits())
     else {
         return;
     };
     let (first, second) = fingerprint(skb, packet);
-    let pending = Pending4 {
+    let pending = Pending {
         key: packet.key,
         stamped_at: ctx::jiffies(),
         epoch,
@@ -62,7 +57,8 @@ pub fn stamp(skb: &Skb<'_>, packet: &Packet) {
         cpu,
         fingerprint: first,
         fingerprint2: second,
-        ip_first: ip_first(skb),
+        ip_first: packet.ip_first,
+        ip_len: packet.ip_len.into(),
         ttl: packet.ttl.into(),
     };
     // SAFETY: only this CPU writes the slot, or, beyond 64 CPUs, one that egress tells apart by

@@ -1,15 +1,78 @@
 //! Packets, built and checksummed by an implementation that is not ours.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use etherparse::PacketBuilder;
+use etherparse::{PacketBuilder, PacketBuilderStep};
+use proxy_common::abi::Addr;
+use proxy_userspace::kernel::bpf::{Maps, ServiceMaps};
+
+/// An address family, and the addresses of one small Service.
+pub(crate) trait Net: Addr + Into<IpAddr> + AsRef<[u8]> {
+    /// What the names of its tests end in.
+    const SUFFIX: &'static str;
+    const ETHER_TYPE: [u8; 2];
+    /// Bytes of a frame before the L4 header.
+    const L4: usize;
+    /// Where the L4 protocol is in a frame.
+    const PROTOCOL: usize;
+    const VIP: Self;
+    const POD: Self;
+
+    fn client(number: u16) -> Self;
+    fn maps(maps: &Maps) -> &ServiceMaps<Self>;
+    fn maps_mut(maps: &mut Maps) -> &mut ServiceMaps<Self>;
+}
+
+impl Net for [u8; 4] {
+    const SUFFIX: &'static str = "";
+    const ETHER_TYPE: [u8; 2] = [8, 0];
+    const L4: usize = 34;
+    const PROTOCOL: usize = 23;
+    const VIP: Self = [10, 96, 0, 10];
+    const POD: Self = [10, 2, 0, 9];
+
+    fn client(number: u16) -> Self {
+        let [high, low] = number.to_be_bytes();
+        [10, 1, high, low]
+    }
+
+    fn maps(maps: &Maps) -> &ServiceMaps<Self> {
+        &maps.ipv4
+    }
+
+    fn maps_mut(maps: &mut Maps) -> &mut ServiceMaps<Self> {
+        &mut maps.ipv4
+    }
+}
+
+impl Net for [u8; 16] {
+    const SUFFIX: &'static str = "_over_ipv6";
+    const ETHER_TYPE: [u8; 2] = [0x86, 0xdd];
+    const L4: usize = 54;
+    const PROTOCOL: usize = 20;
+    const VIP: Self = [0xfd, 0, 0, 0x96, 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 0x10];
+    const POD: Self = [0xfd, 0, 0, 2, 0, 6, 0, 7, 0, 8, 0, 9, 0, 10, 0, 9];
+
+    fn client(number: u16) -> Self {
+        let [high, low] = number.to_be_bytes();
+        [0xfd, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, high, low]
+    }
+
+    fn maps(maps: &Maps) -> &ServiceMaps<Self> {
+        &maps.ipv6
+    }
+
+    fn maps_mut(maps: &mut Maps) -> &mut ServiceMaps<Self> {
+        &mut maps.ipv6
+    }
+}
 
 /// A plain TCP or UDP packet.
 #[derive(Clone, Debug)]
-pub(crate) struct Plain {
+pub(crate) struct Plain<A> {
     pub(crate) ethernet: ([u8; 6], [u8; 6]),
-    pub(crate) source: ([u8; 4], u16),
-    pub(crate) destination: ([u8; 4], u16),
+    pub(crate) source: (A, u16),
+    pub(crate) destination: (A, u16),
     pub(crate) ttl: u8,
     pub(crate) payload: Vec<u8>,
     pub(crate) l4: L4,
@@ -27,26 +90,35 @@ pub(crate) const SYN: L4 = L4::Tcp { syn: true, fin: false, rst: false };
 pub(crate) const FIN: L4 = L4::Tcp { syn: false, fin: true, rst: false };
 pub(crate) const RST: L4 = L4::Tcp { syn: false, fin: false, rst: true };
 
-impl Plain {
-    /// A request of 10.1.0.5:40000 to 10.96.0.10:80, for the loopback device's MAC address.
+impl<A: Net> Plain<A> {
+    /// A request of a client to port 80 of the VIP, for the loopback device's MAC address.
     pub(crate) fn request(l4: L4) -> Self {
         Self {
             ethernet: ([2, 0, 0, 0, 0, 5], [0; 6]),
-            source: ([10, 1, 0, 5], 40000),
-            destination: ([10, 96, 0, 10], 80),
+            source: (A::client(5), 40000),
+            destination: (A::VIP, 80),
             ttl: 64,
             payload: b"hello, service".to_vec(),
             l4,
         }
     }
 
+    fn ip(&self) -> PacketBuilderStep<etherparse::IpHeaders> {
+        let ethernet = PacketBuilder::ethernet2(self.ethernet.0, self.ethernet.1);
+        match (self.source.0.into(), self.destination.0.into()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                ethernet.ipv4(from.octets(), to.octets(), self.ttl)
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                ethernet.ipv6(from.octets(), to.octets(), self.ttl)
+            }
+            _ => unreachable!("both addresses are of one type"),
+        }
+    }
+
     /// Returns the frame, with checksums.
     pub(crate) fn frame(&self) -> Vec<u8> {
-        let ip = PacketBuilder::ethernet2(self.ethernet.0, self.ethernet.1).ipv4(
-            Ipv4Addr::from(self.source.0).octets(),
-            Ipv4Addr::from(self.destination.0).octets(),
-            self.ttl,
-        );
+        let ip = self.ip();
         let mut frame = Vec::new();
         match self.l4 {
             L4::Udp => ip

@@ -11,15 +11,17 @@ use std::{
 use anyhow::Context;
 use proxy_common::{
     abi::{
-        Backend, FIRST_BACKEND_ID, Flow4, FlowKey4, FlowState, Frontend, FrontendFlags,
-        ServiceKey4, Transform4,
+        Backend, FIRST_BACKEND_ID, Flow, FlowKey, FlowState, Frontend, FrontendFlags, Transform,
     },
     packet::checksum,
     reason::Reason,
 };
-use proxy_userspace::kernel::bpf::{Datapath, LoadOptions, PinDirectory};
+use proxy_userspace::{
+    kernel::bpf::{Datapath, LoadOptions, PinDirectory},
+    model::{self, Protocol},
+};
 
-use crate::packets::{L4, Plain};
+use crate::packets::{L4, Net, Plain};
 
 pub(crate) const BACKEND: u32 = FIRST_BACKEND_ID;
 /// The way out in the stage's entries. No such interface needs to exist: a redirect is decided,
@@ -85,16 +87,8 @@ impl Stage {
         };
         change(&mut options);
         let mut datapath = Datapath::load(&options).context("load the datapath")?;
-        let key = |addr, port, protocol| ServiceKey4 { addr, port, protocol, _pad: 0 };
-        for protocol in [6, 17] {
-            datapath.maps.put_frontend(
-                key([10, 96, 0, 10], 80, protocol),
-                Frontend { id: 1, flags: FrontendFlags::LEARN },
-            )?;
-            datapath
-                .maps
-                .put_backend(key([10, 2, 0, 9], 8080, protocol), Backend { id: BACKEND })?;
-        }
+        put_service::<[u8; 4]>(&mut datapath)?;
+        put_service::<[u8; 16]>(&mut datapath)?;
         Ok(Self { datapath, _pins: pins })
     }
 
@@ -104,10 +98,26 @@ impl Stage {
     }
 
     /// Returns the entry of a flow.
-    pub(crate) fn flow(&self, key: &FlowKey4) -> Option<Flow4> {
-        let flows = self.datapath.maps.flows().ok()?;
+    pub(crate) fn flow<A: Net>(&self, key: &FlowKey<A>) -> Option<Flow<A>> {
+        let flows = A::maps(&self.datapath.maps).flows().ok()?;
         flows.into_iter().find_map(|(found, flow)| (found == *key).then_some(flow))
     }
+
+    /// Puts the entry of a flow.
+    pub(crate) fn put<A: Net>(&mut self, key: FlowKey<A>, flow: Flow<A>) -> anyhow::Result<()> {
+        Ok(A::maps_mut(&mut self.datapath.maps).put_flow(key, flow)?)
+    }
+}
+
+fn put_service<A: Net>(datapath: &mut Datapath) -> anyhow::Result<()> {
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let frontend = model::Frontend { addr: A::VIP.into(), port: 80, protocol };
+        let learned = Frontend { id: 1, flags: FrontendFlags::LEARN };
+        datapath.maps.put_frontend(&frontend, learned)?;
+        let backend = model::Backend { addr: A::POD.into(), port: 8080, protocol };
+        datapath.maps.put_backend(&backend, Backend { id: BACKEND })?;
+    }
+    Ok(())
 }
 
 /// Returns the low word of the kernel's jiffies. They are no multiple of any clock that user space
@@ -118,8 +128,8 @@ pub(crate) fn jiffies_now() -> u32 {
     jiffies.expect("the timer list says jiffies") as u32
 }
 
-pub(crate) fn key(packet: &Plain) -> FlowKey4 {
-    FlowKey4 {
+pub(crate) fn key<A: Net>(packet: &Plain<A>) -> FlowKey<A> {
+    FlowKey {
         source: packet.source.0,
         destination: packet.destination.0,
         source_port: packet.source.1,
@@ -130,37 +140,37 @@ pub(crate) fn key(packet: &Plain) -> FlowKey4 {
     }
 }
 
-/// Returns what the fast path shall make of a packet: to 10.2.0.9:8080, by way of [`OUT`].
-pub(crate) fn translated(packet: &Plain) -> Plain {
+/// Returns what the fast path shall make of a packet: to port 8080 of the
+/// pod, by way of [`OUT`].
+pub(crate) fn translated<A: Net>(packet: &Plain<A>) -> Plain<A> {
     Plain {
         ethernet: ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 9]),
-        destination: ([10, 2, 0, 9], 8080),
+        destination: (A::POD, 8080),
         ttl: packet.ttl - 1,
         ..packet.clone()
     }
 }
 
 /// Returns an active entry that turns `from` into `to`.
-pub(crate) fn entry(from: &Plain, to: &Plain) -> Flow4 {
-    let word = u32::from_ne_bytes;
+pub(crate) fn entry<A: Net>(from: &Plain<A>, to: &Plain<A>) -> Flow<A> {
     let address_delta = checksum::add(
-        checksum::replace(word(from.source.0), word(to.source.0)),
-        checksum::replace(word(from.destination.0), word(to.destination.0)),
+        replace(&from.source.0, &to.source.0),
+        replace(&from.destination.0, &to.destination.0),
     );
-    let ports = |packet: &Plain| {
+    let ports = |packet: &Plain<A>| {
         checksum::add(packet.source.1.to_be().into(), packet.destination.1.to_be().into())
     };
     let mut ethernet = [0; 14];
     ethernet[..6].copy_from_slice(&to.ethernet.1);
     ethernet[6..12].copy_from_slice(&to.ethernet.0);
-    ethernet[12..].copy_from_slice(&[8, 0]);
-    Flow4 {
+    ethernet[12..].copy_from_slice(&A::ETHER_TYPE);
+    Flow {
         state: FlowState::ACTIVE,
         renewed_at: jiffies_now(),
         elected_at: jiffies_now(),
         backend: BACKEND,
         frontend: 1,
-        transform: Transform4 {
+        transform: Transform {
             source: to.source.0,
             destination: to.destination.0,
             source_port: to.source.1,
@@ -172,8 +182,19 @@ pub(crate) fn entry(from: &Plain, to: &Plain) -> Flow4 {
             port_delta: checksum::add(!ports(from), ports(to)),
             ethernet,
             ttl_delta: from.ttl - to.ttl,
-            ..Transform4::default()
+            ..Transform::default()
         },
-        ..Flow4::default()
+        ..Flow::default()
     }
+}
+
+/// Returns the difference that another address makes to a sum.
+fn replace<A: Net>(from: &A, to: &A) -> u32 {
+    let words = |addr: &A| {
+        let words = addr.as_ref().chunks_exact(4);
+        let word = |bytes: &[u8]| bytes.try_into().map_or(0, u32::from_ne_bytes);
+        words.map(word).collect::<Vec<_>>()
+    };
+    let pairs = words(from).into_iter().zip(words(to));
+    pairs.fold(0, |sum, (from, to)| checksum::add(sum, checksum::replace(from, to)))
 }

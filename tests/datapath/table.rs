@@ -2,13 +2,13 @@
 
 use anyhow::{Context, ensure};
 use proxy_common::{
-    abi::{Flow4, FlowFlags, FlowState},
+    abi::{Flow, FlowFlags, FlowKey, FlowState},
     reason::Reason,
 };
 use proxy_userspace::kernel::bpf::Hook;
 
 use crate::{
-    packets::{ACK, FIN, L4, Plain, RST, SYN, difference},
+    packets::{ACK, FIN, L4, Net, Plain, RST, SYN, difference},
     stage::{self, Stage, entry, key, translated},
 };
 
@@ -18,11 +18,11 @@ const REDIRECT: i32 = 7;
 type Case = Box<dyn FnOnce() -> anyhow::Result<()> + Send>;
 
 /// One packet against one entry.
-struct Row {
+struct Row<A> {
     name: &'static str,
-    packet: fn() -> Plain,
+    packet: fn() -> Plain<A>,
     /// Changes the active entry that fits the packet.
-    entry: fn(&mut Flow4),
+    entry: fn(&mut Flow<A>),
     /// Changes the frame before it goes in.
     frame: fn(&mut Vec<u8>),
     reason: Reason,
@@ -30,24 +30,24 @@ struct Row {
     state: u32,
 }
 
-fn nothing(_: &mut Flow4) {}
+fn nothing<A>(_: &mut Flow<A>) {}
 fn as_it_is(_: &mut Vec<u8>) {}
-fn tcp() -> Plain {
+fn tcp<A: Net>() -> Plain<A> {
     Plain::request(ACK)
 }
-fn udp() -> Plain {
+fn udp<A: Net>() -> Plain<A> {
     Plain::request(L4::Udp)
 }
 
 const ACTIVE: u32 = FlowState::ACTIVE;
 
 /// A TCP packet of the flow against its active entry.
-fn row(name: &'static str, reason: Reason, state: u32) -> Row {
+fn row<A: Net>(name: &'static str, reason: Reason, state: u32) -> Row<A> {
     Row { name, packet: tcp, entry: nothing, frame: as_it_is, reason, state }
 }
 
 /// Packets that the fast path takes, and states that keep them from it.
-fn by_state() -> Vec<Row> {
+fn by_state<A: Net>() -> Vec<Row<A>> {
     let active = ACTIVE;
     vec![
         row("an_established_tcp_packet_is_rewritten_and_redirected", Reason::Hit, active),
@@ -57,7 +57,7 @@ fn by_state() -> Vec<Row> {
         },
         Row {
             packet: udp,
-            frame: |frame| frame[40..42].fill(0),
+            frame: |frame| frame[udp_check::<A>()].fill(0),
             ..row("a_udp_packet_without_checksum_keeps_none", Reason::Hit, active)
         },
         Row {
@@ -88,7 +88,7 @@ fn by_state() -> Vec<Row> {
 }
 
 /// Entries that hold no more, or need renewal.
-fn by_lease() -> Vec<Row> {
+fn by_lease<A: Net>() -> Vec<Row<A>> {
     let active = ACTIVE;
     vec![
         Row {
@@ -124,7 +124,7 @@ fn by_lease() -> Vec<Row> {
 }
 
 /// Packets that only the kernel can treat.
-fn by_packet() -> Vec<Row> {
+fn by_packet<A: Net>() -> Vec<Row<A>> {
     let active = ACTIVE;
     vec![
         Row {
@@ -133,13 +133,40 @@ fn by_packet() -> Vec<Row> {
             ..row("a_packet_whose_ttl_ends_here_is_slow", Reason::TtlExpired, active)
         },
         Row {
-            entry: |flow| flow.transform.mtu = 53,
+            entry: |flow| flow.transform.mtu = length::<A>() - 1,
             ..row("a_packet_larger_than_the_way_out_is_slow", Reason::TooBig, active)
         },
         Row {
-            entry: |flow| flow.transform.mtu = 54,
+            entry: |flow| flow.transform.mtu = length::<A>(),
             ..row("a_packet_as_large_as_the_way_out_is_fast", Reason::Hit, active)
         },
+        Row {
+            frame: |frame| frame[A::PROTOCOL] = 132,
+            ..row("sctp_is_left_alone", Reason::Unparsed, active)
+        },
+        Row {
+            frame: |frame| frame[12..14].copy_from_slice(&[0x88, 0xcc]),
+            ..row("another_protocol_than_ip_is_left_alone", Reason::Unparsed, active)
+        },
+        Row {
+            frame: |frame| frame[14] ^= 0x20,
+            ..row("a_packet_of_another_ip_version_is_left_alone", Reason::Unparsed, active)
+        },
+        Row {
+            frame: |frame| frame[0] = 2,
+            ..row("a_packet_for_another_mac_address_is_left_alone", Reason::Unparsed, active)
+        },
+        Row {
+            frame: |frame| frame.truncate(A::L4 + 6),
+            ..row("a_truncated_packet_is_left_alone", Reason::Unparsed, active)
+        },
+    ]
+}
+
+/// Headers that only IPv4 has.
+fn by_ipv4_header() -> Vec<Row<[u8; 4]>> {
+    let active = ACTIVE;
+    vec![
         Row {
             frame: |frame| frame[20] = 0x20,
             ..row("a_first_fragment_is_left_alone", Reason::Unparsed, active)
@@ -152,41 +179,53 @@ fn by_packet() -> Vec<Row> {
             frame: |frame| frame[14] = 0x46,
             ..row("a_packet_with_ip_options_is_left_alone", Reason::Unparsed, active)
         },
+    ]
+}
+
+/// Headers that only IPv6 has.
+fn by_ipv6_header() -> Vec<Row<[u8; 16]>> {
+    let active = ACTIVE;
+    vec![
         Row {
-            frame: |frame| frame[23] = 132,
-            ..row("sctp_is_left_alone", Reason::Unparsed, active)
+            frame: |frame| frame[20] = 44,
+            ..row("a_packet_with_a_fragment_header_is_left_alone", Reason::Unparsed, active)
         },
         Row {
-            frame: |frame| frame[12..14].copy_from_slice(&[0x86, 0xdd]),
-            ..row("ipv6_is_left_alone", Reason::Unparsed, active)
+            frame: |frame| frame[20] = 0,
+            ..row("a_packet_with_hop_by_hop_options_is_left_alone", Reason::Unparsed, active)
         },
         Row {
-            frame: |frame| frame[0] = 2,
-            ..row("a_packet_for_another_mac_address_is_left_alone", Reason::Unparsed, active)
-        },
-        Row {
-            frame: |frame| frame.truncate(40),
-            ..row("a_truncated_packet_is_left_alone", Reason::Unparsed, active)
+            frame: |frame| frame[14..18].copy_from_slice(&[0x6a, 0xb1, 0x23, 0x45]),
+            ..row("a_packet_keeps_its_traffic_class_and_flow_label", Reason::Hit, active)
         },
     ]
 }
 
+/// Bytes of the table's TCP packet from the IP header on.
+fn length<A: Net>() -> u32 {
+    tcp::<A>().frame().len() as u32 - 14
+}
+
+fn udp_check<A: Net>() -> std::ops::Range<usize> {
+    A::L4 + 6..A::L4 + 8
+}
+
 /// Half a soft lease past its end: within the time in which pure ACKs go first.
-fn past_soft_lease(flow: &mut Flow4) {
+fn past_soft_lease<A>(flow: &mut Flow<A>) {
     let tick = proxy_userspace::kernel::bpf::jiffy().map_or(1, |tick| tick.as_millis()) as u32;
     let soft = 60_000 / tick;
     flow.renewed_at = flow.renewed_at.wrapping_sub(soft + soft / 60);
     flow.elected_at = flow.renewed_at;
 }
 
-fn run(row: &Row) -> anyhow::Result<()> {
+fn run<A: Net>(row: &Row<A>) -> anyhow::Result<()> {
     let mut stage = Stage::new()?;
     let packet = (row.packet)();
     let wanted = translated(&Plain { ttl: packet.ttl.max(2), ..packet.clone() });
     let mut flow = entry(&Plain { ttl: packet.ttl.max(2), ..packet.clone() }, &wanted);
     (row.entry)(&mut flow);
     let key = key(&packet);
-    stage.datapath.maps.put_flow(key, flow)?;
+    stage.put(key, flow)?;
     let mut frame = packet.frame();
     (row.frame)(&mut frame);
     let output = stage.datapath.run(Hook::Ingress, &frame)?;
@@ -198,8 +237,12 @@ fn run(row: &Row) -> anyhow::Result<()> {
         counters(&stage)
     );
     let mut expected = if fast { wanted.frame() } else { frame.clone() };
-    if fast && frame[23] == 17 && frame[40..42] == [0, 0] {
-        expected[40..42].fill(0);
+    if fast && frame[A::PROTOCOL] == 17 && frame[udp_check::<A>()] == [0, 0] {
+        expected[udp_check::<A>()].fill(0);
+    }
+    if fast && A::L4 == <[u8; 16]>::L4 {
+        // What the builder does not set: traffic class and flow label.
+        expected[14..18].copy_from_slice(&frame[14..18]);
     }
     ensure!(output.packet == expected, "{}", difference(&output.packet, &expected));
     ensure!(stage.count(row.reason) == 1, "counters {:?}", counters(&stage));
@@ -218,49 +261,63 @@ fn counters(stage: &Stage) -> Vec<(&'static str, u64)> {
 
 /// Returns every case of the level.
 pub(crate) fn cases() -> Vec<(String, Case)> {
-    let mut cases: Vec<(String, Case)> = [by_state(), by_lease(), by_packet()]
-        .into_iter()
-        .flatten()
-        .map(|row| (row.name.to_owned(), Box::new(move || run(&row)) as Case))
-        .collect();
+    let mut cases = Vec::new();
+    for row in by_ipv4_header() {
+        cases.push((row.name.to_owned(), Box::new(move || run(&row)) as Case));
+    }
+    for row in by_ipv6_header() {
+        cases.push((row.name.to_owned(), Box::new(move || run(&row)) as Case));
+    }
+    of_family::<[u8; 4]>(&mut cases);
+    of_family::<[u8; 16]>(&mut cases);
     let mut add = |name: &str, case: fn() -> anyhow::Result<()>| {
         cases.push((name.to_owned(), Box::new(case)));
     };
-    add("a_packet_of_no_service_is_left_alone", no_service);
-    add("a_packet_to_a_frontend_without_entry_is_stamped_and_slow", first_packet);
-    add("a_fin_closes_the_reverse_direction_too", fin_closes_both);
-    add("a_syn_drops_the_reverse_direction_too", syn_drops_both);
-    add("raising_the_epoch_makes_every_entry_stale", epoch);
-    add("raising_a_generation_makes_the_backends_entries_stale", generation);
-    add("observe_mode_counts_and_sends_the_slow_way", observe);
-    add("a_hit_is_counted_in_the_entry", hit_counts);
     add("a_pinned_map_of_another_size_is_refused_with_its_path", other_layout);
-    add("a_full_flow_map_evicts_and_never_fails", full_map);
     add("programs_stay_within_the_verifier_budget", budget);
     cases
 }
 
-fn no_service() -> anyhow::Result<()> {
+/// Adds the cases that each family has.
+fn of_family<A: Net>(cases: &mut Vec<(String, Case)>) {
+    for row in [by_state::<A>(), by_lease(), by_packet()].into_iter().flatten() {
+        cases.push((format!("{}{}", row.name, A::SUFFIX), Box::new(move || run(&row))));
+    }
+    let mut add = |name: &str, case: fn() -> anyhow::Result<()>| {
+        cases.push((format!("{name}{}", A::SUFFIX), Box::new(case)));
+    };
+    add("a_packet_of_no_service_is_left_alone", no_service::<A>);
+    add("a_packet_to_a_frontend_without_entry_is_stamped_and_slow", first_packet::<A>);
+    add("a_fin_closes_the_reverse_direction_too", fin_closes_both::<A>);
+    add("a_syn_drops_the_reverse_direction_too", syn_drops_both::<A>);
+    add("raising_the_epoch_makes_every_entry_stale", epoch::<A>);
+    add("raising_a_generation_makes_the_backends_entries_stale", generation::<A>);
+    add("observe_mode_counts_and_sends_the_slow_way", observe::<A>);
+    add("a_hit_is_counted_in_the_entry", hit_counts::<A>);
+    add("a_full_flow_map_evicts_and_never_fails", full_map::<A>);
+}
+
+fn no_service<A: Net>() -> anyhow::Result<()> {
     let mut stage = Stage::new()?;
-    let packet = Plain { destination: ([10, 96, 0, 10], 81), ..tcp() };
+    let packet = Plain { destination: (A::VIP, 81), ..tcp() };
     let output = stage.datapath.run(Hook::Ingress, &packet.frame())?;
     ensure!(output.action == NEXT && output.packet == packet.frame());
     ensure!(stage.count(Reason::NotService) == 1, "{:?}", counters(&stage));
     Ok(())
 }
 
-fn first_packet() -> anyhow::Result<()> {
+fn first_packet<A: Net>() -> anyhow::Result<()> {
     let mut stage = Stage::new()?;
-    let output = stage.datapath.run(Hook::Ingress, &tcp().frame())?;
-    ensure!(output.action == NEXT && output.packet == tcp().frame());
+    let output = stage.datapath.run(Hook::Ingress, &tcp::<A>().frame())?;
+    ensure!(output.action == NEXT && output.packet == tcp::<A>().frame());
     ensure!(stage.count(Reason::NoFlow) == 1, "{:?}", counters(&stage));
-    ensure!(stage.flow(&key(&tcp())).is_none(), "an entry without a sight of the egress");
+    ensure!(stage.flow(&key(&tcp::<A>())).is_none(), "an entry without a sight of the egress");
     Ok(())
 }
 
 /// Puts the entries of both directions; returns the key of the reverse one.
-fn put_pair(stage: &mut Stage) -> anyhow::Result<proxy_common::abi::FlowKey4> {
-    let request = tcp();
+fn put_pair<A: Net>(stage: &mut Stage) -> anyhow::Result<FlowKey<A>> {
+    let request = tcp::<A>();
     let flow = entry(&request, &translated(&request));
     let reply = Plain {
         source: flow_destination(&flow),
@@ -272,73 +329,76 @@ fn put_pair(stage: &mut Stage) -> anyhow::Result<proxy_common::abi::FlowKey4> {
     reverse.interface = stage::OUT;
     let mut other = entry(&reply, &back);
     other.transform.interface = 1;
-    stage.datapath.maps.put_flow(key(&request), flow)?;
-    stage.datapath.maps.put_flow(reverse, other)?;
+    stage.put(key(&request), flow)?;
+    stage.put(reverse, other)?;
     Ok(reverse)
 }
 
-fn flow_destination(flow: &Flow4) -> ([u8; 4], u16) {
+fn flow_destination<A: Net>(flow: &Flow<A>) -> (A, u16) {
     (flow.transform.destination, flow.transform.destination_port)
 }
 
-fn fin_closes_both() -> anyhow::Result<()> {
+fn fin_closes_both<A: Net>() -> anyhow::Result<()> {
     let mut stage = Stage::new()?;
-    let reverse = put_pair(&mut stage)?;
-    let _ = stage.datapath.run(Hook::Ingress, &Plain::request(FIN).frame())?;
-    for key in [key(&tcp()), reverse] {
+    let reverse = put_pair::<A>(&mut stage)?;
+    let _ = stage.datapath.run(Hook::Ingress, &Plain::<A>::request(FIN).frame())?;
+    for key in [key(&tcp::<A>()), reverse] {
         let state = stage.flow(&key).map(|flow| flow.state);
         ensure!(state == Some(FlowState::CLOSING), "{key:?} is in state {state:?}");
     }
     Ok(())
 }
 
-fn syn_drops_both() -> anyhow::Result<()> {
+fn syn_drops_both<A: Net>() -> anyhow::Result<()> {
     let mut stage = Stage::new()?;
-    let reverse = put_pair(&mut stage)?;
-    let _ = stage.datapath.run(Hook::Ingress, &Plain::request(SYN).frame())?;
-    ensure!(stage.flow(&key(&tcp())).is_none() && stage.flow(&reverse).is_none());
+    let reverse = put_pair::<A>(&mut stage)?;
+    let _ = stage.datapath.run(Hook::Ingress, &Plain::<A>::request(SYN).frame())?;
+    ensure!(stage.flow(&key(&tcp::<A>())).is_none() && stage.flow(&reverse).is_none());
     Ok(())
 }
 
-fn stale_after(raise: fn(&mut Stage) -> anyhow::Result<()>, reason: Reason) -> anyhow::Result<()> {
+fn stale_after<A: Net>(
+    raise: fn(&mut Stage) -> anyhow::Result<()>,
+    reason: Reason,
+) -> anyhow::Result<()> {
     let mut stage = Stage::new()?;
-    put_pair(&mut stage)?;
-    let before = stage.datapath.run(Hook::Ingress, &tcp().frame())?;
+    put_pair::<A>(&mut stage)?;
+    let before = stage.datapath.run(Hook::Ingress, &tcp::<A>().frame())?;
     ensure!(before.action == REDIRECT);
     raise(&mut stage)?;
-    let after = stage.datapath.run(Hook::Ingress, &tcp().frame())?;
+    let after = stage.datapath.run(Hook::Ingress, &tcp::<A>().frame())?;
     ensure!(after.action == NEXT && stage.count(reason) == 1, "{:?}", counters(&stage));
     Ok(())
 }
 
-fn epoch() -> anyhow::Result<()> {
-    stale_after(|stage| Ok(stage.datapath.maps.generations.raise_epoch()?), Reason::StaleEpoch)
+fn epoch<A: Net>() -> anyhow::Result<()> {
+    stale_after::<A>(|stage| Ok(stage.datapath.maps.generations.raise_epoch()?), Reason::StaleEpoch)
 }
 
-fn generation() -> anyhow::Result<()> {
-    stale_after(
+fn generation<A: Net>() -> anyhow::Result<()> {
+    stale_after::<A>(
         |stage| Ok(stage.datapath.maps.generations.raise_backend(stage::BACKEND)?),
         Reason::StaleGeneration,
     )
 }
 
-fn observe() -> anyhow::Result<()> {
+fn observe<A: Net>() -> anyhow::Result<()> {
     let mut stage = Stage::with(|options| options.observe = true)?;
-    put_pair(&mut stage)?;
-    let output = stage.datapath.run(Hook::Ingress, &tcp().frame())?;
-    ensure!(output.action == NEXT && output.packet == tcp().frame());
+    put_pair::<A>(&mut stage)?;
+    let output = stage.datapath.run(Hook::Ingress, &tcp::<A>().frame())?;
+    ensure!(output.action == NEXT && output.packet == tcp::<A>().frame());
     ensure!(stage.count(Reason::Observed) == 1 && stage.count(Reason::Hit) == 0);
     Ok(())
 }
 
-fn hit_counts() -> anyhow::Result<()> {
+fn hit_counts<A: Net>() -> anyhow::Result<()> {
     let mut stage = Stage::new()?;
-    put_pair(&mut stage)?;
+    put_pair::<A>(&mut stage)?;
     for _ in 0..3 {
-        let _ = stage.datapath.run(Hook::Ingress, &tcp().frame())?;
+        let _ = stage.datapath.run(Hook::Ingress, &tcp::<A>().frame())?;
     }
-    let flow = stage.flow(&key(&tcp())).context("the entry is there")?;
-    let l3 = tcp().frame().len() as u64 - 14;
+    let flow = stage.flow(&key(&tcp::<A>())).context("the entry is there")?;
+    let l3 = tcp::<A>().frame().len() as u64 - 14;
     ensure!((flow.packets, flow.bytes) == (3, 3 * l3), "{} {}", flow.packets, flow.bytes);
     Ok(())
 }
@@ -359,18 +419,17 @@ fn other_layout() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn full_map() -> anyhow::Result<()> {
+fn full_map<A: Net>() -> anyhow::Result<()> {
     let mut stage = Stage::with(|options| options.flow_entries = 1024)?;
-    for number in 0..8192u32 {
-        let [_, _, high, low] = number.to_be_bytes();
-        let packet = Plain { source: ([10, 1, high, low], 40000), ..tcp() };
-        stage.datapath.maps.put_flow(key(&packet), entry(&packet, &translated(&packet)))?;
+    for number in 0..8192 {
+        let packet = Plain { source: (A::client(number), 40000), ..tcp() };
+        stage.put(key(&packet), entry(&packet, &translated(&packet)))?;
     }
-    let packet = Plain { source: ([10, 1, 0xff, 0xff], 40000), ..tcp() };
-    stage.datapath.maps.put_flow(key(&packet), entry(&packet, &translated(&packet)))?;
+    let packet = Plain { source: (A::client(u16::MAX), 40000), ..tcp() };
+    stage.put(key(&packet), entry(&packet, &translated(&packet)))?;
     let output = stage.datapath.run(Hook::Ingress, &packet.frame())?;
     ensure!(output.action == REDIRECT, "the newest flow is the one to keep");
-    let entries = stage.datapath.maps.flows()?.len();
+    let entries = A::maps(&stage.datapath.maps).flows()?.len();
     ensure!(entries <= 1024, "{entries} entries in a map of 1024");
     Ok(())
 }

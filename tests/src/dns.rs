@@ -2,7 +2,7 @@
 //! with a length before each message. The answer names the backend.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -111,7 +111,11 @@ impl Resolver {
     /// A socket inside `namespace` that asks `server`.
     pub fn open(namespace: &Namespace, server: SocketAddr) -> Result<Self> {
         let socket = namespace.enter(|| {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            let any = match server {
+                SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            let socket = UdpSocket::bind((any, 0))?;
             socket.connect(server).with_context(|| format!("UDP route to {server}"))?;
             Ok(socket)
         })?;

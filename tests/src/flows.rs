@@ -74,6 +74,7 @@ pub fn drive(
         Ok(back.filter(|back| back.is_active()).map(|_| flow.clone()))
     })
     .with_context(|| agent.text(&["flows"]).unwrap_or_else(|error| error.to_string()))
+    .with_context(|| format!("{:?}", Counters::read(agent)))
 }
 
 /// Packets by what became of them: `hit`, and the reasons for the slow path.

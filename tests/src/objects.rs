@@ -1,7 +1,7 @@
 //! Kubernetes objects as manifests: the examples, and variations a test writes over them.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -21,6 +21,48 @@ pub const WEB_TARGET_PORT: u16 = 8080;
 pub const DNS_FRONTEND: SocketAddr = frontend([10, 96, 0, 53], 53);
 /// The port the pods of `dns` listen on.
 pub const DNS_TARGET_PORT: u16 = 5353;
+
+/// `web` and `dns` once more, over IPv6.
+pub const OVER_IPV6: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: web6, namespace: default}
+spec: {clusterIP: 'fd00:96::10', ports: [{name: http, port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web6-1, namespace: default, labels: {kubernetes.io/service-name: web6}}
+addressType: IPv6
+ports: [{name: http, port: 8080}]
+endpoints:
+  - addresses: ['fd00:10:1:1::11']
+  - addresses: ['fd00:10:1:1::12']
+  - addresses: ['fd00:10:1:1::13']
+---
+apiVersion: v1
+kind: Service
+metadata: {name: dns6, namespace: default}
+spec: {clusterIP: 'fd00:96::53', ports: [{name: dns, port: 53, protocol: UDP}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: dns6-1, namespace: default, labels: {kubernetes.io/service-name: dns6}}
+addressType: IPv6
+ports: [{name: dns, port: 5353, protocol: UDP}]
+endpoints:
+  - addresses: ['fd00:10:1:1::21']
+  - addresses: ['fd00:10:1:1::22']
+";
+
+/// The ClusterIP frontend of `web6`.
+pub const WEB6_FRONTEND: SocketAddr = frontend6(0x10, 80);
+/// The ClusterIP frontend of `dns6`.
+pub const DNS6_FRONTEND: SocketAddr = frontend6(0x53, 53);
+
+const fn frontend6(number: u16, port: u16) -> SocketAddr {
+    let address = Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, number);
+    SocketAddr::new(std::net::IpAddr::V6(address), port)
+}
 
 const fn frontend(address: [u8; 4], port: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::from_octets(address)), port)

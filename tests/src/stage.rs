@@ -29,10 +29,14 @@ pub struct Stage {
 impl Stage {
     /// The examples with an agent that is ready.
     pub fn start(options: &[&str]) -> Result<Self> {
-        let mut stage = Self::without_agent(options)?;
-        stage.agent.spawn()?;
-        stage.agent.wait_ready()?;
-        Ok(stage)
+        Self::without_agent(options)?.started()
+    }
+
+    /// The same with its agent started and ready.
+    pub fn started(mut self) -> Result<Self> {
+        self.agent.spawn()?;
+        self.agent.wait_ready()?;
+        Ok(self)
     }
 
     /// The examples with an agent that was not started.

@@ -13,7 +13,7 @@ use crate::topology::{Pod, Topology};
 /// The servers of all pods whose names begin with `web-` or `dns-`.
 #[derive(Debug, Default)]
 pub struct Workload {
-    web: BTreeMap<String, HttpServer>,
+    web: BTreeMap<String, [HttpServer; 2]>,
     dns: Vec<DnsServer>,
 }
 
@@ -30,11 +30,13 @@ impl Workload {
     /// Starts the server of one more pod, if its name calls for one.
     pub fn serve(&mut self, pod: &Pod) -> Result<()> {
         if pod.name.starts_with("web-") {
-            let server = HttpServer::start(&pod.namespace, any(WEB_TARGET_PORT), &pod.name)?;
-            self.web.insert(pod.name.clone(), server);
+            let serve = |at| HttpServer::start(&pod.namespace, at, &pod.name);
+            let [ipv4, ipv6] = listening(pod, WEB_TARGET_PORT);
+            self.web.insert(pod.name.clone(), [serve(ipv4)?, serve(ipv6)?]);
         } else if pod.name.starts_with("dns-") {
-            let server = DnsServer::start(&pod.namespace, any(DNS_TARGET_PORT), &pod.name)?;
-            self.dns.push(server);
+            for at in listening(pod, DNS_TARGET_PORT) {
+                self.dns.push(DnsServer::start(&pod.namespace, at, &pod.name)?);
+            }
         }
         Ok(())
     }
@@ -45,6 +47,7 @@ impl Workload {
     }
 }
 
-fn any(port: u16) -> SocketAddr {
-    SocketAddr::from(([0, 0, 0, 0], port))
+fn listening(pod: &Pod, port: u16) -> [SocketAddr; 2] {
+    let [_, ipv6] = pod.addresses();
+    [SocketAddr::from(([0, 0, 0, 0], port)), SocketAddr::new(ipv6, port)]
 }

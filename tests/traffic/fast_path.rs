@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use anyhow::{Result, ensure};
 use proxy_tests::flows::{self, Counters};
 use proxy_tests::ipvs;
-use proxy_tests::objects::{DNS_FRONTEND, WEB_FRONTEND};
+use proxy_tests::objects::{DNS_FRONTEND, DNS6_FRONTEND, OVER_IPV6, WEB_FRONTEND, WEB6_FRONTEND};
 use proxy_tests::slow_path;
 use proxy_tests::stage::Stage;
 use proxy_tests::transfer::{Blob, SIXTY_FOUR_MIB};
@@ -17,17 +17,34 @@ use crate::scenario::{AGENT, scenarios};
 
 scenarios! { AGENT =>
     established_tcp_flow_moves_to_the_fast_path,
+    established_tcp_flow_over_ipv6_moves_to_the_fast_path,
     udp_flow_moves_to_the_fast_path,
+    udp_flow_over_ipv6_moves_to_the_fast_path,
     long_transfer_is_fast_and_arrives_unchanged,
+    long_transfer_over_ipv6_is_fast_and_arrives_unchanged,
     fast_path_off_serves_everything_on_the_slow_path,
 }
 
 fn established_tcp_flow_moves_to_the_fast_path() -> Result<()> {
-    let stage = Stage::start(&[])?;
-    let mut connection = stage.fast_connection(WEB_FRONTEND)?;
+    tcp_flow(&Stage::start(&[])?, WEB_FRONTEND)
+}
+
+fn established_tcp_flow_over_ipv6_moves_to_the_fast_path() -> Result<()> {
+    tcp_flow(&over_ipv6()?, WEB6_FRONTEND)
+}
+
+/// The examples, and the same over IPv6, served.
+fn over_ipv6() -> Result<Stage> {
+    let stage = Stage::without_agent(&[])?;
+    stage.manifests.write("over-ipv6.yaml", OVER_IPV6)?;
+    stage.started()
+}
+
+fn tcp_flow(stage: &Stage, frontend: SocketAddr) -> Result<()> {
+    let mut connection = stage.fast_connection(frontend)?;
     let local = connection.local()?;
     let backend = connection.get("/")?;
-    let slow_part = slow_part_of(&stage, local, || {
+    let slow_part = slow_part_of(stage, local, || {
         for _ in 0..300 {
             ensure!(connection.get("/")? == backend, "the backend changed");
         }
@@ -35,9 +52,9 @@ fn established_tcp_flow_moves_to_the_fast_path() -> Result<()> {
     })?;
     ensure!(slow_part <= 0.1, "{slow_part:.2} of the packets took the slow path");
 
-    let flow = flows::flow(&stage.agent, local, WEB_FRONTEND)?;
+    let flow = flows::flow(&stage.agent, local, frontend)?;
     ensure!(flow.as_ref().is_some_and(|flow| flow.packets >= 250), "{flow:?}");
-    let entry = ipvs::entry(&stage.topology.node, local, WEB_FRONTEND)?;
+    let entry = ipvs::entry(&stage.topology.node, local, frontend)?;
     let known = entry.as_ref().zip(flow).is_some_and(|(entry, flow)| {
         entry.state == "ESTABLISHED" && entry.destination == flow.new_destination
     });
@@ -46,26 +63,40 @@ fn established_tcp_flow_moves_to_the_fast_path() -> Result<()> {
 }
 
 fn udp_flow_moves_to_the_fast_path() -> Result<()> {
-    let stage = Stage::start(&[])?;
-    let mut resolver = stage.fast_resolver(DNS_FRONTEND)?;
+    udp_flow(&Stage::start(&[])?, DNS_FRONTEND)
+}
+
+fn udp_flow_over_ipv6_moves_to_the_fast_path() -> Result<()> {
+    udp_flow(&over_ipv6()?, DNS6_FRONTEND)
+}
+
+fn udp_flow(stage: &Stage, frontend: SocketAddr) -> Result<()> {
+    let mut resolver = stage.fast_resolver(frontend)?;
     let (local, backend) = (resolver.local()?, resolver.ask()?);
-    let slow_part = slow_part_of(&stage, local, || {
+    let slow_part = slow_part_of(stage, local, || {
         for _ in 0..300 {
             ensure!(resolver.ask()? == backend, "the backend changed");
         }
         Ok(())
     })?;
     ensure!(slow_part <= 0.1, "{slow_part:.2} of the packets took the slow path");
-    ensure!(ipvs::entry(&stage.topology.node, local, DNS_FRONTEND)?.is_some(), "IPVS lost it");
+    ensure!(ipvs::entry(&stage.topology.node, local, frontend)?.is_some(), "IPVS lost it");
     Ok(())
 }
 
 fn long_transfer_is_fast_and_arrives_unchanged() -> Result<()> {
-    let stage = Stage::start(&[])?;
-    let mut connection = stage.fast_connection(WEB_FRONTEND)?;
+    long_transfer(&Stage::start(&[])?, WEB_FRONTEND)
+}
+
+fn long_transfer_over_ipv6_is_fast_and_arrives_unchanged() -> Result<()> {
+    long_transfer(&over_ipv6()?, WEB6_FRONTEND)
+}
+
+fn long_transfer(stage: &Stage, frontend: SocketAddr) -> Result<()> {
+    let mut connection = stage.fast_connection(frontend)?;
     let before = Counters::read(&stage.agent)?;
     let local = connection.local()?;
-    let slow_part = slow_part_of(&stage, local, || {
+    let slow_part = slow_part_of(stage, local, || {
         let digest = connection.download(SIXTY_FOUR_MIB, |_| ())?;
         ensure!(digest == Blob::of(SIXTY_FOUR_MIB).digest(), "download changed on the way");
         let digest = connection.upload(SIXTY_FOUR_MIB / 4)?;
@@ -102,7 +133,8 @@ fn slow_part_of(
 ) -> Result<f64> {
     let node = &stage.topology.node;
     let client = stage.topology.pod("client")?;
-    let flow = format!("ip saddr {} th sport {}", local.ip(), local.port());
+    let ip = if local.is_ipv4() { "ip" } else { "ip6" };
+    let flow = format!("{ip} saddr {} th sport {}", local.ip(), local.port());
     slow_path::watch(node, "watched", &flow)?;
     let sent_before = slow_path::sent_by(&client.namespace, "eth0")?;
     traffic()?;

@@ -4,11 +4,11 @@ use super::layout::abi_struct;
 
 abi_struct! {
     /// A flow as it enters the node: the 5-tuple before translation, and where it came in.
-    pub struct FlowKey4 (20) {
+    pub struct FlowKey<A> (20, 44) {
         /// Source address, network order.
-        pub source: [u8; 4],
+        pub source: A,
         /// Destination address, network order.
-        pub destination: [u8; 4],
+        pub destination: A,
         /// Source port, host order.
         pub source_port: u16,
         /// Destination port, host order.
@@ -23,11 +23,11 @@ abi_struct! {
 
     /// Everything the slow path changed about a packet. Two packets with equal transforms can be
     /// treated alike.
-    pub struct Transform4 (60) {
+    pub struct Transform<A> (60, 84) {
         /// Source address after translation, network order.
-        pub source: [u8; 4],
+        pub source: A,
         /// Destination address after translation, network order.
-        pub destination: [u8; 4],
+        pub destination: A,
         /// Source port after translation, host order.
         pub source_port: u16,
         /// Destination port after translation, host order.
@@ -38,7 +38,8 @@ abi_struct! {
         pub flags: u32,
         /// Largest L3 packet of that interface, bytes.
         pub mtu: u32,
-        /// One's complement sum to add to the inverted IP header checksum.
+        /// One's complement sum to add to the inverted checksum of an IPv4 header; over IPv6 what
+        /// the change of the IP header adds to the sum of the packet.
         pub ip_delta: u32,
         /// Checksum difference of the addresses, for `bpf_l4_csum_replace` with size 0.
         pub address_delta: u32,
@@ -57,7 +58,7 @@ abi_struct! {
     }
 
     /// The entry of a flow. What a hit reads comes first.
-    pub struct Flow4 (104) {
+    pub struct Flow<A> (104, 128) {
         /// A `FlowState`.
         pub state: u32,
         /// Jiffies when a packet last crossed the slow path: both leases start here.
@@ -71,7 +72,7 @@ abi_struct! {
         /// Backend id.
         pub backend: u32,
         /// What to do with a packet.
-        pub transform: Transform4,
+        pub transform: Transform<A>,
         /// Frontend id.
         pub frontend: u32,
         /// Packets carried by the fast path. Not atomic: exact while one CPU serves the flow.
@@ -93,7 +94,7 @@ impl FlowState {
     pub const CLOSING: u32 = 3;
 }
 
-/// Bits of `Transform4::flags`.
+/// Bits of `Transform::flags`.
 pub struct FlowFlags;
 
 impl FlowFlags {

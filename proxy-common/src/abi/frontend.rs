@@ -4,9 +4,9 @@ use super::layout::abi_struct;
 
 abi_struct! {
     /// Address, port and protocol of a frontend or a backend.
-    pub struct ServiceKey4 (8) {
+    pub struct ServiceKey<A> (8, 20) {
         /// Address, network order.
-        pub addr: [u8; 4],
+        pub addr: A,
         /// Port, host order.
         pub port: u16,
         /// IP protocol number.

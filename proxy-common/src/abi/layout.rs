@@ -14,49 +14,87 @@ pub struct Field {
     pub meaning: &'static str,
 }
 
-/// Declares `#[repr(C)]` structs of the map ABI, each with its size in bytes.
-///
-/// Under feature `user` the zerocopy derives reject hidden padding and invalid bit patterns at
-/// compile time; without it (the BPF build) the size assertion still holds both sides together.
+/// Bytes that all mean something, whatever they are: integers, byte arrays, and the structs of the
+/// map ABI, which have no padding.
+pub trait Plain: sealed::Plain + Copy + 'static {}
+
+/// An address, network order: `[u8; 4]` or `[u8; 16]`.
+pub trait Addr: Plain + core::fmt::Debug + Default + Eq + core::hash::Hash + Send + Sync {}
+
+impl Addr for [u8; 4] {}
+impl Addr for [u8; 16] {}
+
+pub(super) mod sealed {
+    /// Implemented here and by `abi_struct` only.
+    pub trait Plain {}
+}
+
+macro_rules! plain {
+    ($($ty:ty),+) => {$(
+        impl sealed::Plain for $ty {}
+        impl Plain for $ty {}
+    )+};
+}
+plain!(u8, u16, u32, u64, [u8; 2], [u8; 3], [u8; 4], [u8; 14], [u8; 16]);
+
+/// Compiles only for types whose bytes all mean something.
+pub(super) const fn plain_size<T: Plain>() -> usize {
+    size_of::<T>()
+}
+
+/// Declares `#[repr(C)]` structs of the map ABI, each with its size in bytes; one with an address
+/// has a size for either family. The sizes hold both sides of the boundary together; a struct with
+/// hidden padding or a field that is not [`Plain`] does not compile.
 macro_rules! abi_struct {
     ($(
         $(#[doc = $doc:literal])+
-        pub struct $name:ident ($size:literal) {
+        pub struct $name:ident $(<$addr:ident>)? ($($size:literal),+) {
             $($(#[doc = $field_doc:literal])+ pub $field:ident: $ty:ty,)+
         }
     )+) => {$(
         $(#[doc = $doc])+
         #[repr(C)]
-        #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-        #[cfg_attr(
-            feature = "user",
-            derive(
-                Hash,
-                zerocopy::FromBytes,
-                zerocopy::IntoBytes,
-                zerocopy::Immutable,
-                zerocopy::KnownLayout
-            )
-        )]
-        pub struct $name {
+        #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+        pub struct $name $(<$addr>)? {
             $($(#[doc = $field_doc])+ pub $field: $ty,)+
         }
 
-        const _: () = assert!(size_of::<$name>() == $size);
+        impl $(<$addr: $crate::abi::Addr>)? $crate::abi::layout::sealed::Plain
+            for $name $(<$addr>)? {}
+        impl $(<$addr: $crate::abi::Addr>)? $crate::abi::Plain for $name $(<$addr>)? {}
 
-        #[cfg(feature = "user")]
-        impl $name {
+        impl $(<$addr: $crate::abi::Addr>)? $name $(<$addr>)? {
+            const LAID_OUT: () = {
+                let fields = 0 $(+ $crate::abi::layout::plain_size::<$ty>())+;
+                assert!(size_of::<Self>() == fields, "hidden padding");
+                assert!($(size_of::<Self>() == $size)||+, "another size");
+            };
+
             /// Fields with offsets, sizes and meaning, in order.
+            #[cfg(feature = "user")]
             pub const FIELDS: &'static [$crate::abi::layout::Field] = &[
                 $($crate::abi::layout::Field {
                     name: stringify!($field),
-                    offset: core::mem::offset_of!($name, $field),
+                    offset: core::mem::offset_of!(Self, $field),
                     size: size_of::<$ty>(),
                     meaning: concat!($($field_doc),+),
                 },)+
             ];
         }
+
+        $crate::abi::layout::laid_out!($name $(<$addr>)?);
     )+};
 }
 
-pub(crate) use abi_struct;
+/// Evaluates the layout checks of a struct, for both families if it has an address.
+macro_rules! laid_out {
+    ($name:ident) => {
+        const _: () = $name::LAID_OUT;
+    };
+    ($name:ident <$addr:ident>) => {
+        const _: () = $name::<[u8; 4]>::LAID_OUT;
+        const _: () = $name::<[u8; 16]>::LAID_OUT;
+    };
+}
+
+pub(crate) use {abi_struct, laid_out};

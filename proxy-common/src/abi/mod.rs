@@ -19,20 +19,21 @@ mod stats;
 pub use backend::{Backend, EDITS_INDEX, EPOCH_INDEX, FIRST_BACKEND_ID, GENERATIONS};
 #[cfg(feature = "user")]
 pub use describe::describe;
-pub use flow::{Flow4, FlowFlags, FlowKey4, FlowState, Transform4};
-pub use frontend::{Frontend, FrontendFlags, ServiceKey4};
+pub use flow::{Flow, FlowFlags, FlowKey, FlowState, Transform};
+pub use frontend::{Frontend, FrontendFlags, ServiceKey};
 pub use interface::{Interface, InterfaceFlags};
 #[cfg(feature = "user")]
 pub use layout::Field;
-pub use lease::{Pending4, SLOTS_PER_CPU, WARMUP_SLOTS};
+pub use layout::{Addr, Plain};
+pub use lease::{Pending, SLOTS_PER_CPU, WARMUP_SLOTS};
 pub use settings::{LEARN_AFTER, Setting};
 pub use stats::Counter;
 
-/// Version of every layout in this module, part of the pin path (`v1`).
-pub const ABI_VERSION: u32 = 1;
+/// Version of every layout in this module, part of the pin path (`v2`).
+pub const ABI_VERSION: u32 = 2;
 
 /// The directory below the bpffs root that holds this version's pins.
-pub const PIN_DIRECTORY: &str = "v1";
+pub const PIN_DIRECTORY: &str = "v2";
 
 /// A map that both sides know.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -45,7 +46,7 @@ pub struct MapSpec {
     pub key_size: u32,
     /// Bytes of a value.
     pub value_size: u32,
-    /// Default capacity; `flows4`, `frontends4` and `backends4` can be set by the operator.
+    /// Default capacity; that of the flow maps can be set by the operator.
     pub max_entries: u32,
 }
 
@@ -56,7 +57,8 @@ const LRU_HASH: u32 = 9;
 
 /// Default capacities.
 pub mod capacity {
-    /// Flow entries: two a connection. 160 bytes each, so 40 MiB.
+    /// Flow entries of a family: two a connection. 176 bytes each over IPv4, 224 over IPv6, so 44
+    /// and 56 MiB.
     pub const FLOWS: u32 = 1 << 18;
     /// Frontends: one an address, port and protocol that clients dial.
     pub const FRONTENDS: u32 = 1 << 16;
@@ -66,44 +68,64 @@ pub mod capacity {
     pub const INTERFACES: u32 = 1 << 12;
 }
 
-/// Established flows and what to do with their packets.
-pub const FLOWS4: MapSpec = MapSpec {
-    name: "flows4",
-    kind: LRU_HASH,
-    key_size: size_of::<FlowKey4>() as u32,
-    value_size: size_of::<Flow4>() as u32,
-    max_entries: capacity::FLOWS,
-};
-/// Packets on their way through the slow path, by token.
-pub const PENDING4: MapSpec = MapSpec {
-    name: "pending4",
-    kind: ARRAY,
-    key_size: 4,
-    value_size: size_of::<Pending4>() as u32,
-    max_entries: 1 << 16,
-};
+/// The maps of an address family.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FamilyMaps {
+    /// Established flows and what to do with their packets.
+    pub flows: MapSpec,
+    /// Packets on their way through the slow path, by token.
+    pub pending: MapSpec,
+    /// What clients dial.
+    pub frontends: MapSpec,
+    /// Where traffic goes.
+    pub backends: MapSpec,
+}
+
+/// The maps of IPv4.
+pub const IPV4: FamilyMaps = family::<[u8; 4]>(["flows4", "pending4", "frontends4", "backends4"]);
+/// The maps of IPv6.
+pub const IPV6: FamilyMaps = family::<[u8; 16]>(["flows6", "pending6", "frontends6", "backends6"]);
+
+const fn family<A: Addr>(names: [&'static str; 4]) -> FamilyMaps {
+    let [flows, pending, frontends, backends] = names;
+    FamilyMaps {
+        flows: MapSpec {
+            name: flows,
+            kind: LRU_HASH,
+            key_size: size_of::<FlowKey<A>>() as u32,
+            value_size: size_of::<Flow<A>>() as u32,
+            max_entries: capacity::FLOWS,
+        },
+        pending: MapSpec {
+            name: pending,
+            kind: ARRAY,
+            key_size: 4,
+            value_size: size_of::<Pending<A>>() as u32,
+            max_entries: 1 << 16,
+        },
+        frontends: MapSpec {
+            name: frontends,
+            kind: HASH,
+            key_size: size_of::<ServiceKey<A>>() as u32,
+            value_size: size_of::<Frontend>() as u32,
+            max_entries: capacity::FRONTENDS,
+        },
+        backends: MapSpec {
+            name: backends,
+            kind: HASH,
+            key_size: size_of::<ServiceKey<A>>() as u32,
+            value_size: size_of::<Backend>() as u32,
+            max_entries: capacity::BACKENDS,
+        },
+    }
+}
+
 /// Number of the next token, one a CPU.
 pub const SEQUENCE: MapSpec =
     MapSpec { name: "sequence", kind: PERCPU_ARRAY, key_size: 4, value_size: 4, max_entries: 1 };
 /// How often a flow was seen before it is worth an entry.
-pub const WARMUP4: MapSpec =
-    MapSpec { name: "warmup4", kind: ARRAY, key_size: 4, value_size: 4, max_entries: WARMUP_SLOTS };
-/// What clients dial.
-pub const FRONTENDS4: MapSpec = MapSpec {
-    name: "frontends4",
-    kind: HASH,
-    key_size: size_of::<ServiceKey4>() as u32,
-    value_size: size_of::<Frontend>() as u32,
-    max_entries: capacity::FRONTENDS,
-};
-/// Where traffic goes.
-pub const BACKENDS4: MapSpec = MapSpec {
-    name: "backends4",
-    kind: HASH,
-    key_size: size_of::<ServiceKey4>() as u32,
-    value_size: size_of::<Backend>() as u32,
-    max_entries: capacity::BACKENDS,
-};
+pub const WARMUP: MapSpec =
+    MapSpec { name: "warmup", kind: ARRAY, key_size: 4, value_size: 4, max_entries: WARMUP_SLOTS };
 /// Epoch, edit counter and one generation a backend.
 pub const GENERATION_MAP: MapSpec = MapSpec {
     name: "generations",
@@ -130,8 +152,21 @@ pub const STATS: MapSpec = MapSpec {
 };
 
 /// Every map, in the order of the table in the crate's documentation.
-pub const MAPS: [MapSpec; 9] =
-    [FLOWS4, PENDING4, SEQUENCE, WARMUP4, FRONTENDS4, BACKENDS4, GENERATION_MAP, INTERFACES, STATS];
+pub const MAPS: [MapSpec; 13] = [
+    IPV4.flows,
+    IPV6.flows,
+    IPV4.pending,
+    IPV6.pending,
+    SEQUENCE,
+    WARMUP,
+    IPV4.frontends,
+    IPV6.frontends,
+    IPV4.backends,
+    IPV6.backends,
+    GENERATION_MAP,
+    INTERFACES,
+    STATS,
+];
 
 const _: () = {
     let mut index = 0;

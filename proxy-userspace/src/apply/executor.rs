@@ -6,7 +6,7 @@ use std::{
     net::IpAddr,
 };
 
-use proxy_common::abi::{self, FrontendFlags, ServiceKey4};
+use proxy_common::abi::{self, FrontendFlags};
 
 use super::batch::{Batch, batches};
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
         sysctl::{self, Key},
     },
     ledger::{self, Ledger, Record},
-    model::{Backend, Destination, Frontend, Protocol},
+    model::{Destination, Frontend},
     plan::{Action, DesiredServer, FrontendEntry, Observed, Plan},
 };
 
@@ -323,22 +323,14 @@ fn all_alike<'b>(
 
 fn change_maps(maps: &mut Maps, action: &Action) -> Result<(), Failure> {
     match action {
-        Action::PutBackend { backend, id } => match backend_key(backend) {
-            Some(key) => Ok(maps.put_backend(key, abi::Backend { id: *id })?),
-            None => Ok(()),
-        },
-        Action::RemoveBackend { backend, .. } => match backend_key(backend) {
-            Some(key) => Ok(maps.remove_backend(key)?),
-            None => Ok(()),
-        },
-        Action::PutFrontend { frontend, entry } => match frontend_key(frontend) {
-            Some(key) => Ok(maps.put_frontend(key, frontend_value(*entry))?),
-            None => Ok(()),
-        },
-        Action::RemoveFrontend(frontend) => match frontend_key(frontend) {
-            Some(key) => Ok(maps.remove_frontend(key)?),
-            None => Ok(()),
-        },
+        Action::PutBackend { backend, id } => {
+            Ok(maps.put_backend(backend, abi::Backend { id: *id })?)
+        }
+        Action::RemoveBackend { backend, .. } => Ok(maps.remove_backend(backend)?),
+        Action::PutFrontend { frontend, entry } => {
+            Ok(maps.put_frontend(frontend, frontend_value(*entry))?)
+        }
+        Action::RemoveFrontend(frontend) => Ok(maps.remove_frontend(frontend)?),
         Action::Invalidate { backends } => {
             // The edit counter first: a learner reads the generation first.
             maps.generations.raise_edits()?;
@@ -353,18 +345,4 @@ fn change_maps(maps: &mut Maps, action: &Action) -> Result<(), Failure> {
 
 fn frontend_value(entry: FrontendEntry) -> abi::Frontend {
     abi::Frontend { id: entry.id, flags: if entry.learn { FrontendFlags::LEARN } else { 0 } }
-}
-
-fn frontend_key(frontend: &Frontend) -> Option<ServiceKey4> {
-    key(frontend.addr, frontend.port, frontend.protocol)
-}
-
-fn backend_key(backend: &Backend) -> Option<ServiceKey4> {
-    key(backend.addr, backend.port, backend.protocol)
-}
-
-/// The datapath of this ABI knows IPv4.
-fn key(addr: IpAddr, port: u16, protocol: Protocol) -> Option<ServiceKey4> {
-    let IpAddr::V4(addr) = addr else { return None };
-    Some(ServiceKey4 { addr: addr.octets(), port, protocol: protocol.number(), _pad: 0 })
 }

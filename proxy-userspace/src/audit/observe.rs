@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use proxy_common::abi::{FrontendFlags, ServiceKey4};
+use proxy_common::abi::FrontendFlags;
 
 use crate::{
     kernel::{
@@ -15,7 +15,7 @@ use crate::{
         route,
     },
     ledger::Owned,
-    model::{Backend, Frontend, Protocol, RuleOptions},
+    model::{Backend, Frontend, RuleOptions},
     plan::{FrontendEntry, IdMap, Observed, ObservedServer, ObservedTable},
 };
 
@@ -114,20 +114,13 @@ async fn servers(node: &Node, owned: &Owned) -> Result<BTreeMap<Frontend, Observ
 }
 
 fn frontends(maps: &Maps) -> Result<IdMap<Frontend, FrontendEntry>, Error> {
-    let entries = maps.frontends()?.into_iter().filter_map(|(key, value)| {
-        let protocol = Protocol::from_number(key.protocol)?;
-        let frontend = Frontend { addr: key.addr.into(), port: key.port, protocol };
+    let entries = maps.frontends()?.into_iter().map(|(frontend, value)| {
         let learn = value.flags & FrontendFlags::LEARN != 0;
-        Some((frontend, FrontendEntry { id: value.id, learn }))
+        (frontend, FrontendEntry { id: value.id, learn })
     });
     Ok(entries.collect())
 }
 
 fn backends(maps: &Maps) -> Result<IdMap<Backend, u32>, Error> {
-    let entries = maps.backends()?.into_iter().filter_map(|(key, value)| {
-        let ServiceKey4 { addr, port, protocol, .. } = key;
-        let protocol = Protocol::from_number(protocol)?;
-        Some((Backend { addr: addr.into(), port, protocol }, value.id))
-    });
-    Ok(entries.collect())
+    Ok(maps.backends()?.into_iter().map(|(backend, value)| (backend, value.id)).collect())
 }

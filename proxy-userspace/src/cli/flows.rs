@@ -2,10 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
 };
 
-use proxy_common::abi::{Flow4, FlowFlags, FlowKey4, FlowState};
+use proxy_common::abi::{self, Addr, FlowFlags, FlowKey, FlowState};
 use serde::Serialize;
 
 use super::{Failure, output};
@@ -13,19 +13,19 @@ use crate::{
     config::Paths,
     kernel::bpf::{Maps, PinDirectory},
     ledger::Owned,
-    model::{Frontend, Protocol},
+    model::Protocol,
 };
 
 /// One direction of a connection.
 #[derive(Clone, Debug, Serialize)]
 struct Flow {
-    source: SocketAddrV4,
-    destination: SocketAddrV4,
+    source: SocketAddr,
+    destination: SocketAddr,
     protocol: &'static str,
     /// Interface it comes in by.
     interface: String,
-    new_source: SocketAddrV4,
-    new_destination: SocketAddrV4,
+    new_source: SocketAddr,
+    new_destination: SocketAddr,
     /// Interface it leaves by.
     out_interface: String,
     /// `learning`, `active` or `closing`.
@@ -45,8 +45,10 @@ struct Flow {
 pub(super) fn run(paths: &Paths, format: output::Format) -> Result<(), Failure> {
     let maps = Maps::open(&PinDirectory::at(&paths.bpffs))?;
     let names = frontend_names(&maps, &Owned::read(&paths.state_dir)?)?;
-    let mut flows: Vec<Flow> =
-        maps.flows()?.iter().map(|(key, flow)| describe(key, flow, &names)).collect();
+    let (ipv4, ipv6) = (maps.ipv4.flows()?, maps.ipv6.flows()?);
+    let ipv4 = ipv4.iter().map(|(key, flow)| describe(key, flow, &names));
+    let ipv6 = ipv6.iter().map(|(key, flow)| describe(key, flow, &names));
+    let mut flows: Vec<Flow> = ipv4.chain(ipv6).collect();
     flows.sort_by_key(|flow| (flow.destination, flow.source));
     output::value(&flows, format, |wide| table(&flows, wide))?;
     Ok(())
@@ -55,9 +57,7 @@ pub(super) fn run(paths: &Paths, format: output::Format) -> Result<(), Failure> 
 /// Returns the Service port of each frontend id.
 fn frontend_names(maps: &Maps, owned: &Owned) -> Result<BTreeMap<u32, String>, Failure> {
     let mut names = BTreeMap::new();
-    for (key, value) in maps.frontends()? {
-        let Some(protocol) = Protocol::from_number(key.protocol) else { continue };
-        let frontend = Frontend { addr: Ipv4Addr::from(key.addr).into(), port: key.port, protocol };
+    for (frontend, value) in maps.frontends()? {
         if let Some(service) = owned.virtual_servers.get(&frontend) {
             names.insert(value.id, service.clone());
         }
@@ -65,9 +65,13 @@ fn frontend_names(maps: &Maps, owned: &Owned) -> Result<BTreeMap<u32, String>, F
     Ok(names)
 }
 
-fn describe(key: &FlowKey4, flow: &Flow4, names: &BTreeMap<u32, String>) -> Flow {
+fn describe<A: Addr + Into<IpAddr>>(
+    key: &FlowKey<A>,
+    flow: &abi::Flow<A>,
+    names: &BTreeMap<u32, String>,
+) -> Flow {
     let to = &flow.transform;
-    let addr = |addr: [u8; 4], port| SocketAddrV4::new(addr.into(), port);
+    let addr = |addr: A, port| SocketAddr::new(addr.into(), port);
     Flow {
         source: addr(key.source, key.source_port),
         destination: addr(key.destination, key.destination_port),

@@ -336,7 +336,7 @@ impl Family<'_> {
             Origin::Inside => Some(Element::Shadow(frontend)),
             _ => None,
         });
-        let learnable = matches!(addr, IpAddr::V4(_)) && port.protocol != Protocol::Sctp && masq;
+        let learnable = port.protocol != Protocol::Sctp && masq;
         DesiredServer {
             virtual_server: VirtualServer {
                 frontend,

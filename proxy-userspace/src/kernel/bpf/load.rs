@@ -15,7 +15,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pa
 pub struct LoadOptions {
     /// Directory for pins, on a bpffs.
     pub bpffs: PathBuf,
-    /// Capacity of the flow map: two entries a connection.
+    /// Capacity of the flow map of either family: two entries a connection.
     pub flow_entries: u32,
     /// After this time one packet of a flow renews the lease by the slow path.
     pub soft_lease: Duration,
@@ -38,7 +38,8 @@ pub struct Datapath {
 impl LoadOptions {
     /// Returns the capacity a map shall have.
     pub fn capacity(&self, spec: &MapSpec) -> u32 {
-        if spec.name == abi::FLOWS4.name { self.flow_entries } else { spec.max_entries }
+        let flows = [abi::IPV4.flows.name, abi::IPV6.flows.name];
+        if flows.contains(&spec.name) { self.flow_entries } else { spec.max_entries }
     }
 }
 

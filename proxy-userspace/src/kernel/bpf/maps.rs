@@ -1,6 +1,6 @@
 //! Typed access to the pinned maps.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use aya::{
     Pod,
@@ -8,35 +8,47 @@ use aya::{
 };
 use proxy_common::{
     abi::{
-        self, Backend, Counter, EDITS_INDEX, EPOCH_INDEX, Flow4, FlowKey4, Frontend, Interface,
-        MAPS, ServiceKey4,
+        self, Addr, Backend, Counter, EDITS_INDEX, EPOCH_INDEX, FamilyMaps, Flow, FlowKey,
+        Frontend, Interface, MAPS, MapSpec, Plain, ServiceKey,
     },
     reason::Reason,
 };
 use rustix::time::{ClockId, clock_getres};
-use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Error, PinDirectory};
+use crate::model::{self, Protocol};
 
 /// A value of the map ABI, as aya wants it.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 struct Abi<T>(T);
 
-// SAFETY: zerocopy's derives prove that T has no padding and that every bit pattern is a T; the
-// wrapper is transparent.
-unsafe impl<T: IntoBytes + FromBytes + Copy + 'static> Pod for Abi<T> {}
+// SAFETY: T is made of integers and byte arrays without padding, which its declaration checks, so
+// every bit pattern is a T; the wrapper is transparent.
+unsafe impl<T: Plain> Pod for Abi<T> {}
 
 /// The pinned maps. Opening them needs no agent.
 pub struct Maps {
-    flows: HashMap<MapData, Abi<FlowKey4>, Abi<Flow4>>,
-    frontends: HashMap<MapData, Abi<ServiceKey4>, Abi<Frontend>>,
-    backends: HashMap<MapData, Abi<ServiceKey4>, Abi<Backend>>,
+    /// The maps of IPv4.
+    pub ipv4: ServiceMaps<[u8; 4]>,
+    /// The maps of IPv6.
+    pub ipv6: ServiceMaps<[u8; 16]>,
     interfaces: HashMap<MapData, u32, Abi<Interface>>,
     stats: PerCpuArray<MapData, Abi<Counter>>,
     ids: BTreeSet<u32>,
     /// Epoch, edit counter and generations.
     pub generations: Generations,
+}
+
+/// Keys and values of a map, in no order.
+pub type Entries<K, V> = Vec<(K, V)>;
+
+/// The maps of an address family.
+pub struct ServiceMaps<A: Addr> {
+    names: FamilyMaps,
+    flows: HashMap<MapData, Abi<FlowKey<A>>, Abi<Flow<A>>>,
+    frontends: HashMap<MapData, Abi<ServiceKey<A>>, Abi<Frontend>>,
+    backends: HashMap<MapData, Abi<ServiceKey<A>>, Abi<Backend>>,
 }
 
 /// The map `generations`: what the agent raises to make flow entries stale.
@@ -53,6 +65,18 @@ fn open(pins: &PinDirectory, name: &'static str) -> Result<MapData, Error> {
     MapData::from_pin(pins.map(name)).map_err(failed("open", name))
 }
 
+fn open_hash<K: Pod, V: Pod>(
+    pins: &PinDirectory,
+    spec: MapSpec,
+) -> Result<HashMap<MapData, K, V>, Error> {
+    let data = open(pins, spec.name)?;
+    let map = match spec.kind {
+        kind if kind == abi::IPV4.flows.kind => Map::LruHashMap(data),
+        _ => Map::HashMap(data),
+    };
+    map.try_into().map_err(failed("open", spec.name))
+}
+
 impl Maps {
     /// Opens the pinned maps.
     ///
@@ -60,12 +84,6 @@ impl Maps {
     ///
     /// [`Error::Map`] naming the first that is not there or not readable.
     pub fn open(pins: &PinDirectory) -> Result<Self, Error> {
-        let hash = |spec: abi::MapSpec| {
-            Ok::<_, Error>(match spec.kind {
-                kind if kind == abi::FLOWS4.kind => Map::LruHashMap(open(pins, spec.name)?),
-                _ => Map::HashMap(open(pins, spec.name)?),
-            })
-        };
         let stats = Map::PerCpuArray(open(pins, abi::STATS.name)?);
         let generations = Map::Array(open(pins, abi::GENERATION_MAP.name)?);
         let ids = MAPS
@@ -73,10 +91,9 @@ impl Maps {
             .filter_map(|spec| Some(MapInfo::from_pin(pins.map(spec.name)).ok()?.id()))
             .collect();
         Ok(Self {
-            flows: hash(abi::FLOWS4)?.try_into().map_err(failed("open", "flows4"))?,
-            frontends: hash(abi::FRONTENDS4)?.try_into().map_err(failed("open", "frontends4"))?,
-            backends: hash(abi::BACKENDS4)?.try_into().map_err(failed("open", "backends4"))?,
-            interfaces: hash(abi::INTERFACES)?.try_into().map_err(failed("open", "interfaces"))?,
+            ipv4: ServiceMaps::open(pins, abi::IPV4)?,
+            ipv6: ServiceMaps::open(pins, abi::IPV6)?,
+            interfaces: open_hash(pins, abi::INTERFACES)?,
             stats: stats.try_into().map_err(failed("open", "stats"))?,
             ids,
             generations: Generations {
@@ -90,40 +107,96 @@ impl Maps {
         &self.ids
     }
 
-    /// Returns the flow entries. Entries that come or go meanwhile may be missing or twice.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`] when the map cannot be read.
-    pub fn flows(&self) -> Result<Vec<(FlowKey4, Flow4)>, Error> {
-        read_all(&self.flows, "flows4")
-    }
-
-    /// Puts a flow entry. The agent never does: it is how packet tables set the stage.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn put_flow(&mut self, key: FlowKey4, value: Flow4) -> Result<(), Error> {
-        self.flows.insert(Abi(key), Abi(value), 0).map_err(failed("put", "flows4"))
-    }
-
     /// Returns what clients can dial.
     ///
     /// # Errors
     ///
-    /// [`Error::Map`] when the map cannot be read.
-    pub fn frontends(&self) -> Result<Vec<(ServiceKey4, Frontend)>, Error> {
-        read_all(&self.frontends, "frontends4")
+    /// [`Error::Map`] when a map cannot be read.
+    pub fn frontends(&self) -> Result<Vec<(model::Frontend, Frontend)>, Error> {
+        let mut all = self.ipv4.frontends()?;
+        all.extend(self.ipv6.frontends()?);
+        Ok(all)
     }
 
     /// Returns the backends.
     ///
     /// # Errors
     ///
-    /// [`Error::Map`] when the map cannot be read.
-    pub fn backends(&self) -> Result<Vec<(ServiceKey4, Backend)>, Error> {
-        read_all(&self.backends, "backends4")
+    /// [`Error::Map`] when a map cannot be read.
+    pub fn backends(&self) -> Result<Vec<(model::Backend, Backend)>, Error> {
+        let mut all = self.ipv4.backends()?;
+        all.extend(self.ipv6.backends()?);
+        Ok(all)
+    }
+
+    /// Puts a frontend.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`], also when the map is full.
+    pub fn put_frontend(&mut self, key: &model::Frontend, value: Frontend) -> Result<(), Error> {
+        self.change_frontend(key, Some(value))
+    }
+
+    /// Removes a frontend; one that is absent is removed already.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn remove_frontend(&mut self, key: &model::Frontend) -> Result<(), Error> {
+        self.change_frontend(key, None)
+    }
+
+    /// Puts a backend.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`], also when the map is full.
+    pub fn put_backend(&mut self, key: &model::Backend, value: Backend) -> Result<(), Error> {
+        self.change_backend(key, Some(value))
+    }
+
+    /// Removes a backend; one that is absent is removed already.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn remove_backend(&mut self, key: &model::Backend) -> Result<(), Error> {
+        self.change_backend(key, None)
+    }
+
+    fn change_frontend(
+        &mut self,
+        key: &model::Frontend,
+        value: Option<Frontend>,
+    ) -> Result<(), Error> {
+        match key.addr {
+            IpAddr::V4(addr) => {
+                let key = service_key(addr.octets(), key.port, key.protocol);
+                change(&mut self.ipv4.frontends, key, value, self.ipv4.names.frontends.name)
+            }
+            IpAddr::V6(addr) => {
+                let key = service_key(addr.octets(), key.port, key.protocol);
+                change(&mut self.ipv6.frontends, key, value, self.ipv6.names.frontends.name)
+            }
+        }
+    }
+
+    fn change_backend(
+        &mut self,
+        key: &model::Backend,
+        value: Option<Backend>,
+    ) -> Result<(), Error> {
+        match key.addr {
+            IpAddr::V4(addr) => {
+                let key = service_key(addr.octets(), key.port, key.protocol);
+                change(&mut self.ipv4.backends, key, value, self.ipv4.names.backends.name)
+            }
+            IpAddr::V6(addr) => {
+                let key = service_key(addr.octets(), key.port, key.protocol);
+                change(&mut self.ipv6.backends, key, value, self.ipv6.names.backends.name)
+            }
+        }
     }
 
     /// Returns the indexes of the interfaces that may be learned.
@@ -137,42 +210,6 @@ impl Maps {
             .map(|entry| entry.map(|(index, value)| (index, value.0)))
             .collect::<Result<_, _>>()
             .map_err(failed("read", "interfaces"))
-    }
-
-    /// Puts a frontend.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`], also when the map is full.
-    pub fn put_frontend(&mut self, key: ServiceKey4, value: Frontend) -> Result<(), Error> {
-        self.frontends.insert(Abi(key), Abi(value), 0).map_err(failed("put", "frontends4"))
-    }
-
-    /// Removes a frontend; one that is absent is removed already.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn remove_frontend(&mut self, key: ServiceKey4) -> Result<(), Error> {
-        absent_is_fine(self.frontends.remove(&Abi(key))).map_err(failed("remove", "frontends4"))
-    }
-
-    /// Puts a backend.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`], also when the map is full.
-    pub fn put_backend(&mut self, key: ServiceKey4, value: Backend) -> Result<(), Error> {
-        self.backends.insert(Abi(key), Abi(value), 0).map_err(failed("put", "backends4"))
-    }
-
-    /// Removes a backend; one that is absent is removed already.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn remove_backend(&mut self, key: ServiceKey4) -> Result<(), Error> {
-        absent_is_fine(self.backends.remove(&Abi(key))).map_err(failed("remove", "backends4"))
     }
 
     /// Lets the egress of an interface be learned.
@@ -204,6 +241,70 @@ impl Maps {
             packets: sum.packets.wrapping_add(value.0.packets),
             bytes: sum.bytes.wrapping_add(value.0.bytes),
         }))
+    }
+}
+
+impl<A: Addr + Into<IpAddr>> ServiceMaps<A> {
+    fn open(pins: &PinDirectory, names: FamilyMaps) -> Result<Self, Error> {
+        Ok(Self {
+            names,
+            flows: open_hash(pins, names.flows)?,
+            frontends: open_hash(pins, names.frontends)?,
+            backends: open_hash(pins, names.backends)?,
+        })
+    }
+
+    /// Returns the flow entries. Entries that come or go meanwhile may be missing or twice.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`] when the map cannot be read.
+    pub fn flows(&self) -> Result<Entries<FlowKey<A>, Flow<A>>, Error> {
+        read_all(&self.flows, self.names.flows.name)
+    }
+
+    /// Puts a flow entry. The agent never does: it is how packet tables set the stage.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn put_flow(&mut self, key: FlowKey<A>, value: Flow<A>) -> Result<(), Error> {
+        self.flows.insert(Abi(key), Abi(value), 0).map_err(failed("put", self.names.flows.name))
+    }
+
+    fn frontends(&self) -> Result<Vec<(model::Frontend, Frontend)>, Error> {
+        let all = read_all(&self.frontends, self.names.frontends.name)?;
+        let known = all.into_iter().filter_map(|(key, value)| {
+            let protocol = Protocol::from_number(key.protocol)?;
+            Some((model::Frontend { addr: key.addr.into(), port: key.port, protocol }, value))
+        });
+        Ok(known.collect())
+    }
+
+    fn backends(&self) -> Result<Vec<(model::Backend, Backend)>, Error> {
+        let all = read_all(&self.backends, self.names.backends.name)?;
+        let known = all.into_iter().filter_map(|(key, value)| {
+            let protocol = Protocol::from_number(key.protocol)?;
+            Some((model::Backend { addr: key.addr.into(), port: key.port, protocol }, value))
+        });
+        Ok(known.collect())
+    }
+}
+
+fn service_key<A>(addr: A, port: u16, protocol: Protocol) -> ServiceKey<A> {
+    ServiceKey { addr, port, protocol: protocol.number(), _pad: 0 }
+}
+
+/// Puts an element, or removes it: one that is absent is removed already.
+fn change<K: Plain, V: Plain>(
+    map: &mut HashMap<MapData, Abi<K>, Abi<V>>,
+    key: K,
+    value: Option<V>,
+    name: &'static str,
+) -> Result<(), Error> {
+    match value {
+        Some(value) => map.insert(Abi(key), Abi(value), 0).map_err(failed("put", name)),
+        None => absent_is_fine(map.remove(&Abi(key))).map_err(failed("remove", name)),
     }
 }
 
@@ -242,13 +343,10 @@ impl Generations {
     }
 }
 
-fn read_all<
-    K: IntoBytes + FromBytes + Copy + 'static,
-    V: IntoBytes + FromBytes + Copy + 'static,
->(
+fn read_all<K: Plain, V: Plain>(
     map: &HashMap<MapData, Abi<K>, Abi<V>>,
     name: &'static str,
-) -> Result<Vec<(K, V)>, Error> {
+) -> Result<Entries<K, V>, Error> {
     map.iter()
         .map(|entry| entry.map(|(key, value)| (key.0, value.0)))
         .collect::<Result<_, _>>()

@@ -14,7 +14,7 @@ pub use attach::{Hook, detach_filters};
 pub use error::Error;
 pub use guard::{ForeignProgram, foreign_programs, is_program_ours};
 pub use load::{Datapath, LoadOptions};
-pub use maps::{Generations, Maps, jiffy};
+pub use maps::{Entries, Generations, Maps, ServiceMaps, jiffy};
 pub use pins::{MapShape, PinDirectory, PinMismatch, on_bpffs};
 pub use probe::supports_tc;
 pub use run::RunOutput;

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     ops::RangeInclusive,
 };
 
@@ -34,11 +33,8 @@ fn assign_frontends(
     limits: &Limits,
 ) -> Entries<Frontend, FrontendEntry> {
     let touched = changes.touched.frontends.iter();
-    let mut wanted: Vec<(Frontend, &DesiredServer)> = touched
-        // The datapath of this ABI knows IPv4.
-        .filter(|frontend| matches!(frontend.addr, IpAddr::V4(_)))
-        .filter_map(|frontend| Some((*frontend, changes.wanted(frontend)?)))
-        .collect();
+    let mut wanted: Vec<(Frontend, &DesiredServer)> =
+        touched.filter_map(|frontend| Some((*frontend, changes.wanted(frontend)?))).collect();
     wanted.sort_by_key(|(_, server)| !urgent(&server.service.service));
     let keys = wanted.iter().map(|(frontend, _)| *frontend);
     let assigned = assign(&changes.observed.frontends, keys, limits.frontend_ids());
