@@ -15,8 +15,9 @@ use tempfile::TempDir;
 
 use crate::{credentials::Credentials, relay::Relay};
 
-/// How long etcd and the API server may take to come up.
-const START: Duration = Duration::from_secs(90);
+/// How long etcd and the API server may take to come up: half a minute in an emulated guest, and
+/// several when others run beside it.
+const START: Duration = Duration::from_mins(5);
 /// The node that the source under test is on.
 pub(crate) const NODE: &str = "node-a";
 

@@ -46,7 +46,7 @@ fn main() {
     // They share the cluster, and restart it.
     arguments.test_threads = Some(1);
     if on_a_node::is_wanted() {
-        let said = |error| Failed::from(format!("{error:?}"));
+        let said = |error| Failed::from(format!("{error:#}"));
         let trials = on_a_node::TESTS.iter();
         let trials =
             trials.map(|&(name, test)| Trial::test(name, move || test().map_err(said))).collect();

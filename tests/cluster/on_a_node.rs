@@ -6,7 +6,7 @@ use proxy_tests::{
     agent::Agent, http::get_once, netns::Namespace, objects::Manifests, spread, topology::Topology,
     wait, workload::Workload,
 };
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
     cluster::{Cluster, NODE},
@@ -26,6 +26,8 @@ pub(crate) const TESTS: &[Test] = &[(
     traffic_follows_the_api_server_and_goes_on_without_it,
 )];
 
+/// The API server shares an emulated guest with the agent.
+const PATIENCE: Duration = Duration::from_mins(3);
 const PODS: &[(&str, u8)] = &[("web-a", 11), ("web-b", 12), ("client", 31)];
 const CLUSTER_IP: &str = "10.96.0.10";
 const WEB: SocketAddr =
@@ -76,7 +78,7 @@ impl Scene {
         self.answered_by(&["web-b"]).context("an endpoint went")?;
 
         // A change is on disk within seconds, not at once.
-        wait::until_true("the snapshot is up to date", wait::PATIENCE, || {
+        wait::until_true("the snapshot is up to date", PATIENCE, || {
             Ok(!std::fs::read_to_string(&self.snapshot)?.contains("10.1.1.11"))
         })?;
         self.cluster.stop_api();
@@ -96,7 +98,7 @@ impl Scene {
         self.answered_by(&["web-a"]).context("the API server is back")?;
         self.event_names("best").context("a bad annotation")?;
         self.cluster.kubectl(&["delete", "service", "web", "-n", "shop"])?;
-        wait::until_true("the Service is gone", wait::PATIENCE, || {
+        wait::until_true("the Service is gone", PATIENCE, || {
             Ok(get_once(&self.client, WEB, "/").is_err())
         })
     }
@@ -110,7 +112,7 @@ impl Scene {
 
     /// Waits until new connections are answered by these in turn, and nobody else.
     fn answered_by(&self, pods: &[&str]) -> Result<()> {
-        wait::until_true(&format!("{pods:?} answer"), wait::PATIENCE, || {
+        wait::until_true(&format!("{pods:?} answer"), PATIENCE, || {
             let answers = (0..2 * pods.len()).map(|_| get_once(&self.client, WEB, "/"));
             let answers: Result<Vec<_>> = answers.collect();
             Ok(answers.is_ok_and(|answers| spread::is_even(&spread::of(answers), pods, 2)))
@@ -119,7 +121,7 @@ impl Scene {
     }
 
     fn event_names(&self, word: &str) -> Result<()> {
-        wait::until_true("the Service has an Event", wait::PATIENCE, || {
+        wait::until_true("the Service has an Event", PATIENCE, || {
             let events = self.cluster.kubectl(&["get", "events", "-n", "shop", "-o", "yaml"])?;
             Ok(events.contains(word))
         })

@@ -88,7 +88,7 @@ fn jobs<'a>(
         // A name is in one part only.
         let of = if setting.filter.is_none() { level.parts() } else { 1 };
         for number in 1..=of {
-            for (kernel, series) in kernels {
+            for (kernel, series) in level.kernels(kernels) {
                 let part = Part { number, of };
                 jobs.push_back(Job { level: *level, binary, series, kernel, part });
             }

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use super::guests::Job;
 use super::tally::Tally;
 use crate::command::{self, Consent, progress};
+use crate::vm::kernels::Kernel;
 use crate::vm::{Accelerator, Guest, Streams};
 use crate::{cluster_tools, workspace};
 
@@ -45,6 +46,15 @@ impl Level {
         }
     }
 
+    /// On which of the kernels its tests are worth their time: an API server is heavy, and does not
+    /// care.
+    pub(super) fn kernels(self, all: &[(Kernel, String)]) -> &[(Kernel, String)] {
+        match all {
+            [.., last] if self == Self::L5 => std::slice::from_ref(last),
+            all => all,
+        }
+    }
+
     /// How many guests share its tests.
     pub(super) fn parts(self) -> usize {
         if self == Self::L4 { 2 } else { 1 }
@@ -55,7 +65,7 @@ impl Level {
         !matches!(self, Self::L3 | Self::L4)
     }
 
-    /// Runs in guests, on every kernel; L5 in part.
+    /// Runs in guests; L5 in part.
     pub(super) fn has_guests(self) -> bool {
         matches!(self, Self::L3 | Self::L4 | Self::L5)
     }
