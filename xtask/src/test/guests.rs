@@ -77,14 +77,20 @@ pub(super) fn run(
     Ok(outcomes)
 }
 
-/// The longest first, so that none is left alone at the end.
+/// Those of the longest levels first, so that no long one is left alone at the end.
 fn jobs<'a>(
     setting: &Setting,
     binaries: &'a [(Level, PathBuf)],
     kernels: &'a [(Kernel, String)],
 ) -> VecDeque<Job<'a>> {
     let mut jobs = VecDeque::new();
-    for (level, binary) in binaries.iter().rev() {
+    let mut binaries: Vec<_> = binaries.iter().collect();
+    binaries.sort_by_key(|(level, _)| match level {
+        Level::L4 => 0,
+        Level::L3 => 1,
+        _ => 2,
+    });
+    for (level, binary) in binaries {
         // A name is in one part only.
         let of = if setting.filter.is_none() { level.parts() } else { 1 };
         for number in 1..=of {
