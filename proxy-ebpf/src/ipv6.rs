@@ -92,7 +92,7 @@ impl Family for Ipv6 {
             // An extension header is no L4 protocol that anybody asks for.
             protocol: headers.frame::<u8, { at::NEXT_HEADER }>(),
             ttl: headers.frame::<u8, { at::HOP_LIMIT }>(),
-            // A jumbogram says 0, and is too big for every interface anyway.
+            // A jumbogram says 0, which leaves no room for its L4 header.
             len: payload.saturating_add(Ipv6Hdr::LEN as u16),
             first: headers.frame::<u32, { at::IP }>(),
         })

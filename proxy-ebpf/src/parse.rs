@@ -2,7 +2,7 @@
 
 use core::mem::offset_of;
 
-use network_types::{ip::IpProto, tcp::TcpHdr, udp::UdpHdr};
+use network_types::{eth::EthHdr, ip::IpProto, tcp::TcpHdr, udp::UdpHdr};
 use proxy_common::abi::FlowKey;
 
 use crate::{
@@ -143,5 +143,8 @@ fn packet<F: Family>(skb: &Skb<'_>, headers: &Headers<F, SHORT>) -> Option<Packe
     } else if ip.protocol != IpProto::Udp as u8 {
         return None;
     }
-    Some(packet)
+    // The kernel drops what is shorter than its header says, or has no room for its headers. A
+    // frame may be longer: it is padded.
+    let len = u32::from(packet.ip_len);
+    (len >= packet.headers() && len + EthHdr::LEN as u32 <= skb.len()).then_some(packet)
 }

@@ -13,6 +13,8 @@ pub(crate) trait Net: Addr + Into<IpAddr> + AsRef<[u8]> {
     const ETHER_TYPE: [u8; 2];
     /// Bytes of a frame before the L4 header.
     const L4: usize;
+    /// Where the low byte of the IP header's length is in a frame.
+    const LENGTH: usize;
     /// Where the L4 protocol is in a frame.
     const PROTOCOL: usize;
     const VIP: Self;
@@ -27,6 +29,7 @@ impl Net for [u8; 4] {
     const SUFFIX: &'static str = "";
     const ETHER_TYPE: [u8; 2] = [8, 0];
     const L4: usize = 34;
+    const LENGTH: usize = 17;
     const PROTOCOL: usize = 23;
     const VIP: Self = [10, 96, 0, 10];
     const POD: Self = [10, 2, 0, 9];
@@ -49,6 +52,7 @@ impl Net for [u8; 16] {
     const SUFFIX: &'static str = "_over_ipv6";
     const ETHER_TYPE: [u8; 2] = [0x86, 0xdd];
     const L4: usize = 54;
+    const LENGTH: usize = 19;
     const PROTOCOL: usize = 20;
     const VIP: Self = [0xfd, 0, 0, 0x96, 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 0x10];
     const POD: Self = [0xfd, 0, 0, 2, 0, 6, 0, 7, 0, 8, 0, 9, 0, 10, 0, 9];

@@ -157,6 +157,19 @@ fn by_packet<A: Net>() -> Vec<Row<A>> {
             ..row("a_packet_for_another_mac_address_is_left_alone", Reason::Unparsed, active)
         },
         Row {
+            frame: |frame| frame[A::LENGTH] += 1,
+            ..row("a_packet_shorter_than_its_header_says_is_left_alone", Reason::Unparsed, active)
+        },
+        Row {
+            frame: |frame| frame[A::LENGTH] -= 15,
+            ..row("a_packet_without_room_for_its_headers_is_left_alone", Reason::Unparsed, active)
+        },
+        Row {
+            packet: udp,
+            frame: |frame| frame[A::LENGTH] -= 15,
+            ..row("a_datagram_without_room_for_its_header_is_left_alone", Reason::Unparsed, active)
+        },
+        Row {
             frame: |frame| frame.truncate(A::L4 + 6),
             ..row("a_truncated_packet_is_left_alone", Reason::Unparsed, active)
         },
@@ -293,6 +306,7 @@ fn of_family<A: Net>(cases: &mut Vec<(String, Case)>) {
     add("raising_the_epoch_makes_every_entry_stale", epoch::<A>);
     add("raising_a_generation_makes_the_backends_entries_stale", generation::<A>);
     add("observe_mode_counts_and_sends_the_slow_way", observe::<A>);
+    add("a_frame_padded_by_ethernet_is_fast", padded::<A>);
     add("a_hit_is_counted_in_the_entry", hit_counts::<A>);
     add("a_full_flow_map_evicts_and_never_fails", full_map::<A>);
 }
@@ -388,6 +402,16 @@ fn observe<A: Net>() -> anyhow::Result<()> {
     let output = stage.datapath.run(Hook::Ingress, &tcp::<A>().frame())?;
     ensure!(output.action == NEXT && output.packet == tcp::<A>().frame());
     ensure!(stage.count(Reason::Observed) == 1 && stage.count(Reason::Hit) == 0);
+    Ok(())
+}
+
+fn padded<A: Net>() -> anyhow::Result<()> {
+    let mut stage = Stage::new()?;
+    put_pair::<A>(&mut stage)?;
+    let mut frame = tcp::<A>().frame();
+    frame.extend([0; 6]);
+    let output = stage.datapath.run(Hook::Ingress, &frame)?;
+    ensure!(output.action == REDIRECT, "{:?}", counters(&stage));
     Ok(())
 }
 
