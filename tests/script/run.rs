@@ -14,6 +14,7 @@
 //! ranges-on-external-ips         loadBalancerSourceRanges hold for external IPs too
 //! reject-unassigned              unassigned addresses of the service CIDRs are refused
 //! fast-path on|off               the BPF maps exist; on at first
+//! localhost on|off               node ports are served at loopback addresses; off at first
 //! limits FRONTENDS BACKENDS      capacities of the BPF maps; 1000 1000 at first
 //! drains over|wait               connections of leaving endpoints are not waited for; over at first
 //! drained FRONTEND ADDR:PORT     the connections there have ended: once
@@ -107,6 +108,10 @@ impl World {
             ["no-ipv6"] => self.facts.no_ipv6 = true,
             ["fast-path", value @ ("on" | "off")] => {
                 self.observed.fast_path = value == "on";
+                self.whole = true;
+            }
+            ["localhost", value @ ("on" | "off")] => {
+                self.observed.local_ports = (value == "on").then(Default::default);
                 self.whole = true;
             }
             ["limits", frontends, backends] => {

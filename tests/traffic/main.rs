@@ -18,6 +18,7 @@ mod ipvs_alone;
 mod leases;
 mod leaving;
 mod lifecycle;
+mod localhost;
 mod manifests;
 mod maps;
 mod moving;
@@ -49,6 +50,7 @@ fn main() {
         leases::SCENARIOS,
         states::SCENARIOS,
         lifecycle::SCENARIOS,
+        localhost::SCENARIOS,
         cleanup::SCENARIOS,
         addresses::SCENARIOS,
         configured::SCENARIOS,

@@ -21,15 +21,21 @@ pub(crate) struct Args {
 
 /// Runs the verb.
 pub(crate) fn main(args: &Args) -> Result<()> {
-    let object = build(Consent::new(args.yes))?;
-    let bytes = fs::read(&object).with_context(|| format!("cannot read {}", object.display()))?;
-    print!("{}", report::describe(&bytes)?);
-    println!("object {} bytes {}", bytes.len(), object.display());
+    for object in build(Consent::new(args.yes))? {
+        let bytes =
+            fs::read(&object).with_context(|| format!("cannot read {}", object.display()))?;
+        print!("{}", report::describe(&bytes)?);
+        println!("object {} bytes {}", bytes.len(), object.display());
+    }
     Ok(())
 }
 
-/// Builds the BPF object and returns its path.
-pub(crate) fn build(consent: Consent) -> Result<PathBuf> {
+/// The objects that the agent embeds, a binary of `proxy-ebpf` each: the fast path, and what serves
+/// node ports at loopback addresses.
+const OBJECTS: [&str; 2] = ["passlane", "localhost"];
+
+/// Builds the BPF objects and returns their paths.
+pub(crate) fn build(consent: Consent) -> Result<Vec<PathBuf>> {
     packages::ensure(&[packages::BUILD], consent)?;
     let library = rust_src::find_or_obtain(consent)?;
     let linker = linker::find_or_obtain(consent)?;
@@ -37,7 +43,7 @@ pub(crate) fn build(consent: Consent) -> Result<PathBuf> {
     let target = workspace::target().join("bpf-build");
     let mut cargo = workspace::cargo();
     cargo
-        .args(["build", "--quiet", "--package", "proxy-ebpf", "--bin", "passlane", "--release"])
+        .args(["build", "--quiet", "--package", "proxy-ebpf", "--bins", "--release"])
         .args(["--target", TRIPLE, "-Z", "build-std=core", "--target-dir"])
         .arg(&target)
         // build-std is a nightly flag; what it does to `core` is the same on this stable release.
@@ -54,11 +60,14 @@ pub(crate) fn build(consent: Consent) -> Result<PathBuf> {
         cargo.env("__CARGO_TESTS_ONLY_SRC_ROOT", &library.dir);
     }
     command::run(&mut cargo)?;
-    let built = target.join(TRIPLE).join("release/passlane");
-    let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
-    let object = workspace::target().join("bpf/passlane.bpf.o");
-    workspace::write_if_changed(&object, &bytes)?;
-    Ok(object)
+    let copy = |name: &str| {
+        let built = target.join(TRIPLE).join("release").join(name);
+        let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+        let object = workspace::target().join(format!("bpf/{name}.bpf.o"));
+        workspace::write_if_changed(&object, &bytes)?;
+        Ok(object)
+    };
+    OBJECTS.into_iter().map(copy).collect()
 }
 
 const TRIPLE: &str = "bpfel-unknown-none";

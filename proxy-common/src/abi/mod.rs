@@ -13,6 +13,7 @@ mod frontend;
 mod interface;
 mod layout;
 mod lease;
+mod localhost;
 mod settings;
 mod stats;
 
@@ -26,14 +27,17 @@ pub use interface::{Interface, InterfaceFlags};
 pub use layout::Field;
 pub use layout::{Addr, Plain};
 pub use lease::{Pending, SLOTS_PER_CPU, WARMUP_SLOTS};
+pub use localhost::{
+    LOCAL_PEERS, LOCAL_PORTS, LOCALHOST_MAPS, LocalAddress, LocalPeer, LocalPort, NAMESPACE_SETTING,
+};
 pub use settings::{LEARN_AFTER, Setting};
 pub use stats::Counter;
 
-/// Version of every layout in this module, part of the pin path (`v2`).
-pub const ABI_VERSION: u32 = 2;
+/// Version of every layout in this module, part of the pin path (`v3`).
+pub const ABI_VERSION: u32 = 3;
 
 /// The directory below the bpffs root that holds this version's pins.
-pub const PIN_DIRECTORY: &str = "v2";
+pub const PIN_DIRECTORY: &str = "v3";
 
 /// A map that both sides know.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -1,12 +1,24 @@
 //! What plans need to know, of the node and of the settings.
 
-use std::{collections::BTreeSet, net::IpAddr, path::Path};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+};
 
 use crate::{
     config::{self, Settings},
     model::{Masquerade, Node, interface::Interface},
     plan::{self, DetectLocal, ExternalIps, NodeFacts},
 };
+
+/// They stand for all addresses of their kind.
+const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
+/// Says whether node ports are asked for at loopback addresses.
+pub(super) fn wants_localhost(settings: &Settings) -> bool {
+    LOOPBACK.iter().any(|addr| settings.nodeport_addresses.selects(*addr, &[]))
+}
 
 /// Returns the node's name in the cluster: its host name in lower case, as kubelet registers it,
 /// unless the settings say otherwise.
@@ -37,13 +49,10 @@ pub(super) fn facts(
         .filter(|addr| !is_link_local(addr))
         .collect();
     let primary = primary(settings, node);
-    let selected = |addr: &&IpAddr| settings.nodeport_addresses.selects(**addr, &primary);
-    NodeFacts {
-        name: name.to_owned(),
-        node_port_addrs: addrs.iter().filter(selected).copied().collect(),
-        addrs,
-        no_ipv6: no_ipv6(),
-    }
+    let selected = |addr: &IpAddr| settings.nodeport_addresses.selects(*addr, &primary);
+    let of_interfaces = addrs.iter().filter(|addr| !addr.is_loopback()).copied();
+    let node_port_addrs = of_interfaces.chain(LOOPBACK).filter(selected).collect();
+    NodeFacts { name: name.to_owned(), node_port_addrs, addrs, no_ipv6: no_ipv6() }
 }
 
 /// The first address of each family, of the settings or else of the Node.

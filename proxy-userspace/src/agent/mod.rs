@@ -5,6 +5,7 @@ mod drains;
 mod facts;
 mod health;
 mod interfaces;
+mod localhost;
 mod pass;
 mod preflight;
 mod sysctls;
@@ -72,6 +73,8 @@ struct Agent {
     present: Vec<Interface>,
     health: Health,
     fast_path: FastPathReport,
+    /// Why node ports are not served at loopback addresses, though asked for.
+    no_localhost: Option<String>,
     pass: Pass,
     notices: Arc<[Notice]>,
     ready: bool,
@@ -178,6 +181,7 @@ impl Agent {
         let mut node = preflight::open(&settings, &mut ledger).await?;
         sysctls::apply(&mut ledger, sysctls::Need::Always)?;
         let fast_path = datapath::load(&settings, &mut node, &mut ledger);
+        let no_localhost = localhost::load(&settings, &mut node, &mut ledger);
         let planner =
             Planner::new(facts::decisive(&settings), facts::nameless_addresses(&node_name));
         let observed = audit::observe::observe(&node, ledger.owned(), &planner.rules()).await?;
@@ -212,6 +216,7 @@ impl Agent {
             interfaces: interfaces::Interfaces::default(),
             present: Vec::new(),
             fast_path,
+            no_localhost,
             pass: Pass::default(),
             notices: Arc::new([]),
             ready: false,
@@ -298,7 +303,7 @@ impl Agent {
 
     fn complaints(&self) -> Vec<String> {
         let notices = self.notices.iter().map(ToString::to_string);
-        notices.chain(self.health.problems()).collect()
+        notices.chain(self.health.problems()).chain(self.no_localhost.clone()).collect()
     }
 
     fn interface_reports(&self) -> Vec<InterfaceReport> {

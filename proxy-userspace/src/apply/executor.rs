@@ -159,6 +159,13 @@ impl Executor<'_> {
             Action::OrderDestinations { frontend, destinations } => {
                 self.order_destinations(*frontend, destinations).await
             }
+            Action::PutLocalPort { .. } | Action::RemoveLocalPort(_) => {
+                Ok(self.node.localhost.as_mut().map_or(Ok(()), |ports| match action {
+                    Action::PutLocalPort { frontend, to } => ports.put(frontend, to),
+                    Action::RemoveLocalPort(frontend) => ports.remove(frontend),
+                    _ => Ok(()),
+                })?)
+            }
             action => match &mut self.node.datapath {
                 Some(datapath) => change_maps(&mut datapath.maps, action),
                 None => Ok(()),

@@ -60,6 +60,7 @@ pub async fn observe(node: &Node, owned: &Owned, rules: &RuleOptions) -> Result<
         servers: servers(node, owned).await?,
         table: table.map(|table| ObservedTable { rules: rules.clone(), elements: table.elements }),
         fast_path: node.datapath.is_some(),
+        local_ports: node.localhost.as_ref().map(bpf::Localhost::ports).transpose()?,
         ..Observed::default()
     };
     if let Some(datapath) = &node.datapath {

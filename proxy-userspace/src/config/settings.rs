@@ -122,7 +122,7 @@ pub enum NodePortAddress {
     All,
     /// The addresses of the Node object, the first of each family.
     Primary,
-    /// 127.0.0.0/8 and ::1. IPVS does not serve them: what is sent from there cannot leave.
+    /// 127.0.0.0/8 and ::1, for processes of the node, over TCP and UDP.
     Localhost,
     /// The addresses in this range.
     Cidr(IpNet),
@@ -134,10 +134,10 @@ impl NodePortAddresses {
         let selected = self.0.iter().any(|item| match item {
             NodePortAddress::All => true,
             NodePortAddress::Primary => primary.contains(&addr),
-            NodePortAddress::Localhost => false,
+            NodePortAddress::Localhost => addr.is_loopback(),
             NodePortAddress::Cidr(cidr) => cidr.contains(&addr),
         });
-        (selected || self.0.is_empty()) && !addr.is_loopback()
+        selected || self.0.is_empty() && !addr.is_loopback()
     }
 }
 
@@ -374,7 +374,12 @@ mod tests {
         assert!(some.selects(addr("10.1.2.3"), &primary));
         assert!(!some.selects(addr("192.0.2.2"), &primary));
         let local = NodePortAddresses(vec![NodePortAddress::Localhost]);
-        assert!(!local.selects(addr("127.0.0.1"), &[]) && !local.selects(addr("192.0.2.1"), &[]));
+        assert!(local.selects(addr("127.0.0.1"), &[]) && local.selects(addr("::1"), &[]));
+        assert!(!local.selects(addr("192.0.2.1"), &[]));
+        let cidr = NodePortAddresses(vec![NodePortAddress::Cidr("127.0.0.0/8".parse().unwrap())]);
+        assert!(cidr.selects(addr("127.0.0.1"), &[]) && !cidr.selects(addr("::1"), &[]));
+        let all = NodePortAddresses(vec![NodePortAddress::All]);
+        assert!(all.selects(addr("127.0.0.1"), &[]), "all, where it is said, is all");
     }
 
     #[test]

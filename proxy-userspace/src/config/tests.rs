@@ -496,9 +496,3 @@ fn local_traffic_is_told_as_kube_proxy_does() {
     );
     assert_eq!((told.place.as_str(), reports.len()), ("c.yaml:3", 1));
 }
-
-#[test]
-fn node_ports_on_loopback_alone_are_said_to_be_unsupported() {
-    let (_, reports) = file("nodePortAddresses: [localhost, 127.0.0.0/8]").unwrap();
-    assert!(reports[0].verdict.to_string().starts_with("unsupported because IPVS cannot serve"));
-}

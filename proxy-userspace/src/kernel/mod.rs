@@ -3,6 +3,8 @@
 //! | module | owns |
 //! |---|---|
 //! | [`bpf`] | programs, pinned maps and links, by aya |
+//! | [`cgroup`] | the root of the cgroup hierarchy |
+//! | [`namespace`] | what the network namespace is known by |
 //! | [`ipvs`] | virtual servers and destinations, by generic netlink |
 //! | [`nft`] | the table `inet passlane`, by the `nft` command |
 //! | [`link`] | interfaces, the dummy device, a watch for changes |
@@ -19,12 +21,14 @@
 //! line. Writes are idempotent: putting what exists edits it, removing the absent succeeds.
 
 pub mod bpf;
+pub mod cgroup;
 pub mod conntrack;
 pub mod cpu;
 pub mod ipvs;
 pub mod link;
 pub mod listen;
 pub mod module;
+pub mod namespace;
 mod netlink;
 pub mod nft;
 pub mod node;

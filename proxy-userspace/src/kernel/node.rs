@@ -1,6 +1,13 @@
 //! The handles of one node: everything the agent reads and writes it by.
 
-use super::{bpf::Datapath, conntrack, ipvs, link::Links, nft, route::Routes, tc::TrafficControl};
+use super::{
+    bpf::{Datapath, Localhost},
+    conntrack, ipvs,
+    link::Links,
+    nft,
+    route::Routes,
+    tc::TrafficControl,
+};
 
 /// One node, which is one network namespace: that of the thread that opened it.
 pub struct Node {
@@ -18,6 +25,8 @@ pub struct Node {
     pub traffic: TrafficControl,
     /// The fast path, when it runs.
     pub datapath: Option<Datapath>,
+    /// Node ports at loopback addresses, where they are asked for.
+    pub localhost: Option<Localhost>,
     /// Name of the device that carries the VIPs.
     pub device: String,
     /// The VIPs are addresses of the device instead of local routes to it.
@@ -62,6 +71,7 @@ impl Node {
             routes: Routes::open()?,
             traffic: TrafficControl::open()?,
             datapath: None,
+            localhost: None,
             device: device.to_owned(),
             vips_are_addresses: false,
         })

@@ -91,6 +91,15 @@ pub enum Action {
         /// The destinations.
         destinations: Vec<Destination>,
     },
+    /// Send sockets that dial a node port at a loopback address to another frontend.
+    PutLocalPort {
+        /// What they dial; 127.0.0.1 and ::1 stand for all loopback addresses.
+        frontend: Frontend,
+        /// Where they get.
+        to: Frontend,
+    },
+    /// Leave sockets alone that dial a node port at a loopback address.
+    RemoveLocalPort(Frontend),
     /// Forget what conntrack knows of the UDP connections to a frontend: they were made when
     /// something else, or nothing, was behind it (k8s#98305).
     Flush {

@@ -122,7 +122,9 @@ pub(super) struct Settled {
 
 fn taken(frontend: Frontend, holder: &DesiredServer, loser: &DesiredServer) -> Notice {
     let (winner, loser_name) = (holder.service.clone(), loser.service.clone());
-    if (holder.origin, loser.origin) == (Origin::NodePort, Origin::NodePort) {
+    let by_node_port =
+        |server: &DesiredServer| matches!(server.origin, Origin::NodePort | Origin::Loopback);
+    if by_node_port(holder) && by_node_port(loser) {
         let Frontend { protocol, port, .. } = frontend;
         return Notice::NodePortTaken { protocol, port, winner, loser: loser_name };
     }

@@ -33,6 +33,9 @@ pub enum Origin {
     /// Where inside sources are sent that dial a frontend of `externalTrafficPolicy: Local`, if the
     /// cluster IP is of `internalTrafficPolicy: Local` too.
     Inside,
+    /// The loopback addresses and a node port of the Service. No virtual server: `leads_to` says
+    /// where a process of the node gets that dials it.
+    Loopback,
 }
 
 /// What becomes of new connections.
@@ -78,6 +81,9 @@ pub struct DesiredServer {
     pub fast_path: bool,
     /// What it needs in the nft table; one thing may be there twice.
     pub elements: Vec<Element>,
+    /// Another frontend, that sockets are sent to which dial this one; then nothing of this one is
+    /// in IPVS.
+    pub leads_to: Option<Frontend>,
 }
 
 /// Everything that should be on the node.

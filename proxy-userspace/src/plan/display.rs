@@ -61,6 +61,8 @@ impl Display for Action {
                 write!(f, "order-destinations {frontend}")?;
                 write_list(f, "", "again", destinations.iter().map(|again| again.key))
             }
+            Self::PutLocalPort { frontend, to } => write!(f, "put-local-port {frontend} to {to}"),
+            Self::RemoveLocalPort(frontend) => write!(f, "remove-local-port {frontend}"),
             Self::Flush { frontend, to: None } => write!(f, "flush {frontend}"),
             Self::Flush { frontend, to: Some(key) } => write!(f, "flush {frontend} to {key}"),
         }
@@ -91,12 +93,16 @@ impl Display for Origin {
             Self::ExternalIp => "ExternalIP",
             Self::NodePort => "NodePort",
             Self::Inside => "inside",
+            Self::Loopback => "loopback",
         })
     }
 }
 
 fn write_server(f: &mut Formatter<'_>, server: &DesiredServer) -> fmt::Result {
     let VirtualServer { frontend, scheduler, flags, persistent_secs } = server.virtual_server;
+    if let Some(to) = server.leads_to {
+        return writeln!(f, "{frontend} {} {} to {to}", server.service, server.origin);
+    }
     write!(f, "{frontend} {scheduler}{} {} {}", flags_of(flags), server.service, server.origin)?;
     if persistent_secs > 0 {
         write!(f, " affinity={persistent_secs}s")?;

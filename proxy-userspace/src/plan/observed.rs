@@ -95,6 +95,9 @@ pub struct Observed {
     pub frontends: IdMap<Frontend, FrontendEntry>,
     /// The backend map: ids.
     pub backends: IdMap<Backend, u32>,
+    /// Where node ports at loopback addresses lead; `None` where nothing serves them, and then a plan
+    /// holds no action on them.
+    pub local_ports: Option<BTreeMap<Frontend, Frontend>>,
     /// The BPF maps exist; without them a plan holds no action on them.
     pub fast_path: bool,
 }
@@ -136,6 +139,12 @@ impl Observed {
             }
             Action::RemoveFrontend(frontend) => {
                 self.frontends.remove(frontend);
+            }
+            Action::PutLocalPort { frontend, to } => {
+                self.local_ports.get_or_insert_default().insert(*frontend, *to);
+            }
+            Action::RemoveLocalPort(frontend) => {
+                self.local_ports.get_or_insert_default().remove(frontend);
             }
             Action::Invalidate { .. } | Action::Flush { .. } => {}
             Action::PutVirtualServer(virtual_server) => self.put_virtual_server(*virtual_server),

@@ -27,6 +27,9 @@ pub enum Rank {
     /// VIP routes that come: after the virtual servers with their destinations, so that no packet
     /// finds a VIP without a server.
     Vip,
+    /// Node ports at loopback addresses that come, lead elsewhere, or go: after the virtual server
+    /// that one leads to has come, and before the one that it led to goes.
+    LocalPort,
     /// Weights that become 0: before removals, so that nothing new is sent to what is about to go.
     Drain,
     /// Frontends whose flows are learned no more: before their state goes, or the invalidation

@@ -119,6 +119,22 @@ fn health(
     Some(HealthCheck { port, local_endpoints: addrs.len() })
 }
 
+/// Makes of a server at a loopback address what leads to another one.
+fn lead(server: DesiredServer, to: Frontend) -> DesiredServer {
+    let (destinations, lingering) = Default::default();
+    let admission = Admission::Serve;
+    DesiredServer {
+        destinations,
+        lingering,
+        admission,
+        vip: false,
+        fast_path: false,
+        elements: Vec::new(),
+        leads_to: Some(to),
+        ..server
+    }
+}
+
 /// A Service in one address family.
 struct Family<'a> {
     service: &'a Service,
@@ -167,28 +183,33 @@ impl Family<'_> {
             return;
         }
         let external = class(service.external_policy);
-        let mut inside = (*cluster_ip, port.port);
+        let mut inside = Frontend { addr: *cluster_ip, port: port.port, protocol: port.protocol };
         let split = service.external_policy == TrafficPolicy::Local;
-        let translated = |(_, number, origin): &(IpAddr, u16, Origin)| {
-            self.forwarding(*number, *origin, &external).changes_port()
+        let sent_inside = |(_, number, origin): &(IpAddr, u16, Origin)| {
+            *origin == Origin::Loopback
+                || split && self.forwarding(*number, *origin, &external).changes_port()
         };
         // Whom an inside source is sent to must answer by way of this node.
         let cluster_ip_serves_inside = service.internal_policy == TrafficPolicy::Cluster
             && self.forwarding(port.port, Origin::ClusterIp, &internal).changes_port();
-        if split && !cluster_ip_serves_inside && outside.iter().any(translated) {
+        if !cluster_ip_serves_inside && outside.iter().any(sent_inside) {
             // Inside sources get all endpoints, which no cluster IP of this Service has.
             let shadow = self.shadow_port(port);
             let all = class(TrafficPolicy::Cluster);
             wanted.servers.push(self.server(port, *cluster_ip, shadow, Origin::Inside, &all));
-            inside.1 = shadow;
+            inside.port = shadow;
         }
         for (addr, number, origin) in outside {
             let mut server = self.server(port, addr, number, origin, &external);
+            if origin == Origin::Loopback {
+                wanted.servers.push(lead(server, inside));
+                continue;
+            }
             let frontend = server.virtual_server.frontend;
             // A backend that gets the packet as it was sent answers the client by itself.
             if self.forwarding(number, origin, &external).changes_port() {
                 server.elements.push(if split {
-                    Element::Inside(frontend, inside.0, inside.1)
+                    Element::Inside(frontend, inside.addr, inside.port)
                 } else {
                     Element::Masquerade(frontend)
                 });
@@ -223,7 +244,12 @@ impl Family<'_> {
         {
             let addrs = self.context.facts.node_port_addrs.iter();
             let addrs = addrs.filter(|addr| self.is_of(addr));
-            outside.extend(addrs.map(|&addr| (addr, node_port, Origin::NodePort)));
+            outside.extend(addrs.filter_map(|&addr| match addr.is_loopback() {
+                false => Some((addr, node_port, Origin::NodePort)),
+                // The kernel has no hook for the sockets of SCTP.
+                true if port.protocol == Protocol::Sctp => None,
+                true => Some((addr, node_port, Origin::Loopback)),
+            }));
         }
         outside
     }
@@ -353,6 +379,7 @@ impl Family<'_> {
             vip,
             fast_path: service.fast_path == FastPath::On && learnable,
             elements,
+            leads_to: None,
         }
     }
 

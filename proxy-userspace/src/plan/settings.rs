@@ -62,7 +62,7 @@ pub struct NodeFacts {
     pub name: String,
     /// All addresses of its interfaces, but for the device that carries the VIPs.
     pub addrs: BTreeSet<IpAddr>,
-    /// Those of them that answer NodePorts.
+    /// Those of them that answer NodePorts; 127.0.0.1 and ::1 stand for all loopback addresses.
     pub node_port_addrs: BTreeSet<IpAddr>,
     /// The kernel has no IPv6.
     pub no_ipv6: bool,

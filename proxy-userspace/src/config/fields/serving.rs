@@ -77,7 +77,8 @@ pub(super) const FIELDS: &[Field] = &[
     used(
         ("nodePortAddresses", "nodeport-addresses"),
         List,
-        "The node's addresses that serve NodePorts: CIDRs, primary, localhost, all [default: all]",
+        "The node's addresses that serve NodePorts: CIDRs, primary, localhost, all [default: all but \
+         localhost]",
         set_nodeport_addresses,
         |settings| Value::texts(settings.nodeport_addresses.0.iter().map(nodeport_text)),
     ),
@@ -210,22 +211,8 @@ fn set_nodeport_addresses(draft: &mut Draft, value: &Value) -> Result<Verdict, F
             }),
         })
         .collect::<Result<_, _>>()?;
-    let only_loopback = !items.is_empty() && items.iter().all(is_loopback);
     draft.settings.nodeport_addresses = NodePortAddresses(items);
-    if only_loopback {
-        return Ok(Verdict::Unsupported(
-            "IPVS cannot serve NodePorts on loopback addresses; no NodePort is served anywhere",
-        ));
-    }
     USED
-}
-
-fn is_loopback(item: &NodePortAddress) -> bool {
-    match item {
-        NodePortAddress::Localhost => true,
-        NodePortAddress::Cidr(cidr) => cidr.network().is_loopback(),
-        NodePortAddress::All | NodePortAddress::Primary => false,
-    }
 }
 
 fn nodeport_text(item: &NodePortAddress) -> String {

@@ -21,7 +21,7 @@ use crate::model::{self, Protocol};
 /// A value of the map ABI, as aya wants it.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct Abi<T>(T);
+pub(super) struct Abi<T>(pub(super) T);
 
 // SAFETY: T is made of integers and byte arrays without padding, which its declaration checks, so
 // every bit pattern is a T; the wrapper is transparent.
@@ -57,7 +57,7 @@ pub struct Generations {
 }
 
 /// Turns a map error into ours.
-fn failed(operation: &'static str, map: &'static str) -> impl Fn(MapError) -> Error {
+pub(super) fn failed(operation: &'static str, map: &'static str) -> impl Fn(MapError) -> Error {
     move |source| Error::Map { operation, map, source: Box::new(source) }
 }
 
@@ -353,7 +353,7 @@ fn read_all<K: Plain, V: Plain>(
         .map_err(failed("read", name))
 }
 
-fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+pub(super) fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
         result => result,

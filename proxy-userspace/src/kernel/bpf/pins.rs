@@ -6,9 +6,9 @@ use std::{
 };
 
 use aya::maps::MapInfo;
-use proxy_common::abi::{MAPS, MapSpec, PIN_DIRECTORY};
+use proxy_common::abi::{LOCALHOST_MAPS, MAPS, MapSpec, PIN_DIRECTORY};
 
-use super::Error;
+use super::{Error, localhost};
 
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -100,6 +100,11 @@ impl PinDirectory {
         self.versioned().join("links")
     }
 
+    /// Returns the directory of what serves node ports at loopback addresses.
+    pub fn localhost(&self) -> PathBuf {
+        self.versioned().join("localhost")
+    }
+
     /// Returns the pin of a map.
     pub fn map(&self, name: &str) -> PathBuf {
         self.versioned().join(name)
@@ -107,19 +112,34 @@ impl PinDirectory {
 
     /// Returns the pinned maps whose shape is not the wanted one.
     pub fn mismatches(&self, capacity: impl Fn(&MapSpec) -> u32) -> Vec<PinMismatch> {
-        MAPS.iter()
-            .filter_map(|spec| {
-                let path = self.map(spec.name);
-                let found = shape_of_pin(&path)?;
-                let wanted = MapShape {
-                    kind: spec.kind,
-                    key_size: spec.key_size,
-                    value_size: spec.value_size,
-                    max_entries: capacity(spec),
-                };
-                (found != wanted).then_some(PinMismatch { name: spec.name, path, found, wanted })
-            })
-            .collect()
+        let pins = MAPS.iter().map(|spec| (spec, self.map(spec.name), capacity(spec)));
+        pins.filter_map(|(spec, path, capacity)| mismatch(spec, path, capacity)).collect()
+    }
+
+    /// The same of the maps of the programs for loopback addresses.
+    pub(super) fn localhost_mismatches(&self) -> Vec<PinMismatch> {
+        let pins = LOCALHOST_MAPS.iter().map(|spec| (spec, self.localhost().join(spec.name)));
+        pins.filter_map(|(spec, path)| mismatch(spec, path, spec.max_entries)).collect()
+    }
+
+    /// Removes the pins of what serves node ports at loopback addresses, which ends it.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the file system but "not found".
+    pub fn remove_localhost(&self) -> io::Result<()> {
+        let directory = self.localhost();
+        for name in localhost::PROGRAMS {
+            ignore_missing(fs::remove_file(directory.join(name)))?;
+            ignore_missing(fs::remove_file(directory.join(format!("{name}-new"))))?;
+        }
+        for spec in LOCALHOST_MAPS {
+            ignore_missing(fs::remove_file(directory.join(spec.name)))?;
+        }
+        match fs::remove_dir(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            result => ignore_missing(result),
+        }
     }
 
     /// Removes every pin of this ABI version that this build can have made, and the directories
@@ -129,6 +149,7 @@ impl PinDirectory {
     ///
     /// Any error of the file system but "not found".
     pub fn remove_pins(&self) -> io::Result<()> {
+        self.remove_localhost()?;
         for link in link_pins(&self.links())? {
             ignore_missing(fs::remove_file(link))?;
         }
@@ -177,6 +198,13 @@ fn mount_over(root: &Path) -> io::Result<()> {
         | rustix::mount::MountFlags::NODEV
         | rustix::mount::MountFlags::NOEXEC;
     Ok(rustix::mount::mount("bpf", PLACE, "bpf", flags, None)?)
+}
+
+fn mismatch(spec: &MapSpec, path: PathBuf, max_entries: u32) -> Option<PinMismatch> {
+    let found = shape_of_pin(&path)?;
+    let MapSpec { kind, key_size, value_size, .. } = *spec;
+    let wanted = MapShape { kind, key_size, value_size, max_entries };
+    (found != wanted).then_some(PinMismatch { name: spec.name, path, found, wanted })
 }
 
 fn shape_of_pin(path: &Path) -> Option<MapShape> {

@@ -33,7 +33,7 @@ use crate::model::{Inside, Masquerade, Protocol, RuleOptions};
 /// Name of the table, of family `inet`.
 pub const TABLE: &str = "passlane";
 /// Version of sets, chains and rules together; every rule's comment carries it.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
@@ -167,12 +167,16 @@ fn inside(family: Family, options: &RuleOptions) -> Vec<Rule<'static>> {
 /// Only new connections: those of an endpoint that leaves go on until they end.
 fn unserved(family: Family, chain: &'static str) -> Vec<Rule<'static>> {
     let to = |kind| is(concat(frontend(family)), set(family, kind));
-    let mut rules = vec![rule(
-        chain,
-        "sent inside",
-        vec![state_new(), to(Kind::Shadows), status_dnat(), go_on()],
-    )];
-    for (kind, name) in [(Kind::Shadows, "shadow"), (Kind::Reject, "no endpoint")] {
+    let mut rules = Vec::new();
+    let mut refused = vec![(Kind::Reject, "no endpoint")];
+    // Sockets of this node's processes are sent to shadow ports as they dial, without a trace in
+    // the packet.
+    if chain == "unserved" {
+        let statements = vec![state_new(), to(Kind::Shadows), status_dnat(), go_on()];
+        rules.push(rule(chain, "sent inside", statements));
+        refused.insert(0, (Kind::Shadows, "shadow"));
+    }
+    for (kind, name) in refused {
         rules.extend(PROTOCOLS.map(|protocol| {
             let name = format!("{name} {}", protocol_name(protocol));
             let statements = vec![

@@ -2,6 +2,7 @@
 
 mod elements;
 mod fast_path;
+mod local_ports;
 mod node;
 mod servers;
 
@@ -44,6 +45,7 @@ pub fn plan(desired: &Desired, observed: &Observed, limits: &Limits, drains: &Dr
     let mut touched = Touched::default();
     touched.frontends.extend(desired.servers.keys().chain(observed.servers.keys()));
     touched.frontends.extend(observed.frontends.keys());
+    touched.frontends.extend(observed.local_ports.iter().flat_map(|ports| ports.keys()));
     touched.vips.extend(desired.vips.iter().chain(&observed.vips));
     touched.elements.extend(desired.elements.iter());
     touched.elements.extend(observed.table.iter().flat_map(|table| &table.elements));
@@ -63,6 +65,7 @@ pub(super) fn plan_touched(
     node::compare(&mut changes);
     elements::compare(&mut changes);
     servers::compare(&mut changes, drains);
+    local_ports::compare(&mut changes);
     if observed.fast_path {
         fast_path::compare(&mut changes, limits);
     }
@@ -95,6 +98,7 @@ impl<'a> Changes<'a> {
         };
         for &frontend in &changes.touched.frontends {
             if let Some(server) = desired.servers.get(&frontend)
+                && server.leads_to.is_none()
                 && changes.is_foreign(&frontend)
             {
                 let service = server.service.clone();
@@ -111,7 +115,8 @@ impl<'a> Changes<'a> {
 
     /// Returns the desired virtual server of a frontend, if it may be made.
     fn wanted(&self, frontend: &Frontend) -> Option<&'a DesiredServer> {
-        self.desired.servers.get(frontend).filter(|_| !self.is_foreign(frontend))
+        let server = self.desired.servers.get(frontend)?;
+        (server.leads_to.is_none() && !self.is_foreign(frontend)).then_some(server)
     }
 
     fn push(&mut self, rank: Rank, action: Action) {

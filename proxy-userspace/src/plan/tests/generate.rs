@@ -259,14 +259,13 @@ pub(super) fn snapshot() -> impl Strategy<Value = Snapshot> {
 }
 
 pub(super) fn facts() -> impl Strategy<Value = NodeFacts> {
-    let addrs = addrs(&["192.168.0.1", "192.168.0.2", "fd00:a::1"]);
-    (some(addrs.clone()), prop::bool::weighted(0.2)).prop_map(move |(answering, no_ipv6)| {
-        NodeFacts {
-            name: HERE.into(),
-            addrs: addrs.iter().copied().collect(),
-            node_port_addrs: answering.into_iter().collect(),
-            no_ipv6,
-        }
+    let answering = addrs(&["192.168.0.1", "192.168.0.2", "fd00:a::1", "127.0.0.1", "::1"]);
+    let addrs = addrs(&["192.168.0.1", "192.168.0.2", "fd00:a::1", "127.0.0.1"]);
+    (some(answering), prop::bool::weighted(0.2)).prop_map(move |(answering, no_ipv6)| NodeFacts {
+        name: HERE.into(),
+        addrs: addrs.iter().copied().collect(),
+        node_port_addrs: answering.into_iter().collect(),
+        no_ipv6,
     })
 }
 

@@ -42,6 +42,8 @@ enum Accident {
     LoseDevice,
     LoseFrontend(Index),
     LoseBackend(Index),
+    LoseLocalPort(Index),
+    LocalPortElsewhere(Index, u8),
     SameFrontendIds,
     SameBackendIds(u32),
     ForeignServer(u8),
@@ -58,6 +60,10 @@ fn accident() -> impl Strategy<Value = Accident> {
         Just(Accident::LoseDevice).boxed(),
         any::<Index>().prop_map(Accident::LoseFrontend).boxed(),
         any::<Index>().prop_map(Accident::LoseBackend).boxed(),
+        any::<Index>().prop_map(Accident::LoseLocalPort).boxed(),
+        (any::<Index>(), 0..6_u8)
+            .prop_map(|(index, number)| Accident::LocalPortElsewhere(index, number))
+            .boxed(),
         Just(Accident::SameFrontendIds).boxed(),
         select(vec![0, 2, 7, u32::MAX]).prop_map(Accident::SameBackendIds).boxed(),
         (0..6_u8).prop_map(Accident::ForeignServer).boxed(),
@@ -96,6 +102,20 @@ fn happen(observed: &mut Observed, accident: &Accident) {
         Accident::LoseBackend(index) => {
             if let Some(key) = pick(&observed.backends, index) {
                 observed.backends.remove(&key);
+            }
+        }
+        Accident::LoseLocalPort(index) => {
+            if let Some(ports) = &mut observed.local_ports
+                && let Some(key) = pick(ports, index)
+            {
+                ports.remove(&key);
+            }
+        }
+        Accident::LocalPortElsewhere(index, number) => {
+            if let Some(ports) = &mut observed.local_ports
+                && let Some(key) = pick(ports, index)
+            {
+                ports.insert(key, foreign_frontend(*number));
             }
         }
         Accident::SameFrontendIds => {
@@ -141,12 +161,15 @@ fn foreign_frontend(number: u8) -> Frontend {
 
 /// A node that has served another world, and then had accidents.
 pub(super) fn node() -> impl Strategy<Value = Observed> {
-    (world(), vec(accident(), 0..4), any::<bool>()).prop_map(|(history, accidents, fast_path)| {
-        let observed = Observed { fast_path, ..Observed::default() };
-        let mut observed = settle(observed, &decide(&history), &ROOMY);
-        accidents.iter().for_each(|accident| happen(&mut observed, accident));
-        observed
-    })
+    (world(), vec(accident(), 0..4), any::<(bool, bool)>()).prop_map(
+        |(history, accidents, (fast_path, localhost))| {
+            let local_ports = localhost.then(BTreeMap::new);
+            let observed = Observed { fast_path, local_ports, ..Observed::default() };
+            let mut observed = settle(observed, &decide(&history), &ROOMY);
+            accidents.iter().for_each(|accident| happen(&mut observed, accident));
+            observed
+        },
+    )
 }
 
 pub(super) fn foreign_of(observed: &Observed) -> BTreeMap<Frontend, ObservedServer> {

@@ -1,5 +1,7 @@
 //! Properties of a planner that takes up changes one by one.
 
+use std::collections::BTreeMap;
+
 use proptest::{collection::vec, option, prelude::*, sample::Index, strategy::Union};
 
 use super::{
@@ -159,7 +161,9 @@ proptest! {
         prop_assert_eq!(planner.plan_all(&now, &ROOMY, &Drains::Over).actions, []);
         prop_assert_eq!(foreign_of(&now), foreign.clone());
         let fast_path = now.fast_path;
-        let mut at_once = Observed { fast_path, servers: foreign, ..Observed::default() };
+        let local_ports = now.local_ports.as_ref().map(|_| BTreeMap::new());
+        let empty = Observed::default();
+        let mut at_once = Observed { fast_path, local_ports, servers: foreign, ..empty };
         let plan = planner.plan_all(&at_once, &ROOMY, &Drains::Over);
         apply(&mut at_once, &plan.actions);
         let mut now = without_past(now, &mut planner);

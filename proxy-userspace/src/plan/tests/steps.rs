@@ -1,6 +1,6 @@
 //! Properties of every moment of a plan.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -75,6 +75,12 @@ proptest! {
                 Action::RemoveBackend { id, .. } => prop_assert!(dead(&invalidated, *id)),
                 Action::RemoveVirtualServer(frontend) => {
                     prop_assert!(!now.frontends.contains_key(frontend) || !node.fast_path);
+                    let mut leads = now.local_ports.iter().flat_map(BTreeMap::values);
+                    prop_assert!(leads.all(|to| to != frontend), "a local port leads there");
+                }
+                Action::PutLocalPort { frontend, to } => {
+                    prop_assert!(frontend.addr.is_loopback() && node.local_ports.is_some());
+                    prop_assert!(now.servers.contains_key(to), "a local port that leads nowhere");
                 }
                 Action::Invalidate { backends } => invalidated.extend(backends.iter().copied()),
                 _ => {}
@@ -145,6 +151,7 @@ proptest! {
                 | Action::PutDestination { frontend, .. }
                 | Action::RemoveDestination { frontend, .. }
                 | Action::PutFrontend { frontend, .. }
+                | Action::PutLocalPort { frontend, .. }
                 | Action::Flush { frontend, .. } => vec![*frontend],
                 Action::InstallTable { elements, .. }
                 | Action::ChangeElements { added: elements, .. } => {

@@ -1,0 +1,29 @@
+//! The network namespace of the calling thread.
+
+use std::{io, os::fd::AsRawFd as _};
+
+use rustix::net::{AddressFamily, SocketType, socket};
+
+/// Returns the cookie that the kernel gave the namespace when it was made: BPF programs know
+/// namespaces by it (`SO_NETNS_COOKIE`, Linux 5.14).
+///
+/// # Errors
+///
+/// Those of `socket` and `getsockopt`.
+pub fn cookie() -> io::Result<u64> {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, which `cookie` has room for; both live
+    // until the call returns, and the descriptor is open.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
