@@ -19,7 +19,9 @@ scenarios! { AGENT =>
 /// Changes that are timed.
 const CHANGES: usize = 24;
 /// Between two questions of a client that waits for its new endpoint.
-const PACE: Duration = Duration::from_millis(5);
+const PACE: Duration = Duration::from_millis(2);
+/// How long such a client waits for an answer before it asks anew.
+const ANSWER: Duration = Duration::from_millis(10);
 
 /// Clients that keep their socket.
 const CLASSES: [(Client, Way, Family); 5] = [
@@ -95,7 +97,7 @@ fn time_of_move(
     caller: &mut Caller,
     pod: &str,
 ) -> Result<Duration> {
-    caller.set_patience(Duration::from_millis(50));
+    caller.set_patience(ANSWER);
     let start = Instant::now();
     cluster.write(service)?;
     while start.elapsed() < wait::PATIENCE {
