@@ -95,6 +95,8 @@ pub struct Exposed {
     pub sticky: bool,
     /// `loadBalancerSourceRanges`.
     pub ranges: Vec<String>,
+    /// `healthCheckNodePort`.
+    pub health_check_port: Option<u16>,
     /// Its load-balancer IPs, if not those of its number; none at all if empty.
     pub load_balancer: Option<Vec<IpAddr>>,
     /// Its endpoints.
@@ -113,6 +115,7 @@ impl Exposed {
             internal_local: false,
             sticky: false,
             ranges: Vec::new(),
+            health_check_port: None,
             load_balancer: None,
             backends,
         }
@@ -180,6 +183,9 @@ impl Exposed {
             },
             "status": {"loadBalancer": {"ingress": ingress}},
         });
+        if let Some(port) = self.health_check_port.filter(|_| self.external_local) {
+            service["spec"]["healthCheckNodePort"] = json!(port);
+        }
         if !self.ranges.is_empty() {
             service["spec"]["loadBalancerSourceRanges"] = json!(self.ranges);
         }

@@ -13,6 +13,7 @@ mod configured;
 mod datagrams;
 mod fast_path;
 mod forwarding;
+mod inside;
 mod interfaces;
 mod ipvs_alone;
 mod leases;
@@ -41,6 +42,7 @@ fn main() {
         ipvs_alone::SCENARIOS,
         serving::SCENARIOS,
         policies::SCENARIOS,
+        inside::SCENARIOS,
         ranges::SCENARIOS,
         leaving::SCENARIOS,
         datagrams::SCENARIOS,

@@ -49,7 +49,7 @@ impl Health {
             port: check.port,
             state: ServiceState {
                 service: service.clone(),
-                local_endpoints: u32::try_from(check.local_endpoints).unwrap_or(u32::MAX),
+                local_endpoints: check.local_endpoints,
             },
         });
         let (ports, problems) = assign(claims.collect());

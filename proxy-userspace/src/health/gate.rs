@@ -44,6 +44,10 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 /// A port that was given up a moment ago may still be open, so one failure says nothing.
 const SILENT_FAILURES: u32 = 1;
 
+/// The family that a client asks in; each request carries it as an extension.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OverIpv6(pub(super) bool);
+
 /// Connections that several ports share.
 #[derive(Clone, Debug)]
 pub(super) struct Budget(Arc<Semaphore>);
@@ -153,6 +157,9 @@ async fn accept(listener: &tokio::net::TcpListener) -> TcpStream {
 }
 
 async fn serve(stream: TcpStream, router: Router, _permits: [OwnedSemaphorePermit; 2]) {
+    // An unknown address is that of a client that has gone.
+    let over_ipv6 = stream.local_addr().is_ok_and(|addr| addr.ip().to_canonical().is_ipv6());
+    let router = router.layer(axum::Extension(OverIpv6(over_ipv6)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)

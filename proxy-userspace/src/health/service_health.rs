@@ -7,15 +7,15 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use axum::{Router, extract::State, http::HeaderValue, response::Response};
+use axum::{Extension, Router, extract::State, http::HeaderValue, response::Response};
 use serde::Serialize;
 
 use super::{
     Problem, ProxyHealth,
     answer::answer,
-    gate::{Budget, Gate},
+    gate::{Budget, Gate, OverIpv6},
 };
-use crate::model::ServiceName;
+use crate::model::{LocalEndpoints, ServiceName};
 
 /// The header that tells a load balancer how much of the traffic a node should get.
 const WEIGHT: &str = "x-load-balancing-endpoint-weight";
@@ -26,7 +26,7 @@ pub struct ServiceState {
     /// The Service.
     pub service: ServiceName,
     /// Its endpoints on this node that are ready and not terminating.
-    pub local_endpoints: u32,
+    pub local_endpoints: LocalEndpoints,
 }
 
 /// A Service that asks for a port.
@@ -143,15 +143,19 @@ struct Name<'a> {
     name: &'a str,
 }
 
-async fn respond(State(asked): State<Asked>) -> Response {
+async fn respond(
+    State(asked): State<Asked>,
+    Extension(OverIpv6(ipv6)): Extension<OverIpv6>,
+) -> Response {
     let state = lock(&asked.state).clone();
+    let local_endpoints = state.local_endpoints.asked_over(ipv6);
     let healthy = asked.proxy.is_healthy();
     let body = Body {
         service: Name { namespace: &state.service.namespace, name: &state.service.name },
-        local_endpoints: state.local_endpoints,
+        local_endpoints,
         service_proxy_healthy: healthy,
     };
-    let mut response = answer(healthy && state.local_endpoints > 0, &body);
-    response.headers_mut().insert(WEIGHT, HeaderValue::from(state.local_endpoints));
+    let mut response = answer(healthy && local_endpoints > 0, &body);
+    response.headers_mut().insert(WEIGHT, HeaderValue::from(local_endpoints));
     response
 }

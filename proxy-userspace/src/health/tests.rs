@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::model::ServiceName;
+use crate::model::{LocalEndpoints, ServiceName};
 
 const HOME: [&str; 1] = ["127.0.0.1"];
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -26,6 +26,7 @@ fn name(name: &str) -> ServiceName {
 }
 
 fn state(service: &str, local_endpoints: u32) -> ServiceState {
+    let local_endpoints = LocalEndpoints { ipv4: Some(local_endpoints), ipv6: None };
     ServiceState { service: name(service), local_endpoints }
 }
 
@@ -128,6 +129,19 @@ async fn by_default_both_families_are_served() {
         assert_eq!(status(&answer_to((addr, port), GET).await.0), "200", "{addr}");
     }
     assert!(health.problems().is_empty());
+}
+
+/// As with kube-proxy, whose proxies for the families know their own endpoints only.
+#[tokio::test]
+async fn who_asks_over_a_family_is_told_of_its_endpoints() {
+    let (mut health, _proxy) = server([]);
+    let port = free_port();
+    let local_endpoints = LocalEndpoints { ipv4: Some(2), ipv6: Some(0) };
+    health.update([(port, ServiceState { local_endpoints, ..state("web", 0) })].into());
+    let (head, body) = answer_to(("127.0.0.1", port), GET).await;
+    assert_eq!((status(&head), &body["localEndpoints"]), ("200", &json!(2)));
+    let (head, body) = answer_to(("::1", port), GET).await;
+    assert_eq!((status(&head), &body["localEndpoints"]), ("503", &json!(0)));
 }
 
 #[tokio::test]

@@ -65,3 +65,31 @@ pub struct Endpoint {
     /// `hints.forNodes`: these nodes should use the endpoint (KEP-3015).
     pub node_hints: Box<[String]>,
 }
+
+/// How many ready endpoints of a Service are on a node, by family: kube-proxy, which has a proxy for
+/// either, tells a load balancer those of the family that it asks in.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct LocalEndpoints {
+    /// Over IPv4; `None` when the Service has no cluster IP of the family.
+    pub ipv4: Option<u32>,
+    /// Over IPv6, likewise.
+    pub ipv6: Option<u32>,
+}
+
+impl LocalEndpoints {
+    /// Returns what to tell who asks in a family; one that the Service does not have is told of the
+    /// other.
+    pub fn asked_over(&self, ipv6: bool) -> u32 {
+        let (asked, other) = if ipv6 { (self.ipv6, self.ipv4) } else { (self.ipv4, self.ipv6) };
+        asked.or(other).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for LocalEndpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.ipv4, self.ipv6) {
+            (Some(ipv4), Some(ipv6)) => write!(f, "{ipv4},{ipv6}"),
+            (one, other) => write!(f, "{}", one.or(other).unwrap_or_default()),
+        }
+    }
+}

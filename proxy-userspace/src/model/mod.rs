@@ -14,7 +14,7 @@ pub mod virtual_server;
 
 pub use backend::Backend;
 pub use element::{Element, Inside, Masquerade, RuleOptions};
-pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, SliceName};
+pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, LocalEndpoints, SliceName};
 pub use node::Node;
 pub use notice::Notice;
 pub use protocol::{ParseProtocolError, Protocol};

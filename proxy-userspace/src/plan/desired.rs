@@ -15,8 +15,8 @@ use super::{
     settings::DetectLocal,
 };
 use crate::model::{
-    Backend, DestinationKey, Element, EndpointSlice, Frontend, Notice, Protocol, RuleOptions,
-    Service, ServiceName, ServicePortName, Snapshot, VirtualServer,
+    Backend, DestinationKey, Element, EndpointSlice, Frontend, LocalEndpoints, Notice, Protocol,
+    RuleOptions, Service, ServiceName, ServicePortName, Snapshot, VirtualServer,
 };
 
 /// Why a frontend exists.
@@ -55,7 +55,7 @@ pub struct HealthCheck {
     /// The port, host order.
     pub port: u16,
     /// Endpoints of this node that are ready.
-    pub local_endpoints: usize,
+    pub local_endpoints: LocalEndpoints,
 }
 
 /// A virtual server that should be, and everything that hangs on it.

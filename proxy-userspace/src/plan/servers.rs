@@ -9,8 +9,8 @@ use super::{
 };
 use crate::model::{
     Destination, DestinationKey, Element, Endpoint, EndpointSlice, FastPath, Forwarding, Frontend,
-    Masquerade, Notice, Protocol, Service, ServiceKind, ServicePort, ServicePortName, Sources,
-    TrafficPolicy, VirtualServer,
+    LocalEndpoints, Masquerade, Notice, Protocol, Service, ServiceKind, ServicePort,
+    ServicePortName, Sources, TrafficPolicy, VirtualServer,
 };
 
 /// What a Service is served with.
@@ -111,12 +111,14 @@ fn health(
     if service.external_policy != TrafficPolicy::Local || !balanced {
         return None;
     }
-    let mut addrs = BTreeSet::new();
-    for (service_port, ipv6) in ports.iter().flat_map(|port| [(port, false), (port, true)]) {
-        let ready = Endpoints::of(service_port, slices, ipv6, here).ready_here();
-        addrs.extend(ready.into_iter().map(|key| key.addr));
-    }
-    Some(HealthCheck { port, local_endpoints: addrs.len() })
+    let count = |ipv6: bool| {
+        service.cluster_ips.iter().find(|addr| addr.is_ipv6() == ipv6)?;
+        let ready = |port: &&ServicePort| Endpoints::of(port, slices, ipv6, here).ready_here();
+        let addrs: BTreeSet<_> = ports.iter().flat_map(ready).map(|key| key.addr).collect();
+        Some(u32::try_from(addrs.len()).unwrap_or(u32::MAX))
+    };
+    let local_endpoints = LocalEndpoints { ipv4: count(false), ipv6: count(true) };
+    Some(HealthCheck { port, local_endpoints })
 }
 
 /// Makes of a server at a loopback address what leads to another one.
