@@ -30,14 +30,23 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 
 /// Builds the BPF object and returns its path.
 pub(crate) fn build(consent: Consent) -> Result<PathBuf> {
+    build_object(consent, "proxy-ebpf", "passlane")
+}
+
+/// Builds the programs that the datapath is measured against and returns their object's path.
+pub(crate) fn build_ladder(consent: Consent) -> Result<PathBuf> {
+    build_object(consent, "bench-ebpf", "ladder")
+}
+
+fn build_object(consent: Consent, package: &str, name: &str) -> Result<PathBuf> {
     packages::ensure(&[packages::BUILD], consent)?;
     let library = rust_src::find_or_obtain(consent)?;
     let linker = linker::find_or_obtain(consent)?;
-    progress("compiling proxy-ebpf");
+    progress(&format!("compiling {package}"));
     let target = workspace::target().join("bpf-build");
     let mut cargo = workspace::cargo();
     cargo
-        .args(["build", "--quiet", "--package", "proxy-ebpf", "--bin", "passlane", "--release"])
+        .args(["build", "--quiet", "--package", package, "--bin", name, "--release"])
         .args(["--target", TRIPLE, "-Z", "build-std=core", "--target-dir"])
         .arg(&target)
         // build-std is a nightly flag; what it does to `core` is the same on this stable release.
@@ -54,9 +63,9 @@ pub(crate) fn build(consent: Consent) -> Result<PathBuf> {
         cargo.env("__CARGO_TESTS_ONLY_SRC_ROOT", &library.dir);
     }
     command::run(&mut cargo)?;
-    let built = target.join(TRIPLE).join("release/passlane");
+    let built = target.join(TRIPLE).join("release").join(name);
     let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
-    let object = workspace::target().join("bpf/passlane.bpf.o");
+    let object = workspace::target().join("bpf").join(format!("{name}.bpf.o"));
     workspace::write_if_changed(&object, &bytes)?;
     Ok(object)
 }
