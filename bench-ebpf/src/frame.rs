@@ -1,5 +1,7 @@
 //! Raw packet and skb access.
 
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
 use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, helpers, programs::TcContext};
 
 /// The first `N` bytes of a frame, checked.
@@ -63,4 +65,11 @@ pub fn jiffies() -> u32 {
 pub fn cpu() -> u32 {
     // SAFETY: no memory is involved.
     unsafe { helpers::bpf_get_smp_processor_id() }
+}
+
+/// Counts one more; the instruction waits for all loads before it, and those after it wait for it.
+#[inline(always)]
+pub fn next(counter: &mut u32) -> u32 {
+    // SAFETY: an aligned word that is alive.
+    unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(counter, 1) }
 }

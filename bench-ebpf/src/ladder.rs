@@ -1,14 +1,17 @@
 //! The rungs: one step more each. None of them does more than its name says.
+//!
+//! Keys are put together from whole words: the kernel hashes them by words, and a word that was
+//! stored in parts cannot be loaded before all of them have left the store buffer.
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
-use proxy_common::{
-    abi::{Addr, Flow, FlowKey, FlowState, ServiceKey, Transform},
-    packet::checksum,
-};
+use proxy_common::packet::checksum;
 
 use crate::{
     frame::{self, Frame},
-    maps::{FLOWS4, FLOWS6, Flows, SERVICES4, SERVICES6, Services, TEMPLATE},
+    maps::{
+        FLOWS4, FLOWS6, FlowKey, Flows, Rewrite, SERVICES4, SERVICES6, ServiceKey, Services,
+        TEMPLATE,
+    },
     template::Template,
 };
 
@@ -22,7 +25,8 @@ const BYTES6: usize = 74;
 
 /// What the families differ in.
 trait Net<const N: usize> {
-    type Addr: Addr;
+    /// An address by words, as they lie in the packet.
+    type Addr: Copy + 'static;
     const L4: usize;
 
     fn flows() -> &'static Flows<Self::Addr>;
@@ -34,8 +38,8 @@ trait Net<const N: usize> {
     /// The difference that another address makes to a sum.
     fn replace(from: Self::Addr, to: Self::Addr) -> u32;
     /// Stores the destination and what depends on it in the IP header.
-    fn rewrite(frame: &Frame<N>, to: &Transform<Self::Addr>);
-    /// The addresses as one word: a rung that only parses must not be optimised away.
+    fn rewrite(frame: &Frame<N>, to: &Rewrite<Self::Addr>);
+    /// The address as one word: a rung that only parses must not be optimised away.
     fn word(addr: Self::Addr) -> u32;
 }
 
@@ -43,120 +47,96 @@ struct Ipv4;
 struct Ipv6;
 
 impl Net<BYTES4> for Ipv4 {
-    type Addr = [u8; 4];
+    type Addr = u32;
     const L4: usize = 34;
 
     #[inline(always)]
-    fn flows() -> &'static Flows<[u8; 4]> {
+    fn flows() -> &'static Flows<u32> {
         &FLOWS4
     }
 
     #[inline(always)]
-    fn services() -> &'static Services<[u8; 4]> {
+    fn services() -> &'static Services<u32> {
         &SERVICES4
     }
 
     #[inline(always)]
-    fn addresses(frame: &Frame<BYTES4>) -> Option<(u8, [u8; 4], [u8; 4])> {
+    fn addresses(frame: &Frame<BYTES4>) -> Option<(u8, u32, u32)> {
         let plain = frame.load::<u16>(12) == 0x0800_u16.to_be()
             && frame.load::<u8>(14) == 0x45
             && frame.load::<u16>(20) & 0x3fff_u16.to_be() == 0;
-        plain.then(|| {
-            let address = |at| frame.load::<u32>(at).to_ne_bytes();
-            (frame.load::<u8>(23), address(26), address(30))
-        })
+        plain.then(|| (frame.load(23), frame.load(26), frame.load(30)))
     }
 
     #[inline(always)]
-    fn destination(template: &Template) -> [u8; 4] {
-        template.to[0].to_ne_bytes()
+    fn destination(template: &Template) -> u32 {
+        template.to[0]
     }
 
     #[inline(always)]
-    fn replace(from: [u8; 4], to: [u8; 4]) -> u32 {
-        checksum::replace(u32::from_ne_bytes(from), u32::from_ne_bytes(to))
+    fn replace(from: u32, to: u32) -> u32 {
+        checksum::replace(from, to)
     }
 
     #[inline(always)]
-    fn rewrite(frame: &Frame<BYTES4>, to: &Transform<[u8; 4]>) {
+    fn rewrite(frame: &Frame<BYTES4>, to: &Rewrite<u32>) {
         frame.store(24, checksum::apply(frame.load::<u16>(24), to.ip_delta));
-        frame.store(30, u32::from_ne_bytes(to.destination));
+        frame.store(30, to.destination);
     }
 
     #[inline(always)]
-    fn word(addr: [u8; 4]) -> u32 {
-        u32::from_ne_bytes(addr)
+    fn word(addr: u32) -> u32 {
+        addr
     }
-}
-
-#[inline(always)]
-fn words(addr: [u8; 16]) -> [u32; 4] {
-    let word = |at: usize| u32::from_ne_bytes([addr[at], addr[at + 1], addr[at + 2], addr[at + 3]]);
-    [word(0), word(4), word(8), word(12)]
-}
-
-#[inline(always)]
-fn address6(words: [u32; 4]) -> [u8; 16] {
-    let (a, b) = (words[0].to_ne_bytes(), words[1].to_ne_bytes());
-    let (c, d) = (words[2].to_ne_bytes(), words[3].to_ne_bytes());
-    [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]]
 }
 
 impl Net<BYTES6> for Ipv6 {
-    type Addr = [u8; 16];
+    type Addr = [u32; 4];
     const L4: usize = 54;
 
     #[inline(always)]
-    fn flows() -> &'static Flows<[u8; 16]> {
+    fn flows() -> &'static Flows<[u32; 4]> {
         &FLOWS6
     }
 
     #[inline(always)]
-    fn services() -> &'static Services<[u8; 16]> {
+    fn services() -> &'static Services<[u32; 4]> {
         &SERVICES6
     }
 
     #[inline(always)]
-    fn addresses(frame: &Frame<BYTES6>) -> Option<(u8, [u8; 16], [u8; 16])> {
+    fn addresses(frame: &Frame<BYTES6>) -> Option<(u8, [u32; 4], [u32; 4])> {
         let plain = frame.load::<u16>(12) == 0x86dd_u16.to_be() && frame.load::<u8>(14) >> 4 == 6;
         plain.then(|| {
             let load = |at: usize| {
-                address6([
-                    frame.load(at),
-                    frame.load(at + 4),
-                    frame.load(at + 8),
-                    frame.load(at + 12),
-                ])
+                [frame.load(at), frame.load(at + 4), frame.load(at + 8), frame.load(at + 12)]
             };
-            (frame.load::<u8>(20), load(22), load(38))
+            (frame.load(20), load(22), load(38))
         })
     }
 
     #[inline(always)]
-    fn destination(template: &Template) -> [u8; 16] {
-        address6(template.to)
+    fn destination(template: &Template) -> [u32; 4] {
+        template.to
     }
 
     #[inline(always)]
-    fn replace(from: [u8; 16], to: [u8; 16]) -> u32 {
-        let (from, to) = (words(from), words(to));
+    fn replace(from: [u32; 4], to: [u32; 4]) -> u32 {
         let word = |at: usize| checksum::replace(from[at], to[at]);
         checksum::add(checksum::add(word(0), word(1)), checksum::add(word(2), word(3)))
     }
 
     #[inline(always)]
-    fn rewrite(frame: &Frame<BYTES6>, to: &Transform<[u8; 16]>) {
-        let [a, b, c, d] = words(to.destination);
-        frame.store(38, a);
-        frame.store(42, b);
-        frame.store(46, c);
-        frame.store(50, d);
+    fn rewrite(frame: &Frame<BYTES6>, to: &Rewrite<[u32; 4]>) {
+        frame.store(38, to.destination[0]);
+        frame.store(42, to.destination[1]);
+        frame.store(46, to.destination[2]);
+        frame.store(50, to.destination[3]);
     }
 
     #[inline(always)]
-    fn word(addr: [u8; 16]) -> u32 {
-        let [a, b, c, d] = words(addr);
-        a ^ b ^ c ^ d
+    fn word(addr: [u32; 4]) -> u32 {
+        addr[0] ^ addr[1] ^ addr[2] ^ addr[3]
     }
 }
 
@@ -171,11 +151,9 @@ fn parse<const N: usize, F: Net<N>>(ctx: &TcContext) -> Option<(Frame<N>, FlowKe
     let key = FlowKey {
         source,
         destination,
-        source_port: u16::from_be(frame.load(F::L4)),
-        destination_port: u16::from_be(frame.load(F::L4 + 2)),
+        ports: frame.load(F::L4),
         interface: frame::interface(ctx),
-        protocol,
-        _pad: [0; 3],
+        protocol: protocol.into(),
     };
     Some((frame, key))
 }
@@ -183,36 +161,36 @@ fn parse<const N: usize, F: Net<N>>(ctx: &TcContext) -> Option<(Frame<N>, FlowKe
 #[inline(always)]
 fn only_parse<const N: usize, F: Net<N>>(ctx: &TcContext) -> i32 {
     let Some((_, key)) = parse::<N, F>(ctx) else { return SHOT };
-    let ports = u32::from(key.source_port) << 16 | u32::from(key.destination_port);
     // Zero for no packet that the bench makes.
-    match F::word(key.source) ^ F::word(key.destination) ^ ports ^ key.interface {
+    match F::word(key.source) ^ F::word(key.destination) ^ key.ports ^ key.interface {
         0 => SHOT,
         _ => OK,
     }
 }
 
+/// Reads a word of what it found: without that, one packet's misses would hide behind the next ones'.
 #[inline(always)]
 fn lru<const N: usize, F: Net<N>>(ctx: &TcContext) -> i32 {
     let Some((_, key)) = parse::<N, F>(ctx) else { return SHOT };
-    if F::flows().get_ptr(&key).is_some() { OK } else { SHOT }
+    let Some(to) = F::flows().get_ptr(&key) else { return SHOT };
+    // SAFETY: the program runs under RCU: the element stays readable until it ends.
+    let interface = unsafe { (*to).interface };
+    if interface != 0 { OK } else { SHOT }
 }
 
 #[inline(always)]
 fn rewrite<const N: usize, F: Net<N>>(ctx: &TcContext) -> i32 {
     let Some((frame, key)) = parse::<N, F>(ctx) else { return SHOT };
-    let Some(flow) = F::flows().get_ptr(&key) else { return SHOT };
+    let Some(to) = F::flows().get_ptr(&key) else { return SHOT };
     // SAFETY: the program runs under RCU: the element stays readable until it ends.
-    let to = unsafe { &(*flow).transform };
-    let bytes = &to.ethernet;
-    let word =
-        |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    frame.store(0, word(0));
-    frame.store(4, word(4));
-    frame.store(8, word(8));
+    let to = unsafe { &*to };
+    frame.store(0, to.ethernet[0]);
+    frame.store(4, to.ethernet[1]);
+    frame.store(8, to.ethernet[2]);
     F::rewrite(&frame, to);
-    frame.store(F::L4 + 2, to.destination_port.to_be());
+    frame.store(F::L4 + 2, to.port as u16);
     let check = F::L4 + 16;
-    frame.store(check, checksum::apply(frame.load::<u16>(check), to.port_delta));
+    frame.store(check, checksum::apply(frame.load::<u16>(check), to.l4_delta));
     frame::redirect(to.interface)
 }
 
@@ -222,9 +200,7 @@ fn miss<const N: usize, F: Net<N>>(ctx: &TcContext) -> i32 {
     let Some((_, key)) = parse::<N, F>(ctx) else { return SHOT };
     let key = ServiceKey {
         addr: key.destination,
-        port: key.destination_port,
-        protocol: key.protocol,
-        _pad: 0,
+        port_and_protocol: key.ports >> 16 | key.protocol << 16,
     };
     if F::services().get_ptr(&key).is_some() { SHOT } else { OK }
 }
@@ -234,37 +210,19 @@ fn miss<const N: usize, F: Net<N>>(ctx: &TcContext) -> i32 {
 fn fill<const N: usize, F: Net<N>>(ctx: &TcContext) -> i32 {
     let Some((_, key)) = parse::<N, F>(ctx) else { return SHOT };
     let Some(template) = TEMPLATE.get(0) else { return SHOT };
-    let Some(flow) = draft::<N, F>(template, &key) else { return SHOT };
-    if F::flows().insert(&key, &flow, ANY).is_ok() { OK } else { SHOT }
-}
-
-#[inline(always)]
-fn draft<const N: usize, F: Net<N>>(
-    template: &Template,
-    key: &FlowKey<F::Addr>,
-) -> Option<Flow<F::Addr>> {
     let destination = F::destination(template);
-    let address_delta = F::replace(key.destination, destination);
-    let ports = |port: u16| u32::from(!port.to_be());
-    let destination_port = u16::from_be(template.to_port as u16);
-    let port_delta = checksum::add(ports(key.destination_port), destination_port.to_be().into());
-    let (a, b) = (template.ethernet[0].to_ne_bytes(), template.ethernet[1].to_ne_bytes());
-    let c = template.ethernet[2].to_ne_bytes();
-    Some(Flow {
-        state: FlowState::ACTIVE,
-        transform: Transform {
-            destination,
-            destination_port,
-            interface: template.interface,
-            ip_delta: address_delta,
-            port_delta: checksum::add(address_delta, port_delta),
-            ethernet: [
-                a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], 0, 0,
-            ],
-            ..Transform::default()
-        },
-        ..Flow::default()
-    })
+    let ip_delta = F::replace(key.destination, destination);
+    let port_delta = checksum::replace(key.ports >> 16, template.to_port);
+    let to = Rewrite {
+        destination,
+        port: template.to_port,
+        interface: template.interface,
+        ip_delta,
+        l4_delta: checksum::add(ip_delta, port_delta),
+        ethernet: template.ethernet,
+        rest: [0; 18],
+    };
+    if F::flows().insert(&key, &to, ANY).is_ok() { OK } else { SHOT }
 }
 
 /// The first rung, and what is subtracted.

@@ -2,6 +2,8 @@
 
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics, adt_const_params)]
+#![allow(internal_features, reason = "adding atomically has no stable way on BPF")]
 #![allow(missing_docs, reason = "the classifier macro makes public functions that cannot have any")]
 #![expect(unreachable_pub, reason = "a binary crate: pub says what other modules use")]
 

@@ -3,6 +3,10 @@
 //!
 //! Stores are as wide as the fields that programs load, or wider: a load of what two stores wrote
 //! waits for both to leave the store buffer.
+//!
+//! With many flows, a processor would begin with the next packets while one waits for memory, as long
+//! as the programs are short. On a node there are thousands of instructions from packet to packet, so
+//! here an atomic instruction keeps them apart.
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 
@@ -55,8 +59,11 @@ macro_rules! restoring {
             let Some(frame) = Frame::<BYTES>::of(&ctx) else { return UNUSABLE };
             // SAFETY: the element of an array map; nobody else writes it during a run.
             let template: &mut Template = unsafe { &mut *template };
-            let flow = template.cursor.wrapping_mul(template.step) & template.mask;
-            template.cursor = template.cursor.wrapping_add(1);
+            let cursor = match template.mask {
+                0 => 0,
+                _ => frame::next(&mut template.cursor),
+            };
+            let flow = cursor.wrapping_mul(template.step) & template.mask;
             let flow = u32::from((flow as u16).to_be());
             frame.store(0, template.ethernet[0]);
             frame.store(4, template.ethernet[1]);

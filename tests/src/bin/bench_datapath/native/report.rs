@@ -39,6 +39,7 @@ impl Measured {
                 other.tested == Tested::Nothing
                     && other.family == row.family
                     && other.traffic.restoring() == row.traffic.restoring()
+                    && (other.flows == 1) == (row.flows == 1)
             });
             let (empty, base) = empty.zip(base).context("no row to subtract")?;
             let net =

@@ -106,6 +106,7 @@ fn of_family(family: Family) -> Vec<Row> {
     let restoring = [Traffic::Tcp, Traffic::Udp, Traffic::Stamped];
     let mut rows = vec![row(LOOP, Traffic::Tcp, Tested::Loop, OK)];
     rows.extend(restoring.map(|traffic| row("restore only", traffic, Tested::Nothing, OK)));
+    rows.push(Row { flows: 1 << 16, ..row("restore only", Traffic::Tcp, Tested::Nothing, OK) });
     rows.push(row("(b) + parse", Traffic::Tcp, Tested::Rung("parse"), OK));
     let many = [
         row(LRU, Traffic::Tcp, Tested::Rung("lru"), OK),
