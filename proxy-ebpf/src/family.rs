@@ -17,9 +17,10 @@ pub type Frontends<A> = HashMap<ServiceKey<A>, Frontend, { capacity::FRONTENDS a
 pub type Backends<A> = HashMap<ServiceKey<A>, Backend, { capacity::BACKENDS as usize }>;
 
 /// An IP header with nothing between it and the L4 header.
-pub struct IpHeader<A> {
-    pub source: A,
-    pub destination: A,
+pub struct IpHeader<W> {
+    /// Addresses by words, as they lie in the packet.
+    pub source: W,
+    pub destination: W,
     /// IP protocol number of what follows.
     pub protocol: u8,
     /// TTL or hop limit.
@@ -33,6 +34,8 @@ pub struct IpHeader<A> {
 /// An address family.
 pub trait Family {
     type Addr: Addr;
+    /// An address by words.
+    type Words: Copy;
 
     /// Bytes of a frame before the L4 header.
     const L4: usize;
@@ -46,7 +49,7 @@ pub trait Family {
     fn backends() -> &'static Backends<Self::Addr>;
 
     /// Reads the IP header. `None`: options, extension headers, fragments, another version.
-    fn ip_header<const N: usize>(headers: &Headers<Self, N>) -> Option<IpHeader<Self::Addr>>
+    fn ip_header<const N: usize>(headers: &Headers<Self, N>) -> Option<IpHeader<Self::Words>>
     where
         Self: Sized;
 

@@ -1,5 +1,7 @@
 //! The fast path: may this packet take it, and then the rewrite and the redirect.
 
+use core::mem::offset_of;
+
 use proxy_common::{
     abi::{Flow, FlowFlags, FlowState, Transform},
     reason::Reason,
@@ -11,7 +13,7 @@ use crate::{
     ctx::{self, Headers, Skb},
     family::Family,
     generation,
-    parse::{Packet, SHORT, at},
+    parse::{LONG, Packet, SHORT, at},
     settings::{ELECTION, HARD_LEASE, SOFT_LEASE},
     verdict::Verdict,
 };
@@ -90,9 +92,12 @@ pub fn forward<F: Family>(skb: &Skb<'_>, packet: &Packet<F>, flow: *mut Flow<F::
     F::rewrite(&headers, to, packet.ttl - to.ttl_delta);
     headers.store_l4::<u16, { at::SOURCE_PORT }>(to.source_port.to_be());
     headers.store_l4::<u16, { at::DESTINATION_PORT }>(to.destination_port.to_be());
-    let (check_at, udp) =
-        if packet.is_tcp() { (at::TCP_CHECK, false) } else { (at::UDP_CHECK, true) };
-    skb.fix_l4_checksum((F::L4 + check_at) as u32, udp, to.address_delta, to.port_delta);
+    let (addresses, ports) = (to.address_delta, to.port_delta);
+    if packet.is_tcp() {
+        skb.fix_l4_checksum::<F, LONG, { at::TCP_CHECK }>(false, addresses, ports);
+    } else {
+        skb.fix_l4_checksum::<F, SHORT, { at::UDP_CHECK }>(true, addresses, ports);
+    }
     F::correct_sum(skb, to);
     skb.set_mark_and_priority(to.mark, to.priority);
     // SAFETY: as above; a race between CPUs loses a count, no more.
@@ -108,11 +113,14 @@ pub fn forward<F: Family>(skb: &Skb<'_>, packet: &Packet<F>, flow: *mut Flow<F::
 
 #[inline(always)]
 fn store_ethernet<F: Family>(headers: &Headers<F, SHORT>, to: &Transform<F::Addr>) {
-    let bytes = &to.ethernet;
-    let word =
-        |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    headers.store_frame::<u32, 0>(word(0));
-    headers.store_frame::<u32, 4>(word(4));
-    headers.store_frame::<u32, 8>(word(8));
-    headers.store_frame::<u16, 12>(u16::from_ne_bytes([bytes[12], bytes[13]]));
+    const { assert!(offset_of!(Transform<F::Addr>, ethernet).is_multiple_of(4)) }
+    let bytes: *const u8 = to.ethernet.as_ptr();
+    // SAFETY: the 14 bytes of the header, each in one load only, aligned as the entry is. By bytes
+    // the compiler would load them one by one.
+    let (words, ether_type) =
+        unsafe { (bytes.cast::<[u32; 3]>().read(), bytes.add(12).cast::<u16>().read()) };
+    headers.store_frame::<u32, 0>(words[0]);
+    headers.store_frame::<u32, 4>(words[1]);
+    headers.store_frame::<u32, 8>(words[2]);
+    headers.store_frame::<u16, 12>(ether_type);
 }

@@ -32,6 +32,7 @@ pub struct Ipv4;
 
 impl Family for Ipv4 {
     type Addr = [u8; 4];
+    type Words = [u32; 1];
 
     const L4: usize = EthHdr::LEN + Ipv4Hdr::LEN;
     const HEADER: u32 = Ipv4Hdr::LEN as u32;
@@ -62,7 +63,7 @@ impl Family for Ipv4 {
     }
 
     #[inline(always)]
-    fn ip_header<const N: usize>(headers: &Headers<Self, N>) -> Option<IpHeader<[u8; 4]>> {
+    fn ip_header<const N: usize>(headers: &Headers<Self, N>) -> Option<IpHeader<[u32; 1]>> {
         let version_and_length = headers.frame::<u8, { at::IP }>();
         let fragment = headers.frame::<u16, { at::FRAGMENT }>();
         if version_and_length != PLAIN_VERSION_AND_LENGTH
@@ -71,8 +72,8 @@ impl Family for Ipv4 {
             return None;
         }
         Some(IpHeader {
-            source: headers.frame::<u32, { at::SOURCE }>().to_ne_bytes(),
-            destination: headers.frame::<u32, { at::DESTINATION }>().to_ne_bytes(),
+            source: [headers.frame::<u32, { at::SOURCE }>()],
+            destination: [headers.frame::<u32, { at::DESTINATION }>()],
             protocol: headers.frame::<u8, { at::PROTOCOL }>(),
             ttl: headers.frame::<u8, { at::TTL }>(),
             len: u16::from_be(headers.frame::<u16, { at::TOTAL_LENGTH }>()),

@@ -51,6 +51,7 @@ macro_rules! store_addr {
 
 impl Family for Ipv6 {
     type Addr = [u8; 16];
+    type Words = [u32; 4];
 
     const L4: usize = EthHdr::LEN + Ipv6Hdr::LEN;
     const HEADER: u32 = Ipv6Hdr::LEN as u32;
@@ -81,14 +82,14 @@ impl Family for Ipv6 {
     }
 
     #[inline(always)]
-    fn ip_header<const N: usize>(headers: &Headers<Self, N>) -> Option<IpHeader<[u8; 16]>> {
+    fn ip_header<const N: usize>(headers: &Headers<Self, N>) -> Option<IpHeader<[u32; 4]>> {
         if headers.frame::<u8, { at::IP }>() >> 4 != VERSION {
             return None;
         }
         let payload = u16::from_be(headers.frame::<u16, { at::PAYLOAD_LENGTH }>());
         Some(IpHeader {
-            source: bytes(load_addr!(headers, at::SOURCE)),
-            destination: bytes(load_addr!(headers, at::DESTINATION)),
+            source: load_addr!(headers, at::SOURCE),
+            destination: load_addr!(headers, at::DESTINATION),
             // An extension header is no L4 protocol that anybody asks for.
             protocol: headers.frame::<u8, { at::NEXT_HEADER }>(),
             ttl: headers.frame::<u8, { at::HOP_LIMIT }>(),
@@ -139,10 +140,4 @@ impl Family for Ipv6 {
 fn words(addr: [u8; 16]) -> [u32; 4] {
     let word = |at: usize| u32::from_ne_bytes([addr[at], addr[at + 1], addr[at + 2], addr[at + 3]]);
     [word(0), word(4), word(8), word(12)]
-}
-
-#[inline(always)]
-fn bytes(words: [u32; 4]) -> [u8; 16] {
-    let [a, b, c, d] = words.map(u32::to_ne_bytes);
-    [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]]
 }

@@ -78,7 +78,7 @@ fn learn<F: Family>(
     let packet: Packet<F> = parse::any(skb).ok_or(Reason::Mismatch)?;
     recognise(skb, &packet, pending)?;
     // SAFETY: the value is copied at once; the agent replaces elements, it never edits them.
-    let interface = unsafe { INTERFACES.get(packet.key.interface).copied() };
+    let interface = unsafe { INTERFACES.get(packet.flow.interface).copied() };
     let interface = interface.ok_or(Reason::InterfaceOff)?;
     explain(skb, &packet, pending, &interface, &mut entry.transform)?;
     let owner = attribute::<F>(&pending.key, &entry.transform)?;
@@ -117,7 +117,7 @@ fn recognise<F: Family>(
 ) -> Result<(), Reason> {
     let same = pending.cpu == ctx::cpu()
         && ctx::jiffies().wrapping_sub(pending.stamped_at) <= 1
-        && packet.key.protocol == pending.key.protocol
+        && packet.key().protocol == pending.key.protocol
         && token::fingerprint(skb, packet) == (pending.fingerprint, pending.fingerprint2);
     if same { Ok(()) } else { Err(Reason::Mismatch) }
 }
@@ -132,7 +132,7 @@ fn explain<F: Family>(
     interface: &Interface,
     transform: &mut Transform<F::Addr>,
 ) -> Result<(), Reason> {
-    let (from, to) = (&pending.key, &packet.key);
+    let (from, to) = (&pending.key, packet.key());
     let ttl_delta = pending.ttl.wrapping_sub(packet.ttl.into());
     let same_size =
         packet.ip_first == pending.ip_first && u32::from(packet.ip_len) == pending.ip_len;

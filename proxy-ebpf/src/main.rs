@@ -20,6 +20,7 @@ mod generation;
 mod hit;
 mod ipv4;
 mod ipv6;
+mod key;
 mod learn;
 mod maps;
 mod parse;
@@ -71,16 +72,16 @@ fn of_family<F: Family>(skb: &Skb<'_>) -> Verdict {
     let Some(packet) = parse::ingress::<F>(skb) else {
         return slow(skb, Reason::Unparsed);
     };
-    let Some(flow) = F::flows().get_ptr_mut(&packet.key) else {
+    let Some(flow) = F::flows().get_ptr_mut(packet.key()) else {
         return unknown(skb, &packet);
     };
     if packet.opens() {
-        close::forget::<F>(&packet.key, flow);
-        warmup::forget::<F>(&packet.key);
+        close::forget::<F>(packet.key(), flow);
+        warmup::forget::<F>(packet.key());
         return slow(skb, Reason::Syn);
     }
     if packet.closes() {
-        close::close::<F>(&packet.key, flow);
+        close::close::<F>(packet.key(), flow);
         return slow(skb, Reason::FinRst);
     }
     match hit::refuse(skb, &packet, flow) {
@@ -102,11 +103,11 @@ fn of_family<F: Family>(skb: &Skb<'_>) -> Verdict {
 /// A packet without a flow entry: stamped when it belongs to a Service.
 #[inline(always)]
 fn unknown<F: Family>(skb: &Skb<'_>, packet: &Packet<F>) -> Verdict {
-    if !service::is_known::<F>(&packet.key) {
+    if !service::is_known(packet) {
         return slow(skb, Reason::NotService);
     }
     if packet.opens() {
-        warmup::forget::<F>(&packet.key);
+        warmup::forget::<F>(packet.key());
         return slow(skb, Reason::Syn);
     }
     if packet.closes() {

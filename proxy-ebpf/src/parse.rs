@@ -8,6 +8,7 @@ use proxy_common::abi::FlowKey;
 use crate::{
     ctx::{Headers, Skb},
     family::Family,
+    key::{self, FlowWords},
 };
 
 const PACKET_HOST: u32 = 0;
@@ -44,7 +45,7 @@ const RST: u8 = 0x04;
 /// A plain TCP or UDP packet, with nothing between its headers.
 pub struct Packet<F: Family> {
     /// The flow it belongs to, as it is in the packet.
-    pub key: FlowKey<F::Addr>,
+    pub flow: FlowWords<F::Words>,
     /// TTL or hop limit.
     pub ttl: u8,
     /// Bytes from the IP header on, as that says.
@@ -58,10 +59,16 @@ pub struct Packet<F: Family> {
 }
 
 impl<F: Family> Packet<F> {
+    /// The key of its flow.
+    #[inline(always)]
+    pub fn key(&self) -> &FlowKey<F::Addr> {
+        self.flow.key::<F>()
+    }
+
     /// A TCP packet, not a UDP one.
     #[inline(always)]
     pub fn is_tcp(&self) -> bool {
-        self.key.protocol == IpProto::Tcp as u8
+        self.flow.protocol == IpProto::Tcp as u32
     }
 
     /// The first packet of either side of a TCP connection.
@@ -121,14 +128,12 @@ pub fn any<F: Family>(skb: &Skb<'_>) -> Option<Packet<F>> {
 fn packet<F: Family>(skb: &Skb<'_>, headers: &Headers<F, SHORT>) -> Option<Packet<F>> {
     let ip = F::ip_header(headers)?;
     let mut packet = Packet {
-        key: FlowKey {
+        flow: FlowWords {
             source: ip.source,
             destination: ip.destination,
-            source_port: u16::from_be(headers.l4::<u16, { at::SOURCE_PORT }>()),
-            destination_port: u16::from_be(headers.l4::<u16, { at::DESTINATION_PORT }>()),
+            ports: key::ports(headers.l4::<u32, { at::SOURCE_PORT }>()),
             interface: skb.ifindex(),
-            protocol: ip.protocol,
-            _pad: [0; 3],
+            protocol: ip.protocol.into(),
         },
         ttl: ip.ttl,
         ip_len: ip.len,

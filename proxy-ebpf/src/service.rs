@@ -1,8 +1,8 @@
 //! Which packets belong to a Service.
 
-use proxy_common::abi::{Backend, FlowKey, Frontend, ServiceKey};
+use proxy_common::abi::{Backend, Frontend, ServiceKey};
 
-use crate::family::Family;
+use crate::{family::Family, parse::Packet};
 
 #[inline(always)]
 fn key<A>(addr: A, port: u16, protocol: u8) -> ServiceKey<A> {
@@ -26,7 +26,8 @@ pub fn backend<F: Family>(addr: F::Addr, port: u16, protocol: u8) -> Option<Back
 
 /// A packet to a frontend, or from a backend.
 #[inline(always)]
-pub fn is_known<F: Family>(flow: &FlowKey<F::Addr>) -> bool {
-    frontend::<F>(flow.destination, flow.destination_port, flow.protocol).is_some()
-        || backend::<F>(flow.source, flow.source_port, flow.protocol).is_some()
+pub fn is_known<F: Family>(packet: &Packet<F>) -> bool {
+    let (dialled, answering) = (packet.flow.dialled(), packet.flow.answering());
+    F::frontends().get_ptr(dialled.key::<F>()).is_some()
+        || F::backends().get_ptr(answering.key::<F>()).is_some()
 }

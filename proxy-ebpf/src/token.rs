@@ -50,7 +50,7 @@ pub fn stamp<F: Family>(skb: &Skb<'_>, packet: &Packet<F>) {
     };
     let (first, second) = fingerprint(skb, packet);
     let pending = Pending {
-        key: packet.key,
+        key: *packet.key(),
         stamped_at: ctx::jiffies(),
         epoch,
         edits,

@@ -32,18 +32,27 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 
 /// The objects that the agent embeds, a binary of `proxy-ebpf` each: the fast path, and what serves
 /// node ports at loopback addresses.
-const OBJECTS: [&str; 2] = ["passlane", "localhost"];
+const OBJECTS: &[&str] = &["passlane", "localhost"];
 
-/// Builds the BPF objects and returns their paths.
+/// Builds the BPF objects of the agent and returns their paths.
 pub(crate) fn build(consent: Consent) -> Result<Vec<PathBuf>> {
+    build_objects(consent, "proxy-ebpf", OBJECTS)
+}
+
+/// Builds the programs that the datapath is measured against and returns their object's path.
+pub(crate) fn build_ladder(consent: Consent) -> Result<PathBuf> {
+    build_objects(consent, "bench-ebpf", &["ladder"])?.pop().context("no object was built")
+}
+
+fn build_objects(consent: Consent, package: &str, names: &[&str]) -> Result<Vec<PathBuf>> {
     packages::ensure(&[packages::BUILD], consent)?;
     let library = rust_src::find_or_obtain(consent)?;
     let linker = linker::find_or_obtain(consent)?;
-    progress("compiling proxy-ebpf");
+    progress(&format!("compiling {package}"));
     let target = workspace::target().join("bpf-build");
     let mut cargo = workspace::cargo();
     cargo
-        .args(["build", "--quiet", "--package", "proxy-ebpf", "--bins", "--release"])
+        .args(["build", "--quiet", "--package", package, "--bins", "--release"])
         .args(["--target", TRIPLE, "-Z", "build-std=core", "--target-dir"])
         .arg(&target)
         // build-std is a nightly flag; what it does to `core` is the same on this stable release.
@@ -60,14 +69,14 @@ pub(crate) fn build(consent: Consent) -> Result<Vec<PathBuf>> {
         cargo.env("__CARGO_TESTS_ONLY_SRC_ROOT", &library.dir);
     }
     command::run(&mut cargo)?;
-    let copy = |name: &str| {
+    let copy = |name: &&str| {
         let built = target.join(TRIPLE).join("release").join(name);
         let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
         let object = workspace::target().join(format!("bpf/{name}.bpf.o"));
         workspace::write_if_changed(&object, &bytes)?;
         Ok(object)
     };
-    OBJECTS.into_iter().map(copy).collect()
+    names.iter().map(copy).collect()
 }
 
 const TRIPLE: &str = "bpfel-unknown-none";

@@ -35,6 +35,20 @@ pub const fn apply(check: u16, delta: u32) -> u16 {
     !fold((!check) as u32 + fold(delta) as u32)
 }
 
+/// Returns what the kernel makes of a full checksum: `csum_replace_by_diff`, bit by bit, of which
+/// [`apply`] differs where zero has two forms.
+#[inline(always)]
+pub const fn kernel_apply(check: u16, delta: u32) -> u16 {
+    !fold(add(delta, !(check as u32)))
+}
+
+/// Returns what the kernel makes of the sum of a pseudo header, where a device is to add the rest
+/// (`CHECKSUM_PARTIAL`): `inet_proto_csum_replace_by_diff`, bit by bit.
+#[inline(always)]
+pub const fn kernel_add(sum: u16, delta: u32) -> u16 {
+    fold(add(delta, sum as u32))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -74,6 +88,18 @@ mod tests {
             // 0x0000 and 0xffff are the same number in one's complement.
             let equal = |a: u16, b: u16| a == b || (a ^ b) == 0xffff && (a == 0 || b == 0);
             prop_assert!(equal(apply(check, delta), full(&header)));
+            prop_assert!(equal(kernel_apply(check, delta), full(&header)));
+        }
+
+        #[test]
+        fn full_and_partial_checksums_change_alike_only_for_a_difference_of_nothing(
+            check in any::<u16>(),
+            delta in any::<u32>(),
+        ) {
+            let nothing = matches!(fold(delta), 0 | 0xffff);
+            if !nothing {
+                prop_assert_ne!(kernel_apply(check, delta), kernel_add(check, delta));
+            }
         }
     }
 }

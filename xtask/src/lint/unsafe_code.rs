@@ -11,6 +11,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("proxy-ebpf/src/ctx.rs", "the only raw packet access; helper calls"),
     ("proxy-ebpf/src/generation.rs", "reads a counter that the agent writes"),
     ("proxy-ebpf/src/hit.rs", "reads and renews a flow entry in its map"),
+    ("proxy-ebpf/src/key.rs", "a key is a key by bytes and by words"),
     ("proxy-ebpf/src/learn.rs", "reads and writes map entries in place"),
     ("proxy-ebpf/src/localhost/address.rs", "the only access to a socket's address"),
     ("proxy-ebpf/src/localhost/main.rs", "map look-ups; symbols that the loader reads by name"),

@@ -1,0 +1,48 @@
+//! Programs one by one, natively.
+
+mod bench;
+mod report;
+mod rows;
+mod shape;
+mod times;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use self::bench::Bench;
+use crate::stage;
+
+/// Measures every row `rounds` times, one after the other in each round, so that the machine's
+/// moods hit all alike.
+pub(crate) fn run(ladder: &Path, rounds: usize) -> Result<()> {
+    if let Some(missing) = stage::missing() {
+        anyhow::bail!("{missing}: BPF programs need root");
+    }
+    stage::sweep();
+    pin()?;
+    let rows = rows::all();
+    let mut bench = Bench::new(ladder, &rows)?;
+    let mut times = vec![Vec::with_capacity(rounds); rows.len()];
+    for round in 0..rounds {
+        eprintln!("round {} of {rounds}", round + 1);
+        for (row, times) in rows.iter().zip(&mut times) {
+            times.push(bench.measure(row).with_context(|| row.to_string())?);
+        }
+    }
+    let measured = report::Measured::new(&rows, times, &bench)?;
+    print!("{}", measured.table());
+    println!("{}", measured.summary());
+    Ok(())
+}
+
+/// Keeps this thread on one CPU, the last one it may run on.
+fn pin() -> Result<()> {
+    let allowed = sched_getaffinity(None)?;
+    let last = (0..CpuSet::MAX_CPU).rev().find(|cpu| allowed.is_set(*cpu));
+    ensure!(last.is_some(), "no CPU to run on");
+    let mut one = CpuSet::new();
+    one.set(last.unwrap_or_default());
+    sched_setaffinity(None, &one).context("stay on one CPU")
+}
