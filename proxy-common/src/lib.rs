@@ -2,15 +2,16 @@
 //!
 //! | map | kind | key | value | written by | read by |
 //! |---|---|---|---|---|---|
-//! | `flows4`, `flows6` | LRU hash | [`abi::FlowKey`] | [`abi::Flow`] | `tc_out` (learn), `tc_in` (close) | `tc_in`, agent |
+//! | `flows4`, `flows6` | LRU hash | [`abi::FlowKey`] | [`abi::Flow`] | `tc_out` (learn), `tc_in` (close) | `tc_in`, `xdp_up`, agent |
 //! | `pending4`, `pending6` | array | token | [`abi::Pending`] | `tc_in` | `tc_out` |
 //! | `sequence` | per-CPU array | 0 | `u32` | `tc_in` | `tc_in` |
 //! | `warmup` | array | hash of the flow key | `u32` tag and count | `tc_in`, `tc_out` | `tc_out` |
 //! | `frontends4`, `frontends6` | hash | [`abi::ServiceKey`] | [`abi::Frontend`] | agent | `tc_in`, `tc_out` |
 //! | `backends4`, `backends6` | hash | [`abi::ServiceKey`] | [`abi::Backend`] | agent | `tc_in`, `tc_out` |
-//! | `generations` | array | 0 epoch, 1 edits, else backend id | `u32` | agent | `tc_in`, `tc_out` |
+//! | `generations` | array | 0 epoch, 1 edits, else backend id | `u32` | agent | `tc_in`, `tc_out`, `xdp_up` |
 //! | `interfaces` | hash | interface index | [`abi::Interface`] | agent | `tc_out` |
-//! | `stats` | per-CPU array | [`reason::Reason`] | [`abi::Counter`] | `tc_in`, `tc_out` | agent |
+//! | `uplinks` | array | interface index modulo its size | [`abi::Uplink`] | agent | `xdp_up` |
+//! | `stats` | per-CPU array | [`reason::Reason`] | [`abi::Counter`] | `tc_in`, `tc_out`, `xdp_up` | agent |
 //!
 //! `abi` is the layout of those maps: integers and byte arrays only, no hidden padding. `packet`
 //! is arithmetic on header fields. Nothing here does I/O or allocates.

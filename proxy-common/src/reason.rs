@@ -93,6 +93,8 @@ reasons! {
     InterfaceOff = 24, "interface_off", Learn;
     /// The flow closed while the packet was on its way.
     Closed = 25, "closed", Learn;
+    /// Rewritten and sent out of an uplink by `xdp_up`. What that passes on is counted by `tc_in`.
+    XdpHit = 26, "xdp_hit", Fast;
 }
 
 impl Reason {

@@ -2,7 +2,11 @@
 
 use core::marker::PhantomData;
 
-use aya_ebpf::{bindings::__sk_buff, helpers, programs::TcContext};
+use aya_ebpf::{
+    bindings::{__sk_buff, xdp_md},
+    helpers,
+    programs::{TcContext, XdpContext},
+};
 use proxy_common::{abi::Plain, packet::checksum};
 
 use crate::family::Family;
@@ -11,9 +15,35 @@ use crate::family::Family;
 const F_PSEUDO_HDR: u64 = 1 << 4;
 const F_MARK_MANGLED_0: u64 = 1 << 5;
 
-/// The packet a program runs on.
+/// What programs at tc and at XDP see of a packet alike.
+pub trait Frame {
+    /// First byte and end of the linear part: pointers into the packet, to the verifier.
+    fn bounds(&self) -> (usize, usize);
+    /// The interface the program runs on.
+    fn interface(&self) -> u32;
+    /// Bytes from the Ethernet header on.
+    fn len(&self) -> u32;
+    /// Payload bytes of a segment; 0 when it is no GSO packet.
+    fn gso_size(&self) -> u32;
+
+    /// Returns the headers, and `N` bytes from the L4 header on, when they are in the linear part.
+    #[inline(always)]
+    fn headers<F: Family, const N: usize>(&self) -> Option<Headers<F, N>> {
+        let (start, end) = self.bounds();
+        // The verifier understands this comparison of pointers, and not that of a difference.
+        (start + F::L4 + N <= end)
+            .then_some(Headers { start: start as *mut u8, family: PhantomData })
+    }
+}
+
+/// The packet a tc program runs on.
 pub struct Skb<'a> {
     ctx: &'a TcContext,
+}
+
+/// The frame an XDP program runs on: as it was received, a VLAN tag in it.
+pub struct XdpFrame<'a> {
+    ctx: &'a XdpContext,
 }
 
 /// The headers of a frame up to the L4 header and `N` bytes of that, all in the linear part and
@@ -106,10 +136,6 @@ impl<'a> Skb<'a> {
         vlan_present
     );
     field!(
-        /// The interface the program runs on.
-        ifindex
-    );
-    field!(
         /// The token.
         tc_index
     );
@@ -120,14 +146,6 @@ impl<'a> Skb<'a> {
     field!(
         /// Queueing priority.
         priority
-    );
-    field!(
-        /// Payload bytes of a segment; 0 when the packet is no GSO packet.
-        gso_size
-    );
-    field!(
-        /// Bytes from the Ethernet header on.
-        len
     );
 
     /// Sets the token.
@@ -145,22 +163,6 @@ impl<'a> Skb<'a> {
             (*self.raw()).mark = mark;
             (*self.raw()).priority = priority;
         }
-    }
-
-    /// Returns the headers, and `N` bytes from the L4 header on, when they are in the linear part.
-    #[inline(always)]
-    pub fn headers<F: Family, const N: usize>(&self) -> Option<Headers<F, N>> {
-        // SAFETY: the kernel passes a valid context; the verifier turns both words into packet
-        // pointers. The reads are volatile so that no word is kept from an earlier window: kept
-        // across blocks it gets zero-extended, and is no pointer any more to the verifier.
-        let (start, end) = unsafe {
-            let raw = self.raw();
-            ((&raw const (*raw).data).read_volatile(), (&raw const (*raw).data_end).read_volatile())
-        };
-        let (start, end) = (start as usize, end as usize);
-        // The verifier understands this comparison of pointers, and not that of a difference.
-        (start + F::L4 + N <= end)
-            .then_some(Headers { start: start as *mut u8, family: PhantomData })
     }
 
     /// Pulls `len` bytes into the linear part. Windows taken before are invalid.
@@ -220,6 +222,80 @@ impl<'a> Skb<'a> {
         // SAFETY: a plain helper call on the program's own packet; without such a sum it does
         // nothing but say so.
         unsafe { helpers::bpf_csum_update(self.raw(), delta) };
+    }
+}
+
+impl Frame for Skb<'_> {
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        // SAFETY: the kernel passes a valid context; the verifier turns both words into packet
+        // pointers. The reads are volatile so that no word is kept from an earlier window: kept
+        // across blocks it gets zero-extended, and is no pointer any more to the verifier.
+        let (start, end) = unsafe {
+            let raw = self.raw();
+            ((&raw const (*raw).data).read_volatile(), (&raw const (*raw).data_end).read_volatile())
+        };
+        (start as usize, end as usize)
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        // SAFETY: the kernel passes a valid context; the verifier rewrites the access.
+        unsafe { (*self.raw()).ifindex }
+    }
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.raw()).len }
+    }
+
+    #[inline(always)]
+    fn gso_size(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.raw()).gso_size }
+    }
+}
+
+impl<'a> XdpFrame<'a> {
+    #[inline(always)]
+    pub fn new(ctx: &'a XdpContext) -> Self {
+        Self { ctx }
+    }
+
+    #[inline(always)]
+    fn raw(&self) -> *mut xdp_md {
+        self.ctx.ctx
+    }
+}
+
+impl Frame for XdpFrame<'_> {
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        // SAFETY: as for an skb, and volatile for the same reason.
+        let (start, end) = unsafe {
+            let raw = self.raw();
+            ((&raw const (*raw).data).read_volatile(), (&raw const (*raw).data_end).read_volatile())
+        };
+        (start as usize, end as usize)
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        // SAFETY: the kernel passes a valid context; the verifier rewrites the access.
+        unsafe { (*self.raw()).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        let (start, end) = self.bounds();
+        end.wrapping_sub(start) as u32
+    }
+
+    /// A frame is what came over the wire: drivers aggregate nothing below XDP.
+    #[inline(always)]
+    fn gso_size(&self) -> u32 {
+        0
     }
 }
 

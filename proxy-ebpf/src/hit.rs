@@ -10,13 +10,20 @@ use proxy_common::{
 use crate::{
     atomic,
     count::l3_len,
-    ctx::{self, Headers, Skb},
+    ctx::{self, Frame, Headers, Skb},
     family::Family,
     generation,
     parse::{LONG, Packet, SHORT, at},
     settings::{ELECTION, HARD_LEASE, SOFT_LEASE},
     verdict::Verdict,
 };
+
+/// A packet that may renew the lease, if it wins.
+pub struct Candidate {
+    now: u32,
+    /// When the last packet was elected.
+    last: u32,
+}
 
 /// Says why the packet must take the slow path, or that it need not.
 #[inline(always)]
@@ -25,73 +32,91 @@ pub fn refuse<F: Family>(
     packet: &Packet<F>,
     flow: *mut Flow<F::Addr>,
 ) -> Option<Reason> {
+    match check(skb, packet, flow) {
+        Err(reason) => Some(reason),
+        Ok(None) => None,
+        Ok(Some(Candidate { now, last })) => {
+            // SAFETY: an aligned word of a map element, as in `check`.
+            let won = unsafe { atomic::replace(&raw mut (*flow).elected_at, last, now) };
+            won.then_some(Reason::Elected)
+        }
+    }
+}
+
+/// Says why the packet must take the slow path; else whether it is one of those that may be elected
+/// to renew the lease.
+#[inline(always)]
+pub fn check<F: Family>(
+    frame: &impl Frame,
+    packet: &Packet<F>,
+    flow: *mut Flow<F::Addr>,
+) -> Result<Option<Candidate>, Reason> {
     // SAFETY: the program runs under RCU: the element stays readable until it ends. It may be
     // recycled for another flow meanwhile, which the LRU allows only after it was unlinked; the
     // lease, the epoch and the state are words of their own, so no torn value can arise.
     let entry = unsafe { &*flow };
     match entry.state {
         FlowState::ACTIVE => {}
-        FlowState::CLOSING => return Some(Reason::Closing),
-        _ => return Some(Reason::Learning),
+        FlowState::CLOSING => return Err(Reason::Closing),
+        _ => return Err(Reason::Learning),
     }
     if generation::epoch() != Some(entry.epoch) {
-        return Some(Reason::StaleEpoch);
+        return Err(Reason::StaleEpoch);
     }
     if generation::of_backend(entry.backend) != Some(entry.generation) {
-        return Some(Reason::StaleGeneration);
+        return Err(Reason::StaleGeneration);
     }
     if packet.ttl <= 1 {
-        return Some(Reason::TtlExpired);
+        return Err(Reason::TtlExpired);
     }
-    if segment(skb, packet) > entry.transform.mtu {
-        return Some(Reason::TooBig);
+    if segment(frame, packet) > entry.transform.mtu {
+        return Err(Reason::TooBig);
     }
     let now = ctx::jiffies();
     let age = now.wrapping_sub(entry.renewed_at);
     if age < SOFT_LEASE.load() {
-        return None;
+        return Ok(None);
     }
     if age >= HARD_LEASE.load() {
-        return Some(Reason::LeaseEnded);
+        return Err(Reason::LeaseEnded);
     }
-    elect(packet, flow, now, age).then_some(Reason::Elected)
+    Ok(candidate(packet, flow, now, age))
 }
 
 /// Returns the bytes of the largest L3 packet that this one makes on the wire.
 #[inline(always)]
-fn segment<F: Family>(skb: &Skb<'_>, packet: &Packet<F>) -> u32 {
-    match skb.gso_size() {
+fn segment<F: Family>(frame: &impl Frame, packet: &Packet<F>) -> u32 {
+    match frame.gso_size() {
         0 => packet.ip_len.into(),
         payload => payload + packet.headers(),
     }
 }
 
-/// Elects one packet a period to renew the lease by the slow path. It may be overtaken there, so
+/// One packet a period is elected to renew the lease by the slow path. It may be overtaken there, so
 /// a pure ACK goes first when one comes in time.
 #[inline(always)]
-fn elect<F: Family>(packet: &Packet<F>, flow: *mut Flow<F::Addr>, now: u32, age: u32) -> bool {
+fn candidate<F: Family>(
+    packet: &Packet<F>,
+    flow: *mut Flow<F::Addr>,
+    now: u32,
+    age: u32,
+) -> Option<Candidate> {
     let period = ELECTION.load();
     if !packet.is_pure_ack() && age < SOFT_LEASE.load() + period {
-        return false;
+        return None;
     }
-    // SAFETY: an aligned word of a map element, as in `refuse`.
-    unsafe {
-        let elected_at = &raw mut (*flow).elected_at;
-        let last = elected_at.read_volatile();
-        now.wrapping_sub(last) >= period && atomic::replace(elected_at, last, now)
-    }
+    // SAFETY: an aligned word of a map element, as in `check`.
+    let last = unsafe { (&raw const (*flow).elected_at).read_volatile() };
+    (now.wrapping_sub(last) >= period).then_some(Candidate { now, last })
 }
 
 /// Rewrites the packet as the kernel rewrote earlier ones, and sends it where those went.
 #[inline(always)]
 pub fn forward<F: Family>(skb: &Skb<'_>, packet: &Packet<F>, flow: *mut Flow<F::Addr>) -> Verdict {
     let Some(headers) = skb.headers::<F, SHORT>() else { return Verdict::Slow };
-    // SAFETY: as in `refuse`. Transforms are never edited in place.
+    // SAFETY: as in `check`. Transforms are never edited in place.
     let to = unsafe { &(*flow).transform };
-    store_ethernet(&headers, to);
-    F::rewrite(&headers, to, packet.ttl - to.ttl_delta);
-    headers.store_l4::<u16, { at::SOURCE_PORT }>(to.source_port.to_be());
-    headers.store_l4::<u16, { at::DESTINATION_PORT }>(to.destination_port.to_be());
+    rewrite(&headers, packet, to);
     let (addresses, ports) = (to.address_delta, to.port_delta);
     if packet.is_tcp() {
         skb.fix_l4_checksum::<F, LONG, { at::TCP_CHECK }>(false, addresses, ports);
@@ -100,19 +125,38 @@ pub fn forward<F: Family>(skb: &Skb<'_>, packet: &Packet<F>, flow: *mut Flow<F::
     }
     F::correct_sum(skb, to);
     skb.set_mark_and_priority(to.mark, to.priority);
-    // SAFETY: as above; a race between CPUs loses a count, no more.
-    unsafe {
-        (*flow).packets += 1;
-        (*flow).bytes += u64::from(l3_len(skb));
-    }
+    carry::<F>(skb, flow);
     Verdict::Fast(match to.flags & FlowFlags::PEER {
         0 => ctx::redirect(to.interface),
         _ => ctx::redirect_peer(to.interface),
     })
 }
 
+/// Writes everything up to the ports, and what depends on it in the IP header.
 #[inline(always)]
-fn store_ethernet<F: Family>(headers: &Headers<F, SHORT>, to: &Transform<F::Addr>) {
+pub fn rewrite<F: Family, const N: usize>(
+    headers: &Headers<F, N>,
+    packet: &Packet<F>,
+    to: &Transform<F::Addr>,
+) {
+    store_ethernet(headers, to);
+    F::rewrite(headers, to, packet.ttl - to.ttl_delta);
+    headers.store_l4::<u16, { at::SOURCE_PORT }>(to.source_port.to_be());
+    headers.store_l4::<u16, { at::DESTINATION_PORT }>(to.destination_port.to_be());
+}
+
+/// Counts a packet that the fast path carries.
+#[inline(always)]
+pub fn carry<F: Family>(frame: &impl Frame, flow: *mut Flow<F::Addr>) {
+    // SAFETY: as in `check`; a race between CPUs loses a count, no more.
+    unsafe {
+        (*flow).packets += 1;
+        (*flow).bytes += u64::from(l3_len(frame));
+    }
+}
+
+#[inline(always)]
+fn store_ethernet<F: Family, const N: usize>(headers: &Headers<F, N>, to: &Transform<F::Addr>) {
     const { assert!(offset_of!(Transform<F::Addr>, ethernet).is_multiple_of(4)) }
     let bytes: *const u8 = to.ethernet.as_ptr();
     // SAFETY: the 14 bytes of the header, each in one load only, aligned as the entry is. By bytes

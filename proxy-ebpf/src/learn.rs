@@ -5,7 +5,7 @@ use aya_log_ebpf::debug;
 use network_types::eth::EthHdr;
 use proxy_common::{
     abi::{
-        Flow, FlowFlags, FlowKey, FlowState, Frontend, FrontendFlags, Interface, InterfaceFlags,
+        Addr, Flow, FlowFlags, FlowKey, FlowState, Frontend, FrontendFlags, Interface, InterfaceFlags,
         Pending, Transform,
     },
     packet::checksum,
@@ -14,7 +14,7 @@ use proxy_common::{
 
 use crate::{
     atomic, close,
-    ctx::{self, Skb},
+    ctx::{self, Frame, Skb},
     family::Family,
     generation,
     ipv4::Ipv4,
@@ -77,10 +77,10 @@ fn learn<F: Family>(
     let Draft { pending, entry } = draft;
     let packet: Packet<F> = parse::any(skb).ok_or(Reason::Mismatch)?;
     recognise(skb, &packet, pending)?;
-    // SAFETY: the value is copied at once; the agent replaces elements, it never edits them.
-    let interface = unsafe { INTERFACES.get(packet.flow.interface).copied() };
-    let interface = interface.ok_or(Reason::InterfaceOff)?;
-    explain(skb, &packet, pending, &interface, &mut entry.transform)?;
+    let left = interface(packet.flow.interface)?;
+    let entered = interface(pending.key.interface)?;
+    explain(skb, &packet, pending, &left, &mut entry.transform)?;
+    entry.transform.flags |= transit(&pending.key, &entry.transform, &entered, &left);
     let owner = attribute::<F>(&pending.key, &entry.transform)?;
     // The generation is read before the edit counter: the agent raises them in the other order.
     let generation = generation::of_backend(owner.backend).ok_or(Reason::Unexplained)?;
@@ -106,6 +106,31 @@ fn learn<F: Family>(
         reason.name()
     );
     Ok(reason)
+}
+
+/// Returns what is known of an interface that the fast path runs on.
+#[inline(always)]
+fn interface(index: u32) -> Result<Interface, Reason> {
+    // SAFETY: the value is copied at once; the agent replaces elements, it never edits them.
+    unsafe { INTERFACES.get(index).copied() }.ok_or(Reason::InterfaceOff)
+}
+
+/// Says whether XDP may take the flow's packets: both ends are uplinks that allow it, and nothing
+/// at egress asks for a mark, which a frame cannot carry.
+#[inline(always)]
+fn transit<A: Addr>(
+    from: &FlowKey<A>,
+    to: &Transform<A>,
+    entered: &Interface,
+    left: &Interface,
+) -> u32 {
+    let sends = if from.interface == to.interface {
+        InterfaceFlags::XDP
+    } else {
+        InterfaceFlags::XDP_SEND
+    };
+    let allowed = entered.flags & InterfaceFlags::XDP != 0 && left.flags & sends != 0;
+    if allowed && to.mark == 0 { FlowFlags::TRANSIT } else { 0 }
 }
 
 /// Is this the packet that was stamped, on the same CPU, just now?

@@ -2,13 +2,14 @@
 //!
 //! `tc_in` runs at the ingress of an interface: a packet of a known flow is rewritten and
 //! redirected, another one of a known Service is stamped and takes the slow path. `tc_out` runs
-//! at egress and learns from the stamped ones. Any doubt is slow path.
+//! at egress and learns from the stamped ones. Any doubt is slow path. `xdp_up` runs at the driver of
+//! an uplink and sends on what tc has learned to go from uplink to uplink.
 
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics, adt_const_params)]
 #![allow(internal_features, reason = "compare and exchange has no stable way on BPF")]
-#![allow(missing_docs, reason = "the classifier macro makes public functions that cannot have any")]
+#![allow(missing_docs, reason = "the program macros make public functions that cannot have any")]
 #![expect(unreachable_pub, reason = "a binary crate: pub says what other modules use")]
 
 mod atomic;
@@ -27,15 +28,19 @@ mod parse;
 mod service;
 mod settings;
 mod token;
+mod transit;
 mod verdict;
 mod warmup;
 
-use aya_ebpf::{macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
 use proxy_common::reason::Reason;
 
 use crate::{
     count::count,
-    ctx::Skb,
+    ctx::{Skb, XdpFrame},
     family::Family,
     ipv4::Ipv4,
     ipv6::Ipv6,
@@ -56,6 +61,12 @@ pub fn tc_out(ctx: TcContext) -> i32 {
         count(&Skb::new(&ctx), reason);
     }
     Verdict::Slow.code()
+}
+
+/// Drivers of uplinks.
+#[xdp]
+pub fn xdp_up(ctx: XdpContext) -> u32 {
+    transit::uplink(&XdpFrame::new(&ctx)).xdp_code()
 }
 
 #[inline(always)]

@@ -5,7 +5,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use proxy_common::{
-    abi::{Counter, GENERATIONS, Interface, WARMUP_SLOTS, capacity},
+    abi::{Counter, GENERATIONS, Interface, UPLINK_SLOTS, Uplink, WARMUP_SLOTS, capacity},
     reason::Reason,
 };
 
@@ -54,6 +54,9 @@ pub static GENERATION_MAP: Array<u32, { GENERATIONS as usize }> = Array::new();
 
 #[btf_map(name = "interfaces")]
 pub static INTERFACES: HashMap<u32, Interface, { capacity::INTERFACES as usize }> = HashMap::new();
+
+#[btf_map(name = "uplinks")]
+pub static UPLINKS: Array<Uplink, { UPLINK_SLOTS as usize }> = Array::new();
 
 #[btf_map(name = "stats")]
 pub static STATS: PerCpuArray<Counter, { Reason::SLOTS as usize }> = PerCpuArray::new();

@@ -6,7 +6,7 @@ use network_types::{eth::EthHdr, ip::IpProto, tcp::TcpHdr, udp::UdpHdr};
 use proxy_common::abi::FlowKey;
 
 use crate::{
-    ctx::{Headers, Skb},
+    ctx::{Frame, Headers, Skb},
     family::Family,
     key::{self, FlowWords},
 };
@@ -124,15 +124,21 @@ pub fn any<F: Family>(skb: &Skb<'_>) -> Option<Packet<F>> {
     packet(skb, &headers)
 }
 
+/// Parses a frame at the driver, whose EtherType is the family's.
 #[inline(always)]
-fn packet<F: Family>(skb: &Skb<'_>, headers: &Headers<F, SHORT>) -> Option<Packet<F>> {
+pub fn frame<F: Family>(frame: &impl Frame) -> Option<Packet<F>> {
+    packet(frame, &frame.headers::<F, SHORT>()?)
+}
+
+#[inline(always)]
+fn packet<F: Family>(frame: &impl Frame, headers: &Headers<F, SHORT>) -> Option<Packet<F>> {
     let ip = F::ip_header(headers)?;
     let mut packet = Packet {
         flow: FlowWords {
             source: ip.source,
             destination: ip.destination,
             ports: key::ports(headers.l4::<u32, { at::SOURCE_PORT }>()),
-            interface: skb.ifindex(),
+            interface: frame.interface(),
             protocol: ip.protocol.into(),
         },
         ttl: ip.ttl,
@@ -142,7 +148,7 @@ fn packet<F: Family>(skb: &Skb<'_>, headers: &Headers<F, SHORT>) -> Option<Packe
         tcp_flags: 0,
     };
     if ip.protocol == IpProto::Tcp as u8 {
-        let headers = skb.headers::<F, LONG>()?;
+        let headers = frame.headers::<F, LONG>()?;
         packet.tcp_header = (headers.l4::<u8, { at::TCP_OFFSET_AND_FLAGS }>() >> 4) * 4;
         packet.tcp_flags = headers.l4::<u8, { at::TCP_OFFSET_AND_FLAGS + 1 }>();
     } else if ip.protocol != IpProto::Udp as u8 {
@@ -151,5 +157,5 @@ fn packet<F: Family>(skb: &Skb<'_>, headers: &Headers<F, SHORT>) -> Option<Packe
     // The kernel drops what is shorter than its header says, or has no room for its headers. A
     // frame may be longer: it is padded.
     let len = u32::from(packet.ip_len);
-    (len >= packet.headers() && len + EthHdr::LEN as u32 <= skb.len()).then_some(packet)
+    (len >= packet.headers() && len + EthHdr::LEN as u32 <= frame.len()).then_some(packet)
 }

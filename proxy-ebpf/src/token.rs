@@ -3,7 +3,7 @@
 use proxy_common::abi::{Pending, SLOTS_PER_CPU};
 
 use crate::{
-    ctx::{self, Skb},
+    ctx::{self, Frame, Skb},
     family::Family,
     generation,
     maps::SEQUENCE,

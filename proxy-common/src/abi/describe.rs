@@ -2,7 +2,7 @@
 
 use super::{
     ABI_VERSION, Addr, Backend, Counter, Field, Flow, FlowKey, Frontend, Interface, LOCALHOST_MAPS,
-    LocalAddress, LocalPeer, LocalPort, MAPS, Pending, ServiceKey, Transform,
+    LocalAddress, LocalPeer, LocalPort, MAPS, Pending, ServiceKey, Transform, Uplink,
 };
 
 type Type = (String, usize, &'static [Field]);
@@ -27,6 +27,7 @@ pub fn describe() -> String {
         ("Frontend".to_owned(), size_of::<Frontend>(), Frontend::FIELDS),
         ("Backend".to_owned(), size_of::<Backend>(), Backend::FIELDS),
         ("Interface".to_owned(), size_of::<Interface>(), Interface::FIELDS),
+        ("Uplink".to_owned(), size_of::<Uplink>(), Uplink::FIELDS),
         ("Counter".to_owned(), size_of::<Counter>(), Counter::FIELDS),
         ("LocalPort".to_owned(), size_of::<LocalPort>(), LocalPort::FIELDS),
         ("LocalAddress".to_owned(), size_of::<LocalAddress>(), LocalAddress::FIELDS),

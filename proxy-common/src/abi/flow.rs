@@ -102,4 +102,6 @@ impl FlowFlags {
     pub const PEER: u32 = 1;
     /// The reply direction: the source, not the destination, is translated from a backend.
     pub const REPLY: u32 = 2;
+    /// From uplink to uplink, or back out of the same: `xdp_up` may take its packets.
+    pub const TRANSIT: u32 = 8;
 }

@@ -19,4 +19,9 @@ impl InterfaceFlags {
     /// A veth whose peer is in another network namespace, without a queueing discipline:
     /// `bpf_redirect_peer` skips nothing that anyone asked for.
     pub const PEER: u32 = 1;
+    /// An uplink with `xdp_up`, whose filters and queueing discipline nobody asked for: transit may
+    /// come in here by XDP, and go out here again.
+    pub const XDP: u32 = 8;
+    /// Transit that came in by XDP elsewhere may go out here: the driver sends frames of others.
+    pub const XDP_SEND: u32 = 16;
 }

@@ -16,6 +16,7 @@ mod lease;
 mod localhost;
 mod settings;
 mod stats;
+mod uplink;
 
 pub use backend::{Backend, EDITS_INDEX, EPOCH_INDEX, FIRST_BACKEND_ID, GENERATIONS};
 #[cfg(feature = "user")]
@@ -32,6 +33,7 @@ pub use localhost::{
 };
 pub use settings::{LEARN_AFTER, Setting};
 pub use stats::Counter;
+pub use uplink::{UPLINK_SLOTS, Uplink};
 
 /// Version of every layout in this module, part of the pin path (`v3`).
 pub const ABI_VERSION: u32 = 3;
@@ -146,6 +148,14 @@ pub const INTERFACES: MapSpec = MapSpec {
     value_size: size_of::<Interface>() as u32,
     max_entries: capacity::INTERFACES,
 };
+/// Uplinks on which `xdp_up` may take packets.
+pub const UPLINKS: MapSpec = MapSpec {
+    name: "uplinks",
+    kind: ARRAY,
+    key_size: 4,
+    value_size: size_of::<Uplink>() as u32,
+    max_entries: UPLINK_SLOTS,
+};
 /// Packets and bytes by reason.
 pub const STATS: MapSpec = MapSpec {
     name: "stats",
@@ -156,7 +166,7 @@ pub const STATS: MapSpec = MapSpec {
 };
 
 /// Every map, in the order of the table in the crate's documentation.
-pub const MAPS: [MapSpec; 13] = [
+pub const MAPS: [MapSpec; 14] = [
     IPV4.flows,
     IPV6.flows,
     IPV4.pending,
@@ -169,6 +179,7 @@ pub const MAPS: [MapSpec; 13] = [
     IPV6.backends,
     GENERATION_MAP,
     INTERFACES,
+    UPLINKS,
     STATS,
 ];
 
