@@ -5,8 +5,8 @@ use aya_log_ebpf::debug;
 use network_types::eth::EthHdr;
 use proxy_common::{
     abi::{
-        Addr, Flow, FlowFlags, FlowKey, FlowState, Frontend, FrontendFlags, Interface, InterfaceFlags,
-        Pending, Transform,
+        Addr, Flow, FlowFlags, FlowKey, FlowState, Frontend, FrontendFlags, Interface,
+        InterfaceFlags, Pending, Transform,
     },
     packet::checksum,
     reason::Reason,
@@ -124,11 +124,8 @@ fn transit<A: Addr>(
     entered: &Interface,
     left: &Interface,
 ) -> u32 {
-    let sends = if from.interface == to.interface {
-        InterfaceFlags::XDP
-    } else {
-        InterfaceFlags::XDP_SEND
-    };
+    let sends =
+        if from.interface == to.interface { InterfaceFlags::XDP } else { InterfaceFlags::XDP_SEND };
     let allowed = entered.flags & InterfaceFlags::XDP != 0 && left.flags & sends != 0;
     if allowed && to.mark == 0 { FlowFlags::TRANSIT } else { 0 }
 }

@@ -30,7 +30,7 @@ const ETHER_TYPE: usize = EthHdr::LEN - 2;
 /// Sends on a frame that came in by an uplink, or passes it on.
 #[inline(always)]
 pub fn uplink(frame: &XdpFrame<'_>) -> Verdict {
-    // Every frame is as long as this: Ethernet pads.
+    // A frame of a wire is as long as this, whatever is in it: Ethernet pads.
     let Some(headers) = frame.headers::<Ipv4, SHORT>() else { return Verdict::Slow };
     let to = (headers.frame::<u32, 0>(), headers.frame::<u16, 4>());
     if !is_ours(frame.interface(), to) {
@@ -48,8 +48,8 @@ pub fn uplink(frame: &XdpFrame<'_>) -> Verdict {
 #[inline(always)]
 fn is_ours(interface: u32, to: (u32, u16)) -> bool {
     let Some(uplink) = UPLINKS.get_ptr(Uplink::slot(interface)) else { return false };
-    // SAFETY: an element of an array map. The agent may replace it meanwhile: half of another MAC
-    // address is none that a frame can be for.
+    // SAFETY: an element of an array map. The agent may write it meanwhile: a mixture of two
+    // uplinks is one that no frame is for.
     let Uplink { interface: of, mac: [a, b, c, d, e, f], .. } = unsafe { *uplink };
     of == interface && to == (u32::from_ne_bytes([a, b, c, d]), u16::from_ne_bytes([e, f]))
 }

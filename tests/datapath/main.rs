@@ -5,6 +5,7 @@
 mod packets;
 mod stage;
 mod table;
+mod transit;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -14,6 +15,7 @@ fn main() {
     stage::sweep();
     let trials = table::cases()
         .into_iter()
+        .chain(transit::cases())
         .map(|(name, case)| {
             if let Some(reason) = &missing {
                 println!("SKIP {name}: {reason}");

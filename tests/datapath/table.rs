@@ -12,10 +12,10 @@ use crate::{
     stage::{self, Stage, entry, key, translated},
 };
 
-const NEXT: i32 = -1;
-const REDIRECT: i32 = 7;
+pub(crate) const NEXT: i32 = -1;
+pub(crate) const REDIRECT: i32 = 7;
 
-type Case = Box<dyn FnOnce() -> anyhow::Result<()> + Send>;
+pub(crate) type Case = Box<dyn FnOnce() -> anyhow::Result<()> + Send>;
 
 /// One packet against one entry.
 struct Row<A> {
@@ -32,10 +32,10 @@ struct Row<A> {
 
 fn nothing<A>(_: &mut Flow<A>) {}
 fn as_it_is(_: &mut Vec<u8>) {}
-fn tcp<A: Net>() -> Plain<A> {
+pub(crate) fn tcp<A: Net>() -> Plain<A> {
     Plain::request(ACK)
 }
-fn udp<A: Net>() -> Plain<A> {
+pub(crate) fn udp<A: Net>() -> Plain<A> {
     Plain::request(L4::Udp)
 }
 
@@ -215,16 +215,16 @@ fn by_ipv6_header() -> Vec<Row<[u8; 16]>> {
 }
 
 /// Bytes of the table's TCP packet from the IP header on.
-fn length<A: Net>() -> u32 {
+pub(crate) fn length<A: Net>() -> u32 {
     tcp::<A>().frame().len() as u32 - 14
 }
 
-fn udp_check<A: Net>() -> std::ops::Range<usize> {
+pub(crate) fn udp_check<A: Net>() -> std::ops::Range<usize> {
     A::L4 + 6..A::L4 + 8
 }
 
 /// Half a soft lease past its end: within the time in which pure ACKs go first.
-fn past_soft_lease<A>(flow: &mut Flow<A>) {
+pub(crate) fn past_soft_lease<A>(flow: &mut Flow<A>) {
     let tick = proxy_userspace::kernel::bpf::jiffy().map_or(1, |tick| tick.as_millis()) as u32;
     let soft = 60_000 / tick;
     flow.renewed_at = flow.renewed_at.wrapping_sub(soft + soft / 60);
@@ -264,7 +264,7 @@ fn run<A: Net>(row: &Row<A>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn counters(stage: &Stage) -> Vec<(&'static str, u64)> {
+pub(crate) fn counters(stage: &Stage) -> Vec<(&'static str, u64)> {
     Reason::ALL
         .iter()
         .map(|reason| (reason.name(), stage.count(*reason)))

@@ -2,13 +2,21 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{SchedClassifier, Xdp},
+};
 use proxy_common::abi::{self, MAPS, MapSpec, Setting};
 
 use super::{Error, Hook, Maps, PinDirectory, jiffy};
 
 /// The object that `cargo xtask build-ebpf` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/passlane.bpf.o"));
+
+/// The program for uplinks.
+pub(super) const TRANSIT: &str = "xdp_up";
+/// The program that tells the kernel's clock.
+pub(super) const CLOCK: &str = "clock";
 
 /// How to load the datapath.
 #[derive(Clone, Debug)]
@@ -60,6 +68,14 @@ impl Datapath {
             classifier(&mut programs, hook)?.load().map_err(|source| Error::Program {
                 operation: "load",
                 program: hook.program(),
+                interface: "-".into(),
+                source: Box::new(source),
+            })?;
+        }
+        for name in [TRANSIT, CLOCK] {
+            xdp(&mut programs, name)?.load().map_err(|source| Error::Program {
+                operation: "load",
+                program: name,
                 interface: "-".into(),
                 source: Box::new(source),
             })?;
@@ -121,6 +137,15 @@ fn load_object(options: &LoadOptions, pins: &PinDirectory) -> Result<Ebpf, Error
 pub(super) fn classifier(programs: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassifier, Error> {
     let missing = Error::Missing { kind: "program", name: hook.program() };
     match programs.program_mut(hook.program()).map(TryInto::try_into) {
+        Some(Ok(program)) => Ok(program),
+        _ => Err(missing),
+    }
+}
+
+/// Returns an XDP program.
+pub(super) fn xdp<'a>(programs: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Error> {
+    let missing = Error::Missing { kind: "program", name };
+    match programs.program_mut(name).map(TryInto::try_into) {
         Some(Ok(program)) => Ok(program),
         _ => Err(missing),
     }

@@ -9,7 +9,7 @@ use aya::{
 use proxy_common::{
     abi::{
         self, Addr, Backend, Counter, EDITS_INDEX, EPOCH_INDEX, FamilyMaps, Flow, FlowKey,
-        Frontend, Interface, MAPS, MapSpec, Plain, ServiceKey,
+        Frontend, Interface, MAPS, MapSpec, Plain, ServiceKey, Uplink,
     },
     reason::Reason,
 };
@@ -34,6 +34,7 @@ pub struct Maps {
     /// The maps of IPv6.
     pub ipv6: ServiceMaps<[u8; 16]>,
     interfaces: HashMap<MapData, u32, Abi<Interface>>,
+    uplinks: Array<MapData, Abi<Uplink>>,
     stats: PerCpuArray<MapData, Abi<Counter>>,
     ids: BTreeSet<u32>,
     /// Epoch, edit counter and generations.
@@ -86,6 +87,7 @@ impl Maps {
     pub fn open(pins: &PinDirectory) -> Result<Self, Error> {
         let stats = Map::PerCpuArray(open(pins, abi::STATS.name)?);
         let generations = Map::Array(open(pins, abi::GENERATION_MAP.name)?);
+        let uplinks = Map::Array(open(pins, abi::UPLINKS.name)?);
         let ids = MAPS
             .iter()
             .filter_map(|spec| Some(MapInfo::from_pin(pins.map(spec.name)).ok()?.id()))
@@ -94,6 +96,7 @@ impl Maps {
             ipv4: ServiceMaps::open(pins, abi::IPV4)?,
             ipv6: ServiceMaps::open(pins, abi::IPV6)?,
             interfaces: open_hash(pins, abi::INTERFACES)?,
+            uplinks: uplinks.try_into().map_err(failed("open", "uplinks"))?,
             stats: stats.try_into().map_err(failed("open", "stats"))?,
             ids,
             generations: Generations {
@@ -230,6 +233,45 @@ impl Maps {
         absent_is_fine(self.interfaces.remove(&index)).map_err(failed("remove", "interfaces"))
     }
 
+    /// Returns the uplinks on which transit runs at the driver.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`] when the map cannot be read.
+    pub fn uplinks(&self) -> Result<Vec<Uplink>, Error> {
+        let all: Result<Vec<_>, _> = self.uplinks.iter().collect();
+        let all = all.map_err(failed("read", "uplinks"))?;
+        Ok(all
+            .into_iter()
+            .map(|Abi(uplink)| uplink)
+            .filter(|uplink| uplink.interface != 0)
+            .collect())
+    }
+
+    /// Lets transit run at the driver of an interface, in place of another one of its slot.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn put_uplink(&mut self, uplink: Uplink) -> Result<(), Error> {
+        let slot = Uplink::slot(uplink.interface);
+        self.uplinks.set(slot, Abi(uplink), 0).map_err(failed("put", "uplinks"))
+    }
+
+    /// Lets transit run at the driver of an interface no more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn remove_uplink(&mut self, interface: u32) -> Result<(), Error> {
+        let slot = Uplink::slot(interface);
+        let Abi(found) = self.uplinks.get(&slot, 0).map_err(failed("read", "uplinks"))?;
+        if found.interface != interface {
+            return Ok(());
+        }
+        self.uplinks.set(slot, Abi(Uplink::default()), 0).map_err(failed("remove", "uplinks"))
+    }
+
     /// Returns the counter of a reason, summed over all CPUs.
     ///
     /// # Errors
@@ -263,13 +305,23 @@ impl<A: Addr + Into<IpAddr>> ServiceMaps<A> {
         read_all(&self.flows, self.names.flows.name)
     }
 
-    /// Puts a flow entry. The agent never does: it is how packet tables set the stage.
+    /// Puts a flow entry. Those of traffic are learned only: this is for probes, and for packet tables.
     ///
     /// # Errors
     ///
     /// [`Error::Map`].
     pub fn put_flow(&mut self, key: FlowKey<A>, value: Flow<A>) -> Result<(), Error> {
         self.flows.insert(Abi(key), Abi(value), 0).map_err(failed("put", self.names.flows.name))
+    }
+
+    /// Removes a flow entry; one that is absent is removed already.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn remove_flow(&mut self, key: FlowKey<A>) -> Result<(), Error> {
+        let removed = absent_is_fine(self.flows.remove(&Abi(key)));
+        removed.map_err(failed("remove", self.names.flows.name))
     }
 
     fn frontends(&self) -> Result<Vec<(model::Frontend, Frontend)>, Error> {
@@ -309,6 +361,15 @@ fn change<K: Plain, V: Plain>(
 }
 
 impl Generations {
+    /// Returns the epoch.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn epoch(&self) -> Result<u32, Error> {
+        self.read(EPOCH_INDEX)
+    }
+
     /// Makes every flow entry stale.
     ///
     /// # Errors
@@ -336,9 +397,13 @@ impl Generations {
         self.raise(id)
     }
 
+    fn read(&self, index: u32) -> Result<u32, Error> {
+        self.map.get(&index, 0).map_err(failed("read", "generations"))
+    }
+
     /// The agent is the only writer, so reading and writing in two steps loses nothing.
     fn raise(&mut self, index: u32) -> Result<(), Error> {
-        let now = self.map.get(&index, 0).map_err(failed("read", "generations"))?;
+        let now = self.read(index)?;
         self.map.set(index, now.wrapping_add(1), 0).map_err(failed("put", "generations"))
     }
 }

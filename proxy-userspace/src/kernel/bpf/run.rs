@@ -1,13 +1,16 @@
 //! Runs a program on one packet, without any interface (`BPF_PROG_TEST_RUN`).
 
-use aya::{TestRun, TestRunOptions};
+use aya::{TestRun, TestRunOptions, TestRunResult};
 
-use super::{Datapath, Error, Hook, load::classifier};
+use super::{
+    Datapath, Error, Hook,
+    load::{CLOCK, TRANSIT, classifier, xdp},
+};
 
 /// What a program did with a packet.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RunOutput {
-    /// The action code: -1 next, 7 redirect.
+    /// The action code. At tc -1 next, 7 redirect; at XDP 2 pass, 3 transmit, 4 redirect.
     pub action: i32,
     /// The packet as the program left it.
     pub packet: Vec<u8>,
@@ -35,5 +38,50 @@ impl Datapath {
         })?;
         packet.truncate(result.data_size_out as usize);
         Ok(RunOutput { action: result.return_value as i32, packet })
+    }
+
+    /// Runs the program for uplinks on a frame as if it came in by this interface. Nothing is sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Program`] when the kernel cannot run it.
+    pub fn run_transit(&mut self, interface: u32, frame: &[u8]) -> Result<RunOutput, Error> {
+        let mut packet = vec![0; frame.len() + 64];
+        // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index,
+        // egress_ifindex.
+        let context = [0, frame.len() as u32, 0, interface, 0, 0];
+        let context: Vec<u8> = context.into_iter().flat_map(u32::to_ne_bytes).collect();
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.data_out = Some(&mut packet);
+        options.ctx_in = Some(&context);
+        let result = self.run_xdp(TRANSIT, options)?;
+        packet.truncate(result.data_size_out as usize);
+        Ok(RunOutput { action: result.return_value as i32, packet })
+    }
+
+    /// Returns the low word of the kernel's jiffies, in which entries keep their times.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Program`] when the kernel cannot run the program that tells it.
+    pub fn jiffies(&mut self) -> Result<u32, Error> {
+        let mut options = TestRunOptions::new();
+        // No frame is shorter.
+        options.data_in = Some(&[0; 14]);
+        Ok(self.run_xdp(CLOCK, options)?.return_value)
+    }
+
+    fn run_xdp(
+        &mut self,
+        name: &'static str,
+        options: TestRunOptions<'_>,
+    ) -> Result<TestRunResult, Error> {
+        xdp(&mut self.programs, name)?.test_run(options).map_err(|source| Error::Program {
+            operation: "run",
+            program: name,
+            interface: "-".into(),
+            source: Box::new(source),
+        })
     }
 }
