@@ -73,6 +73,9 @@ pub struct InterfaceReport {
     pub mode: String,
     /// Why it is off; empty when it is not.
     pub reason: String,
+    /// `on`, or why XDP does not take transit here; empty where nobody asked for it.
+    #[serde(default)]
+    pub xdp: String,
 }
 
 /// An error of the state directory.

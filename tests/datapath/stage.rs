@@ -43,6 +43,7 @@ pub(crate) fn missing() -> Option<String> {
 /// Programs, maps and their pins; the pins go with it.
 pub(crate) struct Stage {
     pub(crate) datapath: Datapath,
+    pub(crate) options: LoadOptions,
     _pins: Pins,
 }
 
@@ -89,7 +90,7 @@ impl Stage {
         let mut datapath = Datapath::load(&options).context("load the datapath")?;
         put_service::<[u8; 4]>(&mut datapath)?;
         put_service::<[u8; 16]>(&mut datapath)?;
-        Ok(Self { datapath, _pins: pins })
+        Ok(Self { datapath, options, _pins: pins })
     }
 
     /// Returns how many packets were counted under a reason.

@@ -1,12 +1,16 @@
 //! The table: what `xdp_up` does with a frame, given the flow map and the uplinks.
 
-use anyhow::{Context, ensure};
+use std::sync::Mutex;
+
+use anyhow::{Context, anyhow, ensure};
 use proxy_common::{
     abi::{Flow, FlowFlags, FlowState, Uplink},
     packet::checksum,
     reason::Reason,
 };
-use proxy_userspace::kernel::bpf::Hook;
+use proxy_tests::{netns::Namespace, process, wait};
+use proxy_userspace::kernel::bpf::{Datapath, Hook};
+use serde_json::Value;
 
 use crate::{
     packets::{FIN, L4, Net, Plain, RST, SYN, difference},
@@ -210,6 +214,13 @@ pub(crate) fn cases() -> Vec<(String, Case)> {
     }
     of_family::<[u8; 4]>(&mut cases);
     of_family::<[u8; 16]>(&mut cases);
+    let mut add = |name: &str, case: fn() -> anyhow::Result<()>| {
+        cases.push((name.to_owned(), Box::new(case)));
+    };
+    add("the_self_test_of_transit_succeeds_and_leaves_no_entry", self_test);
+    add("the_self_test_of_transit_fails_where_frames_are_not_taken", failing_self_test);
+    add("transit_is_attached_replaced_and_detached_by_its_pin", attachment);
+    add("transit_is_refused_where_there_is_no_native_xdp", no_native_xdp);
     cases
 }
 
@@ -323,5 +334,99 @@ impl Random {
 
     fn addr<A: Net>(&mut self) -> A {
         A::client(self.next() as u16)
+    }
+}
+
+fn self_test() -> anyhow::Result<()> {
+    let mut stage = stage_with_uplink()?;
+    stage.datapath.test_transit(LOOPBACK, [0; 6])?;
+    ensure!(counters(&stage) == [(Reason::XdpHit.name(), 4)], "{:?}", counters(&stage));
+    let maps = &stage.datapath.maps;
+    ensure!(maps.ipv4.flows()?.is_empty() && maps.ipv6.flows()?.is_empty());
+    Ok(())
+}
+
+fn failing_self_test() -> anyhow::Result<()> {
+    let mut stage = stage_with_uplink()?;
+    let fault = stage.datapath.test_transit(LOOPBACK, [2, 0, 0, 0, 0, 7]).err();
+    let fault = fault.context("frames for another MAC address were taken")?.to_string();
+    ensure!(fault == "self-test: the TCP over IPv4 probe was not sent back: action 2", "{fault}");
+    ensure!(stage.datapath.maps.ipv4.flows()?.is_empty());
+    Ok(())
+}
+
+fn attachment() -> anyhow::Result<()> {
+    let stage = Mutex::new(Stage::new()?);
+    let pair = Pair::new()?;
+    pair.namespace.enter(|| {
+        let mut stage = stage.lock().map_err(|_| anyhow!("the stage broke"))?;
+        let index = pair.index()?;
+        stage.datapath.attach_transit(Pair::UPLINK, index)?;
+        let first = pair.program()?.context("no program after attaching")?;
+        ensure!(stage.datapath.transit_pins()? == [index]);
+        // Another agent: its program takes the place of the first, in the same link.
+        let mut next = Datapath::load(&stage.options)?;
+        next.attach_transit(Pair::UPLINK, index)?;
+        let second = pair.program()?.context("no program after replacing")?;
+        ensure!(first != second, "program {first} was not replaced");
+        drop(next);
+        ensure!(pair.program()? == Some(second), "the program went with the agent");
+        stage.datapath.detach_transit(index)?;
+        wait::until_true("the program is gone", wait::PATIENCE, || Ok(pair.program()?.is_none()))?;
+        ensure!(stage.datapath.transit_pins()?.is_empty());
+        Ok(stage.datapath.detach_transit(index)?)
+    })
+}
+
+fn no_native_xdp() -> anyhow::Result<()> {
+    let mut stage = Stage::new()?;
+    let error = stage.datapath.attach_transit("lo", LOOPBACK).err();
+    let error = error.context("the loopback device took an XDP program")?;
+    ensure!(error.to_string() == "attach program xdp_up on lo", "{error}");
+    ensure!(stage.datapath.transit_pins()?.is_empty());
+    Ok(())
+}
+
+/// A veth pair in a namespace of its own, one end called `uplink`. The namespace goes with it.
+struct Pair {
+    namespace: Namespace,
+}
+
+impl Pair {
+    const UPLINK: &str = "uplink";
+
+    fn new() -> anyhow::Result<Self> {
+        let name = format!("passlane-datapath-{}", std::process::id());
+        process::run("ip", &["netns", "add", &name])?;
+        let pair = Self { namespace: Namespace::named(name) };
+        let script =
+            "link add uplink type veth peer name beyond\nlink set uplink up\nlink set beyond up\n";
+        pair.namespace.feed("ip", &["-batch", "-"], script)?;
+        Ok(pair)
+    }
+
+    fn index(&self) -> anyhow::Result<u32> {
+        let index = self.link()?["ifindex"].as_u64().context("no ifindex")?;
+        Ok(index as u32)
+    }
+
+    /// Returns the id of the native XDP program.
+    fn program(&self) -> anyhow::Result<Option<u64>> {
+        let link = self.link()?;
+        ensure!(link["xdp"].is_null() || link["xdp"]["mode"] == 1, "{link:#}");
+        Ok(link["xdp"]["prog"]["id"].as_u64())
+    }
+
+    fn link(&self) -> anyhow::Result<Value> {
+        let text = self.namespace.run("ip", &["-j", "link", "show", Self::UPLINK])?;
+        let links: Value = serde_json::from_str(&text)?;
+        Ok(links[0].clone())
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        // A leftover is named after this process.
+        let _ = process::run("ip", &["netns", "del", self.namespace.name()]);
     }
 }

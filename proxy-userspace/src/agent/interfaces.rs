@@ -5,14 +5,17 @@ use std::collections::BTreeMap;
 use proxy_common::abi::{self, InterfaceFlags};
 use tracing::{error, info, warn};
 
-use super::Agent;
+use super::{Agent, transit::Uplinks};
 use crate::{
     audit::guard,
     chain::chain,
     kernel::{bpf::Datapath, tc::TrafficControl},
     ledger::{Ledger, Record},
     model::interface::Interface,
-    plan::interfaces::{Decision, Foreign, interfaces},
+    plan::{
+        interfaces::{Decision, Foreign, interfaces},
+        uplinks::XdpMode,
+    },
     status::InterfaceReport,
 };
 
@@ -22,6 +25,7 @@ pub(super) struct Interfaces {
     decisions: BTreeMap<u32, Decision>,
     attached: BTreeMap<u32, Attached>,
     foreign: Foreign,
+    uplinks: Uplinks,
     /// The pins that an earlier agent left were looked through.
     swept: bool,
 }
@@ -46,6 +50,7 @@ impl Interfaces {
                     index: interface.index,
                     mode: mode.into(),
                     reason: reason.into(),
+                    xdp: self.uplinks.report(interface.index).to_owned(),
                 })
             })
             .collect()
@@ -87,10 +92,14 @@ impl Agent {
             &self.settings.dummy_device,
             &self.interfaces.foreign,
         );
+        // What is only observed stays slow, so there is nothing to take.
+        let xdp = if self.fast_path.mode == "on" { self.settings.xdp } else { XdpMode::Off };
+        let xdp = (xdp, &self.settings.uplinks);
         let Self { node, interfaces: state, present, ledger, .. } = self;
         let Some(datapath) = &mut node.datapath else { return };
         let before = state.decisions.clone();
         state.decisions = decisions;
+        state.uplinks.settle(datapath, present, &state.decisions, xdp);
         if !state.swept {
             sweep(datapath, &state.decisions);
             state.swept = true;
@@ -174,8 +183,9 @@ fn attach(
     interface: &Interface,
     peer: bool,
 ) -> bool {
-    let value =
-        abi::Interface { mtu: interface.mtu, flags: if peer { InterfaceFlags::PEER } else { 0 } };
+    let peer = if peer { InterfaceFlags::PEER } else { 0 };
+    let flags = peer | state.uplinks.flags(interface.index);
+    let value = abi::Interface { mtu: interface.mtu, flags };
     let wanted = Attached { name: interface.name.clone(), value };
     if state.attached.get(&interface.index) == Some(&wanted) {
         return false;

@@ -9,6 +9,7 @@ mod localhost;
 mod pass;
 mod preflight;
 mod sysctls;
+mod transit;
 
 use std::{
     sync::Arc,

@@ -29,7 +29,7 @@ pub async fn foreign(node: &Node, interfaces: &[Interface]) -> Foreign {
 
 async fn on_interface(node: &Node, interface: &Interface, ours: &BTreeSet<u32>) -> Vec<String> {
     let mut found = Vec::new();
-    if let Some(id) = interface.xdp_program {
+    if let Some(id) = interface.xdp_program.filter(|id| !bpf::is_program_ours(*id, ours)) {
         found.push(format!("foreign XDP program (id {id})"));
     }
     let programs = bpf::foreign_programs(&interface.name, ours);

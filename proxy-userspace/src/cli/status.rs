@@ -154,10 +154,10 @@ fn interfaces(interfaces: &[InterfaceReport]) -> String {
     if interfaces.is_empty() {
         return String::new();
     }
-    let mut table = output::table(["INTERFACE", "INDEX", "MODE", "REASON"]);
+    let mut table = output::table(["INTERFACE", "INDEX", "MODE", "REASON", "XDP"]);
     for interface in interfaces {
-        let InterfaceReport { name, index, mode, reason } = interface;
-        table.add_row([name, &index.to_string(), mode, reason]);
+        let InterfaceReport { name, index, mode, reason, xdp } = interface;
+        table.add_row([name, &index.to_string(), mode, reason, xdp]);
     }
     format!("\n{}", output::render(&table))
 }

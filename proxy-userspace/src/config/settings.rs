@@ -14,7 +14,7 @@ use super::Paths;
 use crate::{
     kernel::ipvs::Timeouts,
     model::{Scheduler, SchedulerFlags},
-    plan::interfaces::Selection,
+    plan::{interfaces::Selection, uplinks::XdpMode},
 };
 
 /// kube-proxy's ports.
@@ -86,6 +86,10 @@ pub struct Settings {
     pub fast_path: FastPathMode,
     /// On which interfaces.
     pub interfaces: Selection,
+    /// Whether transit between uplinks runs at the driver.
+    pub xdp: XdpMode,
+    /// Which interfaces are uplinks; `Auto` means NICs.
+    pub uplinks: Selection,
     /// Entries of the flow map.
     pub flow_entries: u32,
     /// After this time one packet of a flow takes the slow path and renews the lease.
@@ -341,6 +345,8 @@ impl Default for Settings {
             metrics_bind_address: Some((Ipv4Addr::LOCALHOST, METRICS_PORT).into()),
             fast_path: FastPathMode::Auto,
             interfaces: Selection::Auto,
+            xdp: XdpMode::Off,
+            uplinks: Selection::Auto,
             flow_entries: capacity::FLOWS,
             soft_lease: Duration::from_secs(3),
             hard_lease: Duration::from_secs(5),

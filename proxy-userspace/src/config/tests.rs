@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::{fields, *};
 use crate::{
     model::{Scheduler, SchedulerFlags},
-    plan::interfaces::Selection,
+    plan::{interfaces::Selection, uplinks::XdpMode},
 };
 
 const KUBEADM: &str = include_str!("golden/kubeadm.yaml");
@@ -128,6 +128,8 @@ fn every_field_is_taken_up_once() {
         metrics_bind_address: Some("[::1]:10249".parse().unwrap()),
         fast_path: FastPathMode::Observe,
         interfaces: Selection::Patterns(vec!["eth0".into(), "veth*".into()]),
+        xdp: XdpMode::Force,
+        uplinks: Selection::Patterns(vec!["eth0".into(), "eth1*".into()]),
         flow_entries: 65_536,
         soft_lease: Duration::from_secs(1),
         hard_lease: Duration::from_millis(1500),

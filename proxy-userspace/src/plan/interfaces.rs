@@ -99,7 +99,7 @@ fn to_peer(interface: &Interface) -> bool {
         && interface.qdisc == "noqueue"
 }
 
-fn matches(pattern: &str, name: &str) -> bool {
+pub(super) fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
         Some((head, tail)) => {
@@ -131,6 +131,7 @@ mod tests {
             ethernet: true,
             mac: [2, 0, 0, 0, 0, 1],
             master: None,
+            lower: None,
             peer_elsewhere: true,
             qdisc: "noqueue".into(),
             xdp_program: None,

@@ -29,6 +29,7 @@ mod servers;
 pub mod settings;
 #[cfg(test)]
 mod tests;
+pub mod uplinks;
 
 pub use action::{Action, Plan};
 pub use counted::Counted;

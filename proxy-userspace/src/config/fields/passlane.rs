@@ -13,7 +13,7 @@ use crate::{
         tree::Value,
         values::{choice, cidrs, flag, interface, period, text, texts, time, whole},
     },
-    plan::interfaces::Selection,
+    plan::{interfaces::Selection, uplinks::XdpMode},
 };
 
 pub(super) const FIELDS: &[Field] = &[
@@ -132,10 +132,30 @@ pub(super) const FIELDS: &[Field] = &[
             draft.settings.interfaces = selection(value)?;
             USED
         },
-        |settings| match &settings.interfaces {
-            Selection::Auto => shown("auto"),
-            Selection::Patterns(patterns) => Value::texts(patterns),
+        |settings| selected(&settings.interfaces),
+    ),
+    used(
+        ("passlane.xdp", "xdp"),
+        Text,
+        "Transit from uplink to uplink at the driver, by XDP: off; auto, with drivers that are \
+         known to do it well; or force, with any that can. Attaching interrupts some NICs' links \
+         for a moment [default: off]",
+        |draft, value| {
+            draft.settings.xdp = choice(value, &XDP, "off, auto or force")?;
+            USED
         },
+        |settings| word(&XDP, settings.xdp),
+    ),
+    used(
+        ("passlane.uplinks", "uplinks"),
+        List,
+        "Interfaces that xdp takes for uplinks: auto, which means NICs, or names separated by \
+         commas, each with at most one * [default: auto]",
+        |draft, value| {
+            draft.settings.uplinks = selection(value)?;
+            USED
+        },
+        |settings| selected(&settings.uplinks),
     ),
     used(
         ("passlane.flowEntries", "flow-entries"),
@@ -220,6 +240,9 @@ const VIPS: [(&str, Vips); 2] = [("routes", Vips::Routes), ("addresses", Vips::A
 const FAST_PATH: [(&str, FastPathMode); 3] =
     [("auto", FastPathMode::Auto), ("off", FastPathMode::Off), ("observe", FastPathMode::Observe)];
 
+const XDP: [(&str, XdpMode); 3] =
+    [("off", XdpMode::Off), ("auto", XdpMode::Auto), ("force", XdpMode::Force)];
+
 fn word<T: PartialEq>(words: &[(&'static str, T)], value: T) -> Value {
     optional(words.iter().find_map(|(word, each)| (*each == value).then_some(*word)))
 }
@@ -232,6 +255,13 @@ fn source(text: &str) -> Result<Source, Fault> {
             found: text.to_owned(),
             expected: "kubernetes, or file:PATH, where PATH is a manifest or a directory of them",
         }),
+    }
+}
+
+fn selected(selection: &Selection) -> Value {
+    match selection {
+        Selection::Auto => shown("auto"),
+        Selection::Patterns(patterns) => Value::texts(patterns),
     }
 }
 

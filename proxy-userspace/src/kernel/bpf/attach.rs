@@ -99,12 +99,7 @@ impl Datapath {
     /// [`Error::Link`] when a pin cannot be removed.
     pub fn detach(&self, name: &str, index: u32) -> Result<(), Error> {
         for hook in Hook::BOTH {
-            let path = self.link_pin(index, hook);
-            ignore_missing(fs::remove_file(&path)).map_err(|source| Error::Link {
-                operation: "unpin",
-                path,
-                source,
-            })?;
+            unpin(self.link_pin(index, hook.program()))?;
         }
         detach_filters(name);
         Ok(())
@@ -129,12 +124,12 @@ impl Datapath {
         Ok(())
     }
 
-    fn link_pin(&self, index: u32, hook: Hook) -> PathBuf {
-        self.pins.links().join(format!("{index}-{}", hook.program()))
+    pub(super) fn link_pin(&self, index: u32, program: &str) -> PathBuf {
+        self.pins.links().join(format!("{index}-{program}"))
     }
 
     fn attach_tcx(&mut self, name: &str, index: u32, hook: Hook) -> Result<(), Error> {
-        let path = self.link_pin(index, hook);
+        let path = self.link_pin(index, hook.program());
         let program = classifier(&mut self.programs, hook)?;
         let failed = |operation, source| Error::Program {
             operation,
@@ -144,15 +139,12 @@ impl Datapath {
         };
         // A pin that cannot be taken over, say of an interface that had this index before, is
         // removed; its link ends with it.
-        let replaced = adopt(&path).and_then(|link| program.attach_to_link(link).ok());
+        let replaced =
+            adopt::<SchedClassifierLink>(&path).and_then(|link| program.attach_to_link(link).ok());
         let id = match replaced {
             Some(id) => id,
             None => {
-                ignore_missing(fs::remove_file(&path)).map_err(|source| Error::Link {
-                    operation: "unpin",
-                    path: path.clone(),
-                    source,
-                })?;
+                unpin(path.clone())?;
                 let order = TcAttachOptions::TcxOrder(LinkOrder::default());
                 program
                     .attach_with_options(name, hook.attach_type(), order)
@@ -166,11 +158,7 @@ impl Datapath {
         }
         let link: FdLink =
             link.try_into().map_err(|_| failed("attach", ProgramError::NotAttached))?;
-        link.pin(&path).map(drop).map_err(|source| Error::Link {
-            operation: "pin",
-            path,
-            source: io::Error::other(source),
-        })
+        pin(link, path)
     }
 
     fn attach_clsact(&mut self, name: &str, hook: Hook) -> Result<(), Error> {
@@ -217,11 +205,29 @@ pub fn detach_filters(name: &str) {
     }
 }
 
-fn replaced_pin_exists(path: &Path) -> bool {
+/// Removes the pin of a link, which ends the link; one that is absent is removed already.
+pub(super) fn unpin(path: PathBuf) -> Result<(), Error> {
+    ignore_missing(fs::remove_file(&path)).map_err(|source| Error::Link {
+        operation: "unpin",
+        path,
+        source,
+    })
+}
+
+/// Pins a link, so that it outlives this process.
+pub(super) fn pin(link: FdLink, path: PathBuf) -> Result<(), Error> {
+    link.pin(&path).map(drop).map_err(|source| Error::Link {
+        operation: "pin",
+        path,
+        source: io::Error::other(source),
+    })
+}
+
+pub(super) fn replaced_pin_exists(path: &Path) -> bool {
     fs::exists(path).unwrap_or(false)
 }
 
 /// Opens a pinned link as one that a program can take over.
-fn adopt(path: &Path) -> Option<SchedClassifierLink> {
+pub(super) fn adopt<L: TryFrom<FdLink>>(path: &Path) -> Option<L> {
     FdLink::from(PinnedLink::from_pin(path).ok()?).try_into().ok()
 }

@@ -272,6 +272,15 @@ impl Maps {
         self.uplinks.set(slot, Abi(Uplink::default()), 0).map_err(failed("remove", "uplinks"))
     }
 
+    /// Lets transit run at no driver any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn remove_uplinks(&mut self) -> Result<(), Error> {
+        self.uplinks()?.iter().try_for_each(|uplink| self.remove_uplink(uplink.interface))
+    }
+
     /// Returns the counter of a reason, summed over all CPUs.
     ///
     /// # Errors

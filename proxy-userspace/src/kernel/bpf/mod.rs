@@ -10,6 +10,8 @@ mod maps;
 mod pins;
 mod probe;
 mod run;
+mod selftest;
+mod transit;
 
 pub use attach::{Hook, detach_filters};
 pub use error::Error;
@@ -20,3 +22,4 @@ pub use maps::{Entries, Generations, Maps, ServiceMaps, jiffy};
 pub use pins::{MapShape, PinDirectory, PinMismatch, on_bpffs};
 pub use probe::supports_tc;
 pub use run::RunOutput;
+pub use selftest::Fault;

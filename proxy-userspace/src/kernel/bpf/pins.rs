@@ -8,7 +8,7 @@ use std::{
 use aya::maps::MapInfo;
 use proxy_common::abi::{LOCALHOST_MAPS, MAPS, MapSpec, PIN_DIRECTORY};
 
-use super::{Error, localhost};
+use super::{Error, Maps, localhost};
 
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -150,6 +150,10 @@ impl PinDirectory {
     /// Any error of the file system but "not found".
     pub fn remove_pins(&self) -> io::Result<()> {
         self.remove_localhost()?;
+        // An uplink that has lost its program may drop what another one still sends to it.
+        if let Ok(mut maps) = Maps::open(self) {
+            maps.remove_uplinks().map_err(io::Error::other)?;
+        }
         for link in link_pins(&self.links())? {
             ignore_missing(fs::remove_file(link))?;
         }

@@ -1,6 +1,7 @@
 //! Network interfaces: listing, the dummy device, and changes as they happen.
 
 mod addresses;
+mod driver;
 mod dummy;
 mod error;
 mod interfaces;
@@ -12,6 +13,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_proto::{ConnectionHandle, sys::protocols::NETLINK_ROUTE};
 use rustix::io::Errno;
 
+pub use driver::driver;
 pub use dummy::Dummy;
 pub use error::{Error, Hint, Operation};
 pub use watch::{Event, Watch};
