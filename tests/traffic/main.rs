@@ -31,6 +31,7 @@ mod restraint;
 mod serving;
 mod states;
 mod topology;
+mod transit;
 
 use libtest_mimic::Arguments;
 
@@ -60,6 +61,7 @@ fn main() {
         manifests::SCENARIOS,
         maps::SCENARIOS,
         interfaces::SCENARIOS,
+        transit::SCENARIOS,
         preconditions::SCENARIOS,
         preconditions::UNLOADING,
     ];
