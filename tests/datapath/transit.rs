@@ -274,7 +274,7 @@ fn agreement<A: Net>() -> anyhow::Result<()> {
     let mut stage = stage_with_uplink()?;
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     for round in 0..400 {
-        let l4 = if random.next() % 2 == 0 { L4::Udp } else { tcp::<A>().l4 };
+        let l4 = if random.next().is_multiple_of(2) { L4::Udp } else { tcp::<A>().l4 };
         let packet = Plain {
             source: (random.addr::<A>(), random.next() as u16),
             ttl: 2 + (random.next() % 250) as u8,

@@ -46,6 +46,20 @@ impl Datapath {
     ///
     /// [`Error::Program`] when the kernel cannot run it.
     pub fn run_transit(&mut self, interface: u32, frame: &[u8]) -> Result<RunOutput, Error> {
+        self.repeat_transit(interface, frame, 1)
+    }
+
+    /// The same again and again, each time on what the last time made of the frame.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Program`] when the kernel cannot run it.
+    pub fn repeat_transit(
+        &mut self,
+        interface: u32,
+        frame: &[u8],
+        times: u32,
+    ) -> Result<RunOutput, Error> {
         let mut packet = vec![0; frame.len() + 64];
         // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index,
         // egress_ifindex.
@@ -55,6 +69,7 @@ impl Datapath {
         options.data_in = Some(frame);
         options.data_out = Some(&mut packet);
         options.ctx_in = Some(&context);
+        options.repeat = times;
         let result = self.run_xdp(TRANSIT, options)?;
         packet.truncate(result.data_size_out as usize);
         Ok(RunOutput { action: result.return_value as i32, packet })
@@ -70,6 +85,18 @@ impl Datapath {
         // No frame is shorter.
         options.data_in = Some(&[0; 14]);
         Ok(self.run_xdp(CLOCK, options)?.return_value)
+    }
+
+    /// Runs the program that reads the clock, again and again: what a run costs by itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Program`] when the kernel cannot run it.
+    pub fn repeat_clock(&mut self, frame: &[u8], times: u32) -> Result<(), Error> {
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.repeat = times;
+        self.run_xdp(CLOCK, options).map(drop)
     }
 
     fn run_xdp(

@@ -5,6 +5,7 @@ mod report;
 mod rows;
 mod shape;
 mod times;
+mod transit;
 
 use std::path::Path;
 
@@ -24,16 +25,19 @@ pub(crate) fn run(ladder: &Path, rounds: usize) -> Result<()> {
     pin()?;
     let rows = rows::all();
     let mut bench = Bench::new(ladder, &rows)?;
+    let mut transit = transit::Transit::new()?;
     let mut times = vec![Vec::with_capacity(rounds); rows.len()];
     for round in 0..rounds {
         eprintln!("round {} of {rounds}", round + 1);
         for (row, times) in rows.iter().zip(&mut times) {
             times.push(bench.measure(row).with_context(|| row.to_string())?);
         }
+        transit.measure()?;
     }
     let measured = report::Measured::new(&rows, times, &bench)?;
-    print!("{}", measured.table());
-    println!("{}", measured.summary());
+    let (lines, xdp_hit) = transit.lines();
+    print!("{}{lines}", measured.table());
+    println!("{}", measured.summary(xdp_hit));
     Ok(())
 }
 

@@ -107,12 +107,12 @@ impl Measured {
     }
 
     /// Returns one line of JSON, of IPv4: null is what was not measured.
-    pub(crate) fn summary(&self) -> Value {
+    pub(crate) fn summary(&self, xdp_hit: f64) -> Value {
         let line = |name: &str, flows| self.line(name, Family::V4, flows);
         json!({
             "tc_hit_net_ns": line(HIT, 1).map(|line| rounded(line.net.min)),
             "tc_hit_vs_lru": line(HIT, 1).map(|line| rounded(self.ratio(line, LRU, 1))),
-            "xdp_hit_net_ns": Value::Null,
+            "xdp_hit_net_ns": rounded(xdp_hit),
             "flows_64k_vs_lru": line(HIT, 1 << 16)
                 .map(|line| rounded(self.ratio(line, LRU, 1 << 16))),
             "no_service_vs_miss": line(NO_SERVICE, 1).map(|line| rounded(self.ratio(line, MISS, 1))),

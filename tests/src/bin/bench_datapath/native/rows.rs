@@ -126,6 +126,5 @@ fn of_family(family: Family) -> Vec<Row> {
             NEXT,
         ),
     ]);
-    // Transit by XDP: rows of its hook belong here, restored by an XDP program of their own.
     rows
 }
