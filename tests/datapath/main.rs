@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot set its stage should panic there")]
 
+mod fuzz;
 mod packets;
 mod stage;
 mod table;

@@ -8,12 +8,13 @@ use proxy_common::{
 use proxy_userspace::kernel::bpf::Hook;
 
 use crate::{
+    fuzz::random_packets,
     packets::{ACK, FIN, L4, Net, Plain, RST, SYN, difference},
     stage::{self, Stage, entry, key, translated},
 };
 
-const NEXT: i32 = -1;
-const REDIRECT: i32 = 7;
+pub(crate) const NEXT: i32 = -1;
+pub(crate) const REDIRECT: i32 = 7;
 
 type Case = Box<dyn FnOnce() -> anyhow::Result<()> + Send>;
 
@@ -170,6 +171,10 @@ fn by_packet<A: Net>() -> Vec<Row<A>> {
             ..row("a_datagram_without_room_for_its_header_is_left_alone", Reason::Unparsed, active)
         },
         Row {
+            frame: |frame| frame[A::L4 + 12] = 0x40,
+            ..row("a_tcp_header_shorter_than_any_is_left_alone", Reason::Unparsed, active)
+        },
+        Row {
             frame: |frame| frame.truncate(A::L4 + 6),
             ..row("a_truncated_packet_is_left_alone", Reason::Unparsed, active)
         },
@@ -309,6 +314,7 @@ fn of_family<A: Net>(cases: &mut Vec<(String, Case)>) {
     add("a_frame_padded_by_ethernet_is_fast", padded::<A>);
     add("a_hit_is_counted_in_the_entry", hit_counts::<A>);
     add("a_full_flow_map_evicts_and_never_fails", full_map::<A>);
+    add("random_packets_go_on_unchanged_or_leave_as_a_library_has_them", random_packets::<A>);
 }
 
 fn no_service<A: Net>() -> anyhow::Result<()> {
