@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{Program, SchedClassifier},
+};
 use proxy_common::abi::{self, MAPS, MapSpec, Setting};
 
 use super::{Error, Hook, Maps, PinDirectory, jiffy};
@@ -75,12 +78,7 @@ impl Datapath {
 
     /// Returns how many instructions the verifier went through, by program (Linux 5.16).
     pub fn verified_instructions(&self) -> Vec<(String, u32)> {
-        self.programs
-            .programs()
-            .filter_map(|(name, program)| {
-                Some((name.to_owned(), program.info().ok()?.verified_instruction_count()?))
-            })
-            .collect()
+        verified_instructions(&self.programs)
     }
 
     /// Returns the ids of the two programs, to tell them from foreign ones.
@@ -115,6 +113,14 @@ fn load_object(options: &LoadOptions, pins: &PinDirectory) -> Result<Ebpf, Error
         loader.map_max_entries(spec.name, options.capacity(spec));
     }
     loader.load(OBJECT).map_err(|source| Error::Load(Box::new(source)))
+}
+
+/// Returns how many instructions the verifier went through, by program (Linux 5.16).
+pub(super) fn verified_instructions(programs: &Ebpf) -> Vec<(String, u32)> {
+    let count = |(name, program): (&str, &Program)| {
+        Some((name.to_owned(), program.info().ok()?.verified_instruction_count()?))
+    };
+    programs.programs().filter_map(count).collect()
 }
 
 /// Returns the program of a hook.
