@@ -23,6 +23,7 @@ mod ipv6;
 mod learn;
 mod maps;
 mod parse;
+mod served;
 mod service;
 mod settings;
 mod token;

@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a test that cannot set its stage should panic there")]
 
 mod packets;
+mod served;
 mod stage;
 mod table;
 
@@ -14,6 +15,7 @@ fn main() {
     stage::sweep();
     let trials = table::cases()
         .into_iter()
+        .chain(served::cases())
         .map(|(name, case)| {
             if let Some(reason) = &missing {
                 println!("SKIP {name}: {reason}");

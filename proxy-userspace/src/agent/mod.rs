@@ -26,7 +26,7 @@ pub use preflight::Fatal;
 pub use sysctls::{Setting, settings};
 
 use crate::{
-    audit,
+    apply, audit,
     config::{self, FastPathMode, Settings},
     kernel::{
         link::{self, Event},
@@ -182,6 +182,7 @@ impl Agent {
             Planner::new(facts::decisive(&settings), facts::nameless_addresses(&node_name));
         let observed = audit::observe::observe(&node, ledger.owned(), &planner.rules()).await?;
         pass::forget_absent(&mut ledger, &node, &observed)?;
+        apply::forget_counts(&mut node, &observed);
         info!(
             event = "started",
             version = env!("CARGO_PKG_VERSION"),

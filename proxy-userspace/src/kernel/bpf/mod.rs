@@ -9,6 +9,7 @@ mod maps;
 mod pins;
 mod probe;
 mod run;
+mod served;
 
 pub use attach::{Hook, detach_filters};
 pub use error::Error;
@@ -18,3 +19,4 @@ pub use maps::{Entries, Generations, Maps, ServiceMaps, jiffy};
 pub use pins::{MapShape, PinDirectory, PinMismatch, on_bpffs};
 pub use probe::supports_tc;
 pub use run::RunOutput;
+pub use served::{ByPair, Carried};
