@@ -39,7 +39,7 @@ use crate::{
         Source, SourceError, SourceEvent,
         kubernetes::{Login, Options, Publisher},
     },
-    status::{FastPathReport, InterfaceReport, Lock, Pass, Report},
+    status::{FastPathReport, InterfaceReport, Lease, Lock, Pass, Report},
 };
 
 /// Between two looks for programs of others on our interfaces: they come without an event.
@@ -290,6 +290,10 @@ impl Agent {
             last_reconcile: self.pass.clone(),
             notices: self.complaints(),
             fast_path: self.fast_path.clone(),
+            lease: self.node.datapath.is_some().then(|| Lease {
+                soft_ms: self.settings.soft_lease.as_millis() as u64,
+                hard_ms: self.settings.hard_lease.as_millis() as u64,
+            }),
             interfaces: self.interface_reports(),
         };
         if let Err(error) = report.write(&self.settings.paths.state_dir) {

@@ -2,6 +2,7 @@
 //! interfaces, reads and writes maps. aya's types end here.
 
 mod attach;
+mod clock;
 mod error;
 mod guard;
 mod load;
@@ -12,6 +13,7 @@ mod run;
 mod served;
 
 pub use attach::{Hook, detach_filters};
+pub use clock::Clock;
 pub use error::Error;
 pub use guard::{ForeignProgram, foreign_programs, is_program_ours};
 pub use load::{Datapath, LoadOptions};
