@@ -18,7 +18,7 @@ use crate::scenario::{AGENT, scenarios};
 scenarios! { AGENT =>
     both_planes_together_count_what_clients_sent,
     what_a_service_carried_ends_with_it_and_not_with_its_backends,
-    ipvsadm_numbers_are_those_of_ipvsadm_without_a_fast_path,
+    services_are_printed_as_ipvsadm_prints_them,
 }
 
 const WEB: &str = "default/web:http";
@@ -196,7 +196,7 @@ fn wire_of(line: &str) -> Option<Wire> {
 
 /// Ids are given out again, and counts must not go with them.
 fn what_a_service_carried_ends_with_it_and_not_with_its_backends() -> Result<()> {
-    let stage = Stage::start(&[])?;
+    let stage = Stage::start(&["--drain-timeout", "1s"])?;
     watch(&stage)?;
     let mut connection = stage.fast_connection(WEB_FRONTEND)?;
     for _ in 0..50 {
@@ -240,7 +240,7 @@ fn what_a_service_carried_ends_with_it_and_not_with_its_backends() -> Result<()>
 }
 
 /// The numbers of IPVS alone, so that the form can be compared byte for byte.
-fn ipvsadm_numbers_are_those_of_ipvsadm_without_a_fast_path() -> Result<()> {
+fn services_are_printed_as_ipvsadm_prints_them() -> Result<()> {
     let stage = Stage::start(&["--fast-path", "off"])?;
     let mut connection = Connection::open(&stage.client()?, WEB_FRONTEND)?;
     for _ in 0..20 {
@@ -250,8 +250,9 @@ fn ipvsadm_numbers_are_those_of_ipvsadm_without_a_fast_path() -> Result<()> {
     let node = &stage.topology.node;
     let mut shown = (String::new(), String::new());
     let same = wait::until_true("both print the same", wait::PATIENCE / 3, || {
-        let theirs = node.run("ipvsadm", &["-Ln", "--stats"])?;
-        let ours = stage.agent.text(&["services", "-o", "ipvsadm", "--stats"])?;
+        let theirs = node.run("ipvsadm", &["-Ln", "--stats"])? + &node.run("ipvsadm", &["-Ln"])?;
+        let ours = stage.agent.text(&["services", "-o", "ipvsadm", "--stats"])?
+            + &stage.agent.text(&["services", "-o", "ipvsadm"])?;
         let web = theirs.lines().find(|line| line.contains(" 10.96.0.10:80 "));
         let counted = web.and_then(wire_of).is_some_and(|wire| wire.inwards.packets > 25);
         let same = ours == theirs && counted;

@@ -85,8 +85,8 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
             Format::Ipvsadm => {
                 let info = client.info().await?;
                 let text = match fast {
-                    Some(fast) => ipvsadm::numbers(&info, &mut servers, &fast),
-                    None => ipvsadm::list(&info, &mut servers),
+                    Some(fast) => ipvsadm::numbers(&info, servers, &fast),
+                    None => ipvsadm::list(&info, servers),
                 };
                 output::text(&text)?;
                 return Ok(());
