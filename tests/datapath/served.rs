@@ -16,6 +16,8 @@ use crate::{
 const REDIRECT: i32 = 7;
 const FRONTEND: u32 = 1;
 
+type Check = fn() -> anyhow::Result<()>;
+
 /// Returns every case of the file.
 pub(crate) fn cases() -> Vec<(String, Case)> {
     let mut cases = of_family::<[u8; 4]>();
@@ -24,7 +26,7 @@ pub(crate) fn cases() -> Vec<(String, Case)> {
 }
 
 fn of_family<A: Net>() -> Vec<(String, Case)> {
-    let all: [(&str, fn() -> anyhow::Result<()>); 7] = [
+    let all: [(&str, Check); 7] = [
         ("both_directions_are_counted_for_frontend_and_backend", both_directions::<A>),
         ("padding_is_not_counted", padding::<A>),
         ("what_was_carried_outlives_its_entry", outlives::<A>),

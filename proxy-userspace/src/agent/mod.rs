@@ -290,7 +290,7 @@ impl Agent {
             last_reconcile: self.pass.clone(),
             notices: self.complaints(),
             fast_path: self.fast_path.clone(),
-            lease: self.node.datapath.is_some().then(|| Lease {
+            lease: self.node.datapath.is_some().then_some(Lease {
                 soft_ms: self.settings.soft_lease.as_millis() as u64,
                 hard_ms: self.settings.hard_lease.as_millis() as u64,
             }),

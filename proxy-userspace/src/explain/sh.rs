@@ -12,11 +12,11 @@ const FALLBACK: u32 = 0x08;
 const PORT: u32 = 0x10;
 
 /// Returns the destination of a client; `None` when the one that its hash names takes nothing.
-pub(super) fn choose<'a>(
-    targets: &'a [Target],
+pub(super) fn choose(
+    targets: &[Target],
     flags: SchedulerFlags,
     client: SocketAddr,
-) -> Option<&'a Target> {
+) -> Option<&Target> {
     let port = if flags.0 & PORT == 0 { 0 } else { client.port() };
     let available = |target: &&Target| target.destination.weight > 0;
     let at = |bucket| owner(targets, bucket);

@@ -383,3 +383,33 @@ fn fast(dump: &Dump, flow: &Flow, standing: &Standing) -> String {
         flow.mtu
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::tests::{CLIENT, VIP, WEB_A, node, packet},
+        *,
+    };
+
+    #[test]
+    fn as_json_it_says_the_same_for_programs() {
+        let json = serde_json::to_value(trace(&node(), &packet(CLIENT, VIP))).unwrap();
+        assert_eq!(json["verdict"], "forwarded");
+        assert_eq!(json["chosen_by"], "connection");
+        assert_eq!(json["plane"], "fast");
+        assert_eq!(json["backend"], WEB_A);
+        assert_eq!(json["directions"][0]["standing"]["reason"], "hit");
+        assert_eq!(json["directions"][0]["standing"]["left_ms"], 4000);
+        assert_eq!(json["steps"][1]["topic"], "Frontend");
+    }
+
+    #[test]
+    fn a_dump_from_a_file_gives_the_same_words() {
+        let dump = node();
+        let read: Dump = serde_json::from_str(&serde_json::to_string(&dump).unwrap()).unwrap();
+        assert_eq!(read, dump);
+        for asked in [packet(CLIENT, VIP), packet(WEB_A, CLIENT), packet("10.1.1.32:1", VIP)] {
+            assert_eq!(trace(&read, &asked), trace(&dump, &asked));
+        }
+    }
+}

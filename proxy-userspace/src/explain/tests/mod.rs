@@ -21,9 +21,9 @@ use crate::model::{
     SchedulerFlags, VirtualServer,
 };
 
-const CLIENT: &str = "10.1.1.31:40000";
-const VIP: &str = "10.96.0.10:80";
-const WEB_A: &str = "10.1.1.11:8080";
+pub(super) const CLIENT: &str = "10.1.1.31:40000";
+pub(super) const VIP: &str = "10.96.0.10:80";
+pub(super) const WEB_A: &str = "10.1.1.11:8080";
 const WEB_B: &str = "10.1.1.12:8080";
 const LB: &str = "203.0.113.9:80";
 
@@ -127,7 +127,7 @@ fn reply() -> Flow {
 }
 
 /// A node with one Service of two pods, and the client's connection with web-a on the fast path.
-fn node() -> Dump {
+pub(super) fn node() -> Dump {
     let entry = |at, id| FrontendEntry { frontend: frontend(at), id, learn: true };
     let backend =
         |at, id| BackendEntry { backend: Backend::new(key(at), Protocol::Tcp), id, generation: 3 };
@@ -161,7 +161,7 @@ fn node() -> Dump {
     }
 }
 
-fn packet(source: &str, destination: &str) -> Packet {
+pub(super) fn packet(source: &str, destination: &str) -> Packet {
     Packet::parse("tcp", source, destination).unwrap()
 }
 
