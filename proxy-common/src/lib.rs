@@ -11,6 +11,8 @@
 //! | `generations` | array | 0 epoch, 1 edits, else backend id | `u32` | agent | `tc_in`, `tc_out` |
 //! | `interfaces` | hash | interface index | [`abi::Interface`] | agent | `tc_out` |
 //! | `stats` | per-CPU array | [`reason::Reason`] | [`abi::Counter`] | `tc_in`, `tc_out` | agent |
+//! | `recent` | per-CPU array | slot of the pair | [`abi::Recent`] | `tc_in` | `tc_in`, agent |
+//! | `served` | hash | [`abi::Pair`] | [`abi::Served`] | `tc_in`, agent | `tc_in`, agent |
 //!
 //! `abi` is the layout of those maps: integers and byte arrays only, no hidden padding. `packet`
 //! is arithmetic on header fields. Nothing here does I/O or allocates.

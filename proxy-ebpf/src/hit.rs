@@ -9,11 +9,11 @@ use proxy_common::{
 
 use crate::{
     atomic,
-    count::l3_len,
     ctx::{self, Headers, Skb},
     family::Family,
     generation,
     parse::{LONG, Packet, SHORT, at},
+    served,
     settings::{ELECTION, HARD_LEASE, SOFT_LEASE},
     verdict::Verdict,
 };
@@ -100,11 +100,7 @@ pub fn forward<F: Family>(skb: &Skb<'_>, packet: &Packet<F>, flow: *mut Flow<F::
     }
     F::correct_sum(skb, to);
     skb.set_mark_and_priority(to.mark, to.priority);
-    // SAFETY: as above; a race between CPUs loses a count, no more.
-    unsafe {
-        (*flow).packets += 1;
-        (*flow).bytes += u64::from(l3_len(skb));
-    }
+    served::count(packet, flow);
     Verdict::Fast(match to.flags & FlowFlags::PEER {
         0 => ctx::redirect(to.interface),
         _ => ctx::redirect_peer(to.interface),

@@ -24,6 +24,7 @@ mod key;
 mod learn;
 mod maps;
 mod parse;
+mod served;
 mod service;
 mod settings;
 mod token;

@@ -1,11 +1,14 @@
 //! Every map, and nothing else. Layouts and names are in `proxy_common::abi`.
 
 use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
     btf_maps::{Array, HashMap, PerCpuArray},
     macros::btf_map,
 };
 use proxy_common::{
-    abi::{Counter, GENERATIONS, Interface, WARMUP_SLOTS, capacity},
+    abi::{
+        Counter, GENERATIONS, Interface, Pair, RECENT_SLOTS, Recent, Served, WARMUP_SLOTS, capacity,
+    },
     reason::Reason,
 };
 
@@ -57,3 +60,15 @@ pub static INTERFACES: HashMap<u32, Interface, { capacity::INTERFACES as usize }
 
 #[btf_map(name = "stats")]
 pub static STATS: PerCpuArray<Counter, { Reason::SLOTS as usize }> = PerCpuArray::new();
+
+#[btf_map(name = "recent")]
+pub static RECENT: PerCpuArray<Recent, { RECENT_SLOTS as usize }> = PerCpuArray::new();
+
+/// Memory comes with each pair: few nodes see many of all that there could be.
+#[btf_map(name = "served")]
+pub static SERVED: HashMap<
+    Pair,
+    Served,
+    { capacity::PAIRS as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();

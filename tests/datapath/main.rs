@@ -4,6 +4,7 @@
 
 mod fuzz;
 mod packets;
+mod served;
 mod stage;
 mod table;
 
@@ -15,6 +16,7 @@ fn main() {
     stage::sweep();
     let trials = table::cases()
         .into_iter()
+        .chain(served::cases())
         .map(|(name, case)| {
             if let Some(reason) = &missing {
                 println!("SKIP {name}: {reason}");

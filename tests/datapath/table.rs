@@ -16,7 +16,7 @@ use crate::{
 pub(crate) const NEXT: i32 = -1;
 pub(crate) const REDIRECT: i32 = 7;
 
-type Case = Box<dyn FnOnce() -> anyhow::Result<()> + Send>;
+pub(crate) type Case = Box<dyn FnOnce() -> anyhow::Result<()> + Send>;
 
 /// One packet against one entry.
 struct Row<A> {

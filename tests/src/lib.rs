@@ -23,4 +23,5 @@ pub mod stage;
 pub mod topology;
 pub mod transfer;
 pub mod wait;
+pub mod wire;
 pub mod workload;

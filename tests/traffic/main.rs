@@ -10,7 +10,9 @@ mod scenario;
 mod addresses;
 mod cleanup;
 mod configured;
+mod counting;
 mod datagrams;
+mod explaining;
 mod fast_path;
 mod forwarding;
 mod inside;
@@ -51,6 +53,8 @@ fn main() {
         fast_path::SCENARIOS,
         leases::SCENARIOS,
         states::SCENARIOS,
+        counting::SCENARIOS,
+        explaining::SCENARIOS,
         lifecycle::SCENARIOS,
         localhost::SCENARIOS,
         cleanup::SCENARIOS,

@@ -2,7 +2,7 @@
 
 use super::{
     ABI_VERSION, Addr, Backend, Counter, Field, Flow, FlowKey, Frontend, Interface, LOCALHOST_MAPS,
-    LocalAddress, LocalPeer, LocalPort, MAPS, Pending, ServiceKey, Transform,
+    LocalAddress, LocalPeer, LocalPort, MAPS, Pair, Pending, Recent, Served, ServiceKey, Transform,
 };
 
 type Type = (String, usize, &'static [Field]);
@@ -28,6 +28,9 @@ pub fn describe() -> String {
         ("Backend".to_owned(), size_of::<Backend>(), Backend::FIELDS),
         ("Interface".to_owned(), size_of::<Interface>(), Interface::FIELDS),
         ("Counter".to_owned(), size_of::<Counter>(), Counter::FIELDS),
+        ("Pair".to_owned(), size_of::<Pair>(), Pair::FIELDS),
+        ("Served".to_owned(), size_of::<Served>(), Served::FIELDS),
+        ("Recent".to_owned(), size_of::<Recent>(), Recent::FIELDS),
         ("LocalPort".to_owned(), size_of::<LocalPort>(), LocalPort::FIELDS),
         ("LocalAddress".to_owned(), size_of::<LocalAddress>(), LocalAddress::FIELDS),
         ("LocalPeer".to_owned(), size_of::<LocalPeer>(), LocalPeer::FIELDS),

@@ -75,9 +75,10 @@ abi_struct! {
         pub transform: Transform<A>,
         /// Frontend id.
         pub frontend: u32,
-        /// Packets carried by the fast path. Not atomic: exact while one CPU serves the flow.
+        /// Packets carried by the fast path with this entry. Not atomic: exact while one CPU serves
+        /// the flow. They end with the entry; `recent` and `served` keep what was carried.
         pub packets: u64,
-        /// Bytes at L3 carried by the fast path, likewise.
+        /// Bytes from the IP header on, likewise.
         pub bytes: u64,
     }
 }

@@ -14,6 +14,7 @@ mod interface;
 mod layout;
 mod lease;
 mod localhost;
+mod served;
 mod settings;
 mod stats;
 
@@ -30,6 +31,7 @@ pub use lease::{Pending, SLOTS_PER_CPU, WARMUP_SLOTS};
 pub use localhost::{
     LOCAL_PEERS, LOCAL_PORTS, LOCALHOST_MAPS, LocalAddress, LocalPeer, LocalPort, NAMESPACE_SETTING,
 };
+pub use served::{Pair, RECENT_SLOTS, Recent, Served};
 pub use settings::{LEARN_AFTER, Setting};
 pub use stats::Counter;
 
@@ -70,6 +72,9 @@ pub mod capacity {
     pub const BACKENDS: u32 = 1 << 16;
     /// Interfaces the fast path runs on.
     pub const INTERFACES: u32 = 1 << 12;
+    /// Pairs of frontend and backend that the fast path carried something of. Memory comes with
+    /// each: 88 bytes.
+    pub const PAIRS: u32 = 1 << 18;
 }
 
 /// The maps of an address family.
@@ -154,9 +159,25 @@ pub const STATS: MapSpec = MapSpec {
     value_size: size_of::<Counter>() as u32,
     max_entries: crate::reason::Reason::SLOTS,
 };
+/// What each CPU carried of the pairs that are busy on it.
+pub const RECENT: MapSpec = MapSpec {
+    name: "recent",
+    kind: PERCPU_ARRAY,
+    key_size: 4,
+    value_size: size_of::<Recent>() as u32,
+    max_entries: RECENT_SLOTS,
+};
+/// What the fast path carried of each pair, without `recent`.
+pub const SERVED: MapSpec = MapSpec {
+    name: "served",
+    kind: HASH,
+    key_size: size_of::<Pair>() as u32,
+    value_size: size_of::<Served>() as u32,
+    max_entries: capacity::PAIRS,
+};
 
 /// Every map, in the order of the table in the crate's documentation.
-pub const MAPS: [MapSpec; 13] = [
+pub const MAPS: [MapSpec; 15] = [
     IPV4.flows,
     IPV6.flows,
     IPV4.pending,
@@ -170,6 +191,8 @@ pub const MAPS: [MapSpec; 13] = [
     GENERATION_MAP,
     INTERFACES,
     STATS,
+    RECENT,
+    SERVED,
 ];
 
 const _: () = {

@@ -27,7 +27,7 @@ pub use preflight::Fatal;
 pub use sysctls::{Setting, settings};
 
 use crate::{
-    audit,
+    apply, audit,
     config::{self, FastPathMode, Settings},
     kernel::{
         link::{self, Event},
@@ -40,7 +40,7 @@ use crate::{
         Source, SourceError, SourceEvent,
         kubernetes::{Login, Options, Publisher},
     },
-    status::{FastPathReport, InterfaceReport, Lock, Pass, Report},
+    status::{FastPathReport, InterfaceReport, Lease, Lock, Pass, Report},
 };
 
 /// Between two looks for programs of others on our interfaces: they come without an event.
@@ -186,6 +186,7 @@ impl Agent {
             Planner::new(facts::decisive(&settings), facts::nameless_addresses(&node_name));
         let observed = audit::observe::observe(&node, ledger.owned(), &planner.rules()).await?;
         pass::forget_absent(&mut ledger, &node, &observed)?;
+        apply::forget_counts(&mut node, &observed);
         info!(
             event = "started",
             version = env!("CARGO_PKG_VERSION"),
@@ -294,6 +295,10 @@ impl Agent {
             last_reconcile: self.pass.clone(),
             notices: self.complaints(),
             fast_path: self.fast_path.clone(),
+            lease: self.node.datapath.is_some().then_some(Lease {
+                soft_ms: self.settings.soft_lease.as_millis() as u64,
+                hard_ms: self.settings.hard_lease.as_millis() as u64,
+            }),
             interfaces: self.interface_reports(),
         };
         if let Err(error) = report.write(&self.settings.paths.state_dir) {

@@ -113,6 +113,9 @@ impl Executor<'_> {
                 }
             }
         }
+        if plan.actions.iter().any(gives_an_id_back) {
+            forget_counts(self.node, observed);
+        }
         outcomes
     }
 
@@ -307,6 +310,24 @@ impl Executor<'_> {
             .map(|((action, _), result)| (*action, result.map_err(Failure::from)))
             .collect()
     }
+}
+
+/// Ends the counts of frontends and backends that are gone: whoever gets an id next begins with
+/// nothing. Their flows are dead, or die with the first plan.
+pub fn forget_counts(node: &mut Node, observed: &Observed) {
+    let Some(datapath) = &mut node.datapath else { return };
+    let frontends: BTreeSet<u32> = observed.frontends.values().map(|entry| entry.id).collect();
+    let backends: BTreeSet<u32> = observed.backends.values().copied().collect();
+    let forgotten =
+        datapath.maps.carried.forget(|id| frontends.contains(&id), |id| backends.contains(&id));
+    if let Err(error) = forgotten {
+        tracing::warn!(%error, "counters of what is gone may be added to others");
+    }
+}
+
+/// No plan gives an id out again that it frees.
+fn gives_an_id_back(action: &Action) -> bool {
+    matches!(action, Action::RemoveFrontend(_) | Action::RemoveBackend { .. })
 }
 
 /// Without these no VIP may go live.

@@ -34,6 +34,9 @@ pub enum Error {
     /// Routes.
     #[error(transparent)]
     Route(#[from] route::Error),
+    /// Connections of IPVS.
+    #[error(transparent)]
+    Connections(#[from] ipvs::connections::Error),
     /// BPF maps.
     #[error(transparent)]
     Bpf(#[from] bpf::Error),

@@ -15,7 +15,7 @@ use proxy_common::{
 };
 use rustix::time::{ClockId, clock_getres};
 
-use super::{Error, PinDirectory};
+use super::{Carried, Error, PinDirectory};
 use crate::model::{self, Protocol};
 
 /// A value of the map ABI, as aya wants it.
@@ -38,6 +38,8 @@ pub struct Maps {
     ids: BTreeSet<u32>,
     /// Epoch, edit counter and generations.
     pub generations: Generations,
+    /// What the fast path carried.
+    pub carried: Carried,
 }
 
 /// Keys and values of a map, in no order.
@@ -61,7 +63,7 @@ pub(super) fn failed(operation: &'static str, map: &'static str) -> impl Fn(MapE
     move |source| Error::Map { operation, map, source: Box::new(source) }
 }
 
-fn open(pins: &PinDirectory, name: &'static str) -> Result<MapData, Error> {
+pub(super) fn open(pins: &PinDirectory, name: &'static str) -> Result<MapData, Error> {
     MapData::from_pin(pins.map(name)).map_err(failed("open", name))
 }
 
@@ -99,6 +101,7 @@ impl Maps {
             generations: Generations {
                 map: generations.try_into().map_err(failed("open", "generations"))?,
             },
+            carried: Carried::open(pins)?,
         })
     }
 
@@ -309,6 +312,24 @@ fn change<K: Plain, V: Plain>(
 }
 
 impl Generations {
+    /// Returns the epoch.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn epoch(&self) -> Result<u32, Error> {
+        self.read(EPOCH_INDEX)
+    }
+
+    /// Returns the generation of a backend.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`], also for an id that is none.
+    pub fn of_backend(&self, id: u32) -> Result<u32, Error> {
+        self.read(id)
+    }
+
     /// Makes every flow entry stale.
     ///
     /// # Errors
@@ -336,14 +357,18 @@ impl Generations {
         self.raise(id)
     }
 
+    fn read(&self, index: u32) -> Result<u32, Error> {
+        self.map.get(&index, 0).map_err(failed("read", "generations"))
+    }
+
     /// The agent is the only writer, so reading and writing in two steps loses nothing.
     fn raise(&mut self, index: u32) -> Result<(), Error> {
-        let now = self.map.get(&index, 0).map_err(failed("read", "generations"))?;
+        let now = self.read(index)?;
         self.map.set(index, now.wrapping_add(1), 0).map_err(failed("put", "generations"))
     }
 }
 
-fn read_all<K: Plain, V: Plain>(
+pub(super) fn read_all<K: Plain, V: Plain>(
     map: &HashMap<MapData, Abi<K>, Abi<V>>,
     name: &'static str,
 ) -> Result<Entries<K, V>, Error> {

@@ -2,6 +2,7 @@
 //! interfaces, reads and writes maps. aya's types end here.
 
 mod attach;
+mod clock;
 mod error;
 mod guard;
 mod load;
@@ -10,8 +11,10 @@ mod maps;
 mod pins;
 mod probe;
 mod run;
+mod served;
 
 pub use attach::{Hook, detach_filters};
+pub use clock::Clock;
 pub use error::Error;
 pub use guard::{ForeignProgram, foreign_programs, is_program_ours};
 pub use load::{Datapath, LoadOptions};
@@ -20,3 +23,4 @@ pub use maps::{Entries, Generations, Maps, ServiceMaps, jiffy};
 pub use pins::{MapShape, PinDirectory, PinMismatch, on_bpffs};
 pub use probe::supports_tc;
 pub use run::RunOutput;
+pub use served::{ByPair, Carried};

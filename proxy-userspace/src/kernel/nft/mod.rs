@@ -13,6 +13,6 @@ mod sets;
 mod table;
 
 pub use error::Error;
-pub use observe::Observed;
+pub use observe::{Observed, Reading};
 pub use ruleset::{TABLE, VERSION};
 pub use table::Table;

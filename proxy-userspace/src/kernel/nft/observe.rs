@@ -6,8 +6,7 @@ use nftables::schema::{Chain, NfListObject, NfObject, Nftables, Rule, SetTypeVal
 use serde::Deserialize;
 
 use super::{
-    elements::Reading,
-    ruleset,
+    elements, ruleset,
     sets::{self, Kind},
 };
 use crate::model::{Element, RuleOptions};
@@ -22,9 +21,44 @@ pub struct Observed {
     pub current: bool,
 }
 
+/// The table with whatever rules it has.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Reading {
+    /// Which of the fixed rules it has.
+    pub rules: RuleOptions,
+    /// The elements of the sets.
+    pub elements: BTreeSet<Element>,
+    /// Everything could be read; when not, somebody or another version wrote to the table.
+    pub whole: bool,
+}
+
+/// Reads a listing of the table. Which rules it has is told by their comments.
+pub(super) fn read(listing: &Nftables<'_>) -> Reading {
+    let mut reading = elements::Reading::default();
+    let mut comments = Vec::new();
+    let mut whole = true;
+    for object in listing.objects.iter() {
+        let NfObject::ListObject(object) = object else { continue };
+        let (name, listed) = match object {
+            NfListObject::Set(set) => (&set.name, &set.elem),
+            NfListObject::Map(map) => (&map.name, &map.elem),
+            NfListObject::Rule(rule) => {
+                comments.extend(rule.comment.as_deref());
+                continue;
+            }
+            _ => continue,
+        };
+        whole &= reading.take(name, listed.as_deref().unwrap_or_default()).is_some();
+    }
+    let elements = reading.finish();
+    whole &= elements.is_some();
+    let elements = elements.unwrap_or_default();
+    Reading { rules: ruleset::options(&comments), elements, whole }
+}
+
 /// Judges a listing of the table.
 pub(super) fn observe(listing: &Nftables<'_>, options: &RuleOptions) -> Observed {
-    let (mut reading, mut sets) = (Reading::default(), 0);
+    let (mut reading, mut sets) = (elements::Reading::default(), 0);
     let (mut chains, mut rules) = (Vec::new(), Vec::new());
     let mut current = true;
     for object in listing.objects.iter() {

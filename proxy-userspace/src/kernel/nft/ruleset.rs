@@ -91,6 +91,32 @@ pub(super) fn objects(options: &RuleOptions) -> Vec<NfListObject<'static>> {
     sets::all().into_iter().chain(chains).chain(rules).collect()
 }
 
+/// Returns the options of a table whose rules have these comments.
+pub(super) fn options(comments: &[&str]) -> RuleOptions {
+    let names =
+        comments.iter().filter_map(|comment| comment.split_once(": ")).map(|(_, name)| name);
+    let (mut options, mut inside) = (RuleOptions::default(), None);
+    for name in names {
+        match name {
+            "cluster ip all" => options.masquerade = Masquerade::All,
+            "cluster ip by cidr" | "cluster ip by mark" => {
+                options.masquerade = Masquerade::OffCluster;
+            }
+            _ if name.starts_with("unassigned ") => options.reject_unassigned = true,
+            _ => {
+                let by = name.strip_prefix("inside by ").and_then(|rest| rest.rsplit_once(' '));
+                inside = inside.or(by.map(|(by, _)| by).filter(|by| *by != "host"));
+            }
+        }
+    }
+    options.inside = match inside {
+        None => Inside::Unknown,
+        Some("cidr") => Inside::Cidrs,
+        Some(name) => Inside::Interface(name.to_owned()),
+    };
+    options
+}
+
 /// Only new connections: who is in stays in, as with kube-proxy.
 fn sources(family: Family) -> Vec<Rule<'static>> {
     // The protocol comes out of the header here: nft 1.0.6 puts a conversion of one byte before a
@@ -283,5 +309,37 @@ fn rule(chain: &'static str, name: &str, statements: Vec<Statement<'static>>) ->
         expr: statements.into(),
         comment: Some(format!("passlane v{VERSION}: {name}").into()),
         ..Rule::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_comments_of_its_rules_tell_the_options_of_a_table() {
+        let masquerades = [Masquerade::Needed, Masquerade::OffCluster, Masquerade::All];
+        let insides = [
+            Inside::Unknown,
+            Inside::Cidrs,
+            Inside::Interface("br0".into()),
+            Inside::Interface("veth*".into()),
+        ];
+        for inside in &insides {
+            for masquerade in masquerades {
+                // Nothing can be told to be outside where nothing tells what is inside.
+                if *inside == Inside::Unknown && masquerade == Masquerade::OffCluster {
+                    continue;
+                }
+                for reject_unassigned in [false, true] {
+                    let inside = inside.clone();
+                    let wanted = RuleOptions { masquerade, inside, reject_unassigned };
+                    let rules = rules(&wanted);
+                    let comments: Vec<&str> =
+                        rules.iter().filter_map(|rule| rule.comment.as_deref()).collect();
+                    assert_eq!(options(&comments), wanted);
+                }
+            }
+        }
     }
 }
