@@ -21,7 +21,7 @@ pub(crate) enum Mode {
     Nft,
     /// The agent without its fast path.
     FastPathOff,
-    /// The agent; nobody answers, so every packet is stamped and learned from.
+    /// The agent; hardly anybody answers, so every packet is stamped and learned from.
     Learning,
     /// The agent; every packet is a hit.
     Fast,
