@@ -7,7 +7,7 @@ mod guest;
 mod native;
 mod options;
 #[path = "../../../datapath/packets.rs"]
-#[expect(dead_code, reason = "the packet tables use more of it")]
+#[expect(dead_code, clippy::expect_used, reason = "the packet tables use more of it, and panic")]
 mod packets;
 #[path = "../../../datapath/stage.rs"]
 #[expect(dead_code, clippy::expect_used, reason = "the packet tables use more of it, and panic")]
