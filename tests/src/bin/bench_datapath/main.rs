@@ -1,11 +1,13 @@
 //! `cargo xtask bench datapath`: what a packet costs, see `BENCHMARKS.md`.
 //!
 //! `native` runs programs by `BPF_PROG_TEST_RUN` on the kernel of this machine and measures time.
+//! `guest` sends traffic through namespaces and counts instructions, in a guest.
 
+mod guest;
 mod native;
 mod options;
 #[path = "../../../datapath/packets.rs"]
-#[expect(dead_code, reason = "the packet tables use more of it")]
+#[expect(dead_code, clippy::expect_used, reason = "the packet tables use more of it, and panic")]
 mod packets;
 #[path = "../../../datapath/stage.rs"]
 #[expect(dead_code, clippy::expect_used, reason = "the packet tables use more of it, and panic")]
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
     };
     let done = match options {
         Options::Native { ladder, rounds } => native::run(&ladder, rounds),
+        Options::Guest => guest::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
