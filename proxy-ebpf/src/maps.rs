@@ -1,11 +1,11 @@
 //! Every map, and nothing else. Layouts and names are in `proxy_common::abi`.
 
 use aya_ebpf::{
-    btf_maps::{Array, HashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, LruPerCpuHashMap, PerCpuArray},
     macros::btf_map,
 };
 use proxy_common::{
-    abi::{Counter, GENERATIONS, Interface, WARMUP_SLOTS, capacity},
+    abi::{Counter, GENERATIONS, Interface, ObservedKey, WARMUP_SLOTS, capacity},
     reason::Reason,
 };
 
@@ -54,6 +54,10 @@ pub static GENERATION_MAP: Array<u32, { GENERATIONS as usize }> = Array::new();
 
 #[btf_map(name = "interfaces")]
 pub static INTERFACES: HashMap<u32, Interface, { capacity::INTERFACES as usize }> = HashMap::new();
+
+#[btf_map(name = "observed")]
+pub static OBSERVED: LruPerCpuHashMap<ObservedKey, Counter, { capacity::OBSERVED as usize }> =
+    LruPerCpuHashMap::new();
 
 #[btf_map(name = "stats")]
 pub static STATS: PerCpuArray<Counter, { Reason::SLOTS as usize }> = PerCpuArray::new();

@@ -1,8 +1,8 @@
 //! The text of `ABI.md`.
 
 use super::{
-    ABI_VERSION, Addr, Backend, Counter, Field, Flow, FlowKey, Frontend, Interface, MAPS, Pending,
-    ServiceKey, Transform,
+    ABI_VERSION, Addr, Backend, Counter, Field, Flow, FlowKey, Frontend, Interface, MAPS,
+    ObservedKey, Pending, ServiceKey, Transform,
 };
 
 type Type = (String, usize, &'static [Field]);
@@ -27,6 +27,7 @@ pub fn describe() -> String {
         ("Frontend".to_owned(), size_of::<Frontend>(), Frontend::FIELDS),
         ("Backend".to_owned(), size_of::<Backend>(), Backend::FIELDS),
         ("Interface".to_owned(), size_of::<Interface>(), Interface::FIELDS),
+        ("ObservedKey".to_owned(), size_of::<ObservedKey>(), ObservedKey::FIELDS),
         ("Counter".to_owned(), size_of::<Counter>(), Counter::FIELDS),
     ]);
     let mut text = format!(

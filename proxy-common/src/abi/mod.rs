@@ -13,6 +13,7 @@ mod frontend;
 mod interface;
 mod layout;
 mod lease;
+mod observed;
 mod settings;
 mod stats;
 
@@ -26,14 +27,15 @@ pub use interface::{Interface, InterfaceFlags};
 pub use layout::Field;
 pub use layout::{Addr, Plain};
 pub use lease::{Pending, SLOTS_PER_CPU, WARMUP_SLOTS};
+pub use observed::ObservedKey;
 pub use settings::{LEARN_AFTER, Setting};
 pub use stats::Counter;
 
-/// Version of every layout in this module, part of the pin path (`v2`).
-pub const ABI_VERSION: u32 = 2;
+/// Version of every layout in this module, part of the pin path (`v3`).
+pub const ABI_VERSION: u32 = 3;
 
 /// The directory below the bpffs root that holds this version's pins.
-pub const PIN_DIRECTORY: &str = "v2";
+pub const PIN_DIRECTORY: &str = "v3";
 
 /// A map that both sides know.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -54,6 +56,7 @@ const HASH: u32 = 1;
 const ARRAY: u32 = 2;
 const PERCPU_ARRAY: u32 = 6;
 const LRU_HASH: u32 = 9;
+const LRU_PERCPU_HASH: u32 = 10;
 
 /// Default capacities.
 pub mod capacity {
@@ -66,6 +69,8 @@ pub mod capacity {
     pub const BACKENDS: u32 = 1 << 16;
     /// Interfaces the fast path runs on.
     pub const INTERFACES: u32 = 1 << 12;
+    /// Frontends and interfaces whose observed packets are counted apart.
+    pub const OBSERVED: u32 = 1 << 12;
 }
 
 /// The maps of an address family.
@@ -142,6 +147,14 @@ pub const INTERFACES: MapSpec = MapSpec {
     value_size: size_of::<Interface>() as u32,
     max_entries: capacity::INTERFACES,
 };
+/// Packets and bytes that would have been fast, by frontend and interface. The least used go first.
+pub const OBSERVED: MapSpec = MapSpec {
+    name: "observed",
+    kind: LRU_PERCPU_HASH,
+    key_size: size_of::<ObservedKey>() as u32,
+    value_size: size_of::<Counter>() as u32,
+    max_entries: capacity::OBSERVED,
+};
 /// Packets and bytes by reason.
 pub const STATS: MapSpec = MapSpec {
     name: "stats",
@@ -152,7 +165,7 @@ pub const STATS: MapSpec = MapSpec {
 };
 
 /// Every map, in the order of the table in the crate's documentation.
-pub const MAPS: [MapSpec; 13] = [
+pub const MAPS: [MapSpec; 14] = [
     IPV4.flows,
     IPV6.flows,
     IPV4.pending,
@@ -165,6 +178,7 @@ pub const MAPS: [MapSpec; 13] = [
     IPV6.backends,
     GENERATION_MAP,
     INTERFACES,
+    OBSERVED,
     STATS,
 ];
 

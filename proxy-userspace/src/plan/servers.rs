@@ -351,7 +351,7 @@ impl Family<'_> {
             origin,
             admission: class.admission,
             vip,
-            fast_path: service.fast_path == FastPath::On && learnable,
+            fast_path: if learnable { service.fast_path } else { FastPath::Off },
             elements,
         }
     }

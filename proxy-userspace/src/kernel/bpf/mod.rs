@@ -12,7 +12,7 @@ mod run;
 
 pub use attach::{Hook, detach_filters};
 pub use error::Error;
-pub use guard::{ForeignProgram, foreign_programs, is_program_ours};
+pub use guard::{ForeignProgram, foreign_programs, others_programs};
 pub use load::{Datapath, LoadOptions};
 pub use maps::{Entries, Generations, Maps, ServiceMaps, jiffy};
 pub use pins::{MapShape, PinDirectory, PinMismatch, on_bpffs};
