@@ -11,8 +11,10 @@ mod addresses;
 mod cleanup;
 mod configured;
 mod datagrams;
+mod errors;
 mod fast_path;
 mod forwarding;
+mod hazards;
 mod interfaces;
 mod ipvs_alone;
 mod leases;
@@ -20,6 +22,7 @@ mod leaving;
 mod lifecycle;
 mod manifests;
 mod maps;
+mod modes;
 mod moving;
 mod policies;
 mod preconditions;
@@ -56,6 +59,9 @@ fn main() {
         manifests::SCENARIOS,
         maps::SCENARIOS,
         interfaces::SCENARIOS,
+        modes::SCENARIOS,
+        hazards::SCENARIOS,
+        errors::SCENARIOS,
         preconditions::SCENARIOS,
         preconditions::UNLOADING,
     ];
