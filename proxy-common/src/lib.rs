@@ -10,6 +10,7 @@
 //! | `backends4`, `backends6` | hash | [`abi::ServiceKey`] | [`abi::Backend`] | agent | `tc_in`, `tc_out` |
 //! | `generations` | array | 0 epoch, 1 edits, else backend id | `u32` | agent | `tc_in`, `tc_out` |
 //! | `interfaces` | hash | interface index | [`abi::Interface`] | agent | `tc_out` |
+//! | `observed` | LRU per-CPU hash | [`abi::ObservedKey`] | [`abi::Counter`] | `tc_in` | agent |
 //! | `stats` | per-CPU array | [`reason::Reason`] | [`abi::Counter`] | `tc_in`, `tc_out` | agent |
 //! | `recent` | per-CPU array | slot of the pair | [`abi::Recent`] | `tc_in` | `tc_in`, agent |
 //! | `served` | hash | [`abi::Pair`] | [`abi::Served`] | `tc_in`, agent | `tc_in`, agent |

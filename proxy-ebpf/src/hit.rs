@@ -57,6 +57,13 @@ pub fn refuse<F: Family>(
     elect(packet, flow, now, age).then_some(Reason::Elected)
 }
 
+/// Says whether packets of the flow are only counted.
+#[inline(always)]
+pub fn is_observed<A>(flow: *mut Flow<A>) -> bool {
+    // SAFETY: as in `refuse`. Transforms are never edited in place.
+    unsafe { (*flow).transform.flags & FlowFlags::OBSERVE != 0 }
+}
+
 /// Returns the bytes of the largest L3 packet that this one makes on the wire.
 #[inline(always)]
 fn segment<F: Family>(skb: &Skb<'_>, packet: &Packet<F>) -> u32 {

@@ -77,11 +77,11 @@ fn learn<F: Family>(
     let Draft { pending, entry } = draft;
     let packet: Packet<F> = parse::any(skb).ok_or(Reason::Mismatch)?;
     recognise(skb, &packet, pending)?;
-    // SAFETY: the value is copied at once; the agent replaces elements, it never edits them.
-    let interface = unsafe { INTERFACES.get(packet.flow.interface).copied() };
-    let interface = interface.ok_or(Reason::InterfaceOff)?;
+    let interface = interface(packet.flow.interface)?;
+    let both_ends = interface.flags | self::interface(pending.key.interface)?.flags;
     explain(skb, &packet, pending, &interface, &mut entry.transform)?;
-    let owner = attribute::<F>(&pending.key, &entry.transform)?;
+    let mut owner = attribute::<F>(&pending.key, &entry.transform)?;
+    owner.flags |= restrict(both_ends, owner.frontend.flags)?;
     // The generation is read before the edit counter: the agent raises them in the other order.
     let generation = generation::of_backend(owner.backend).ok_or(Reason::Unexplained)?;
     if generation::edits() != Some(pending.edits) {
@@ -106,6 +106,25 @@ fn learn<F: Family>(
         reason.name()
     );
     Ok(reason)
+}
+
+/// Returns what is known of an interface that the fast path runs on.
+#[inline(always)]
+fn interface(index: u32) -> Result<Interface, Reason> {
+    // SAFETY: the value is copied at once; the agent replaces elements, it never edits them.
+    unsafe { INTERFACES.get(index).copied() }.ok_or(Reason::InterfaceOff)
+}
+
+/// Says whether a flow may be learned that passes interfaces with these flags, and which flags
+/// its entry gets.
+#[inline(always)]
+fn restrict(interfaces: u32, frontend: u32) -> Result<u32, Reason> {
+    if interfaces & InterfaceFlags::FORCED_ONLY != 0 && frontend & FrontendFlags::FORCE == 0 {
+        return Err(Reason::InterfaceOff);
+    }
+    let observe =
+        interfaces & InterfaceFlags::OBSERVE != 0 || frontend & FrontendFlags::OBSERVE != 0;
+    Ok(if observe { FlowFlags::OBSERVE } else { 0 })
 }
 
 /// Is this the packet that was stamped, on the same CPU, just now?

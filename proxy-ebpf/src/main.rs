@@ -86,7 +86,10 @@ fn of_family<F: Family>(skb: &Skb<'_>) -> Verdict {
         return slow(skb, Reason::FinRst);
     }
     match hit::refuse(skb, &packet, flow) {
-        None if settings::OBSERVE.load() != 0 => slow(skb, Reason::Observed),
+        None if hit::is_observed(flow) => {
+            count::observed(skb, flow);
+            slow(skb, Reason::Observed)
+        }
         None => {
             count(skb, Reason::Hit);
             hit::forward(skb, &packet, flow)

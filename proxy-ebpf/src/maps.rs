@@ -2,12 +2,13 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, LruPerCpuHashMap, PerCpuArray},
     macros::btf_map,
 };
 use proxy_common::{
     abi::{
-        Counter, GENERATIONS, Interface, Pair, RECENT_SLOTS, Recent, Served, WARMUP_SLOTS, capacity,
+        Counter, GENERATIONS, Interface, ObservedKey, Pair, RECENT_SLOTS, Recent, Served,
+        WARMUP_SLOTS, capacity,
     },
     reason::Reason,
 };
@@ -57,6 +58,10 @@ pub static GENERATION_MAP: Array<u32, { GENERATIONS as usize }> = Array::new();
 
 #[btf_map(name = "interfaces")]
 pub static INTERFACES: HashMap<u32, Interface, { capacity::INTERFACES as usize }> = HashMap::new();
+
+#[btf_map(name = "observed")]
+pub static OBSERVED: LruPerCpuHashMap<ObservedKey, Counter, { capacity::OBSERVED as usize }> =
+    LruPerCpuHashMap::new();
 
 #[btf_map(name = "stats")]
 pub static STATS: PerCpuArray<Counter, { Reason::SLOTS as usize }> = PerCpuArray::new();

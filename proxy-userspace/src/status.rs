@@ -63,6 +63,9 @@ pub struct FastPathReport {
     pub mode: String,
     /// Why it is off; empty when it is as wanted.
     pub reason: String,
+    /// What it needs is not to be had: no interface does more than observe.
+    #[serde(default)]
+    pub only_observe: bool,
 }
 
 /// How long a flow entry holds without a packet on the kernel's path.
@@ -81,9 +84,9 @@ pub struct InterfaceReport {
     pub name: String,
     /// Interface index.
     pub index: u32,
-    /// `fast` or `off`.
+    /// `fast`, `observe`, `forced` or `off`.
     pub mode: String,
-    /// Why it is off; empty when it is not.
+    /// Why it is off, or what it is forced in spite of; empty when it is fast.
     pub reason: String,
 }
 

@@ -52,6 +52,7 @@ async fn a_veth_with_its_peer_elsewhere_is_described() -> anyhow::Result<()> {
             ethernet: true,
             mac: [2, 0, 0, 0, 0, 7],
             master: None,
+            lower: None,
             peer_elsewhere: true,
             qdisc: "noqueue".to_owned(),
             xdp_program: None,

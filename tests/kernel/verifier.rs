@@ -57,7 +57,6 @@ fn measure() -> anyhow::Result<Counts> {
         flow_entries: 4096,
         soft_lease: Duration::from_secs(3),
         hard_lease: Duration::from_secs(5),
-        observe: false,
         log: false,
     };
     let mut counts: Counts =

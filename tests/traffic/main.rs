@@ -12,9 +12,11 @@ mod cleanup;
 mod configured;
 mod counting;
 mod datagrams;
+mod errors;
 mod explaining;
 mod fast_path;
 mod forwarding;
+mod hazards;
 mod inside;
 mod interfaces;
 mod ipvs_alone;
@@ -24,6 +26,7 @@ mod lifecycle;
 mod localhost;
 mod manifests;
 mod maps;
+mod modes;
 mod moving;
 mod policies;
 mod preconditions;
@@ -64,6 +67,9 @@ fn main() {
         manifests::SCENARIOS,
         maps::SCENARIOS,
         interfaces::SCENARIOS,
+        modes::SCENARIOS,
+        hazards::SCENARIOS,
+        errors::SCENARIOS,
         preconditions::SCENARIOS,
         preconditions::UNLOADING,
     ];

@@ -2,7 +2,8 @@
 
 use super::{
     ABI_VERSION, Addr, Backend, Counter, Field, Flow, FlowKey, Frontend, Interface, LOCALHOST_MAPS,
-    LocalAddress, LocalPeer, LocalPort, MAPS, Pair, Pending, Recent, Served, ServiceKey, Transform,
+    LocalAddress, LocalPeer, LocalPort, MAPS, ObservedKey, Pair, Pending, Recent, Served,
+    ServiceKey, Transform,
 };
 
 type Type = (String, usize, &'static [Field]);
@@ -27,6 +28,7 @@ pub fn describe() -> String {
         ("Frontend".to_owned(), size_of::<Frontend>(), Frontend::FIELDS),
         ("Backend".to_owned(), size_of::<Backend>(), Backend::FIELDS),
         ("Interface".to_owned(), size_of::<Interface>(), Interface::FIELDS),
+        ("ObservedKey".to_owned(), size_of::<ObservedKey>(), ObservedKey::FIELDS),
         ("Counter".to_owned(), size_of::<Counter>(), Counter::FIELDS),
         ("Pair".to_owned(), size_of::<Pair>(), Pair::FIELDS),
         ("Served".to_owned(), size_of::<Served>(), Served::FIELDS),

@@ -103,4 +103,6 @@ impl FlowFlags {
     pub const PEER: u32 = 1;
     /// The reply direction: the source, not the destination, is translated from a backend.
     pub const REPLY: u32 = 2;
+    /// Packets are counted as what would have been fast, and sent the slow way.
+    pub const OBSERVE: u32 = 4;
 }

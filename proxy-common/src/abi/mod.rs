@@ -14,6 +14,7 @@ mod interface;
 mod layout;
 mod lease;
 mod localhost;
+mod observed;
 mod served;
 mod settings;
 mod stats;
@@ -31,6 +32,7 @@ pub use lease::{Pending, SLOTS_PER_CPU, WARMUP_SLOTS};
 pub use localhost::{
     LOCAL_PEERS, LOCAL_PORTS, LOCALHOST_MAPS, LocalAddress, LocalPeer, LocalPort, NAMESPACE_SETTING,
 };
+pub use observed::ObservedKey;
 pub use served::{Pair, RECENT_SLOTS, Recent, Served};
 pub use settings::{LEARN_AFTER, Setting};
 pub use stats::Counter;
@@ -60,6 +62,7 @@ const HASH: u32 = 1;
 const ARRAY: u32 = 2;
 const PERCPU_ARRAY: u32 = 6;
 const LRU_HASH: u32 = 9;
+const LRU_PERCPU_HASH: u32 = 10;
 
 /// Default capacities.
 pub mod capacity {
@@ -75,6 +78,8 @@ pub mod capacity {
     /// Pairs of frontend and backend that the fast path carried something of. Memory comes with
     /// each: 88 bytes.
     pub const PAIRS: u32 = 1 << 18;
+    /// Frontends and interfaces whose observed packets are counted apart.
+    pub const OBSERVED: u32 = 1 << 12;
 }
 
 /// The maps of an address family.
@@ -151,6 +156,14 @@ pub const INTERFACES: MapSpec = MapSpec {
     value_size: size_of::<Interface>() as u32,
     max_entries: capacity::INTERFACES,
 };
+/// Packets and bytes that would have been fast, by frontend and interface. The least used go first.
+pub const OBSERVED: MapSpec = MapSpec {
+    name: "observed",
+    kind: LRU_PERCPU_HASH,
+    key_size: size_of::<ObservedKey>() as u32,
+    value_size: size_of::<Counter>() as u32,
+    max_entries: capacity::OBSERVED,
+};
 /// Packets and bytes by reason.
 pub const STATS: MapSpec = MapSpec {
     name: "stats",
@@ -177,7 +190,7 @@ pub const SERVED: MapSpec = MapSpec {
 };
 
 /// Every map, in the order of the table in the crate's documentation.
-pub const MAPS: [MapSpec; 15] = [
+pub const MAPS: [MapSpec; 16] = [
     IPV4.flows,
     IPV6.flows,
     IPV4.pending,
@@ -190,6 +203,7 @@ pub const MAPS: [MapSpec; 15] = [
     IPV6.backends,
     GENERATION_MAP,
     INTERFACES,
+    OBSERVED,
     STATS,
     RECENT,
     SERVED,

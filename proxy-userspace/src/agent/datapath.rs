@@ -5,33 +5,45 @@ use tracing::{info, warn};
 use super::sysctls;
 use crate::{
     chain::chain,
-    config::{FastPathMode, Settings},
+    config::Settings,
     kernel::{
         bpf::{Datapath, Error, LoadOptions, Maps, PinDirectory, detach_filters},
         link,
         node::Node,
     },
     ledger::{Ledger, Record},
+    model::FastPath,
     status::FastPathReport,
 };
 
 /// Loads the datapath into the node as far as it can be.
 pub(super) fn load(settings: &Settings, node: &mut Node, ledger: &mut Ledger) -> FastPathReport {
-    let report = |mode: &str, reason: String| FastPathReport { mode: mode.into(), reason };
-    if settings.fast_path == FastPathMode::Off {
+    let report = |mode: &str, reason: String| FastPathReport {
+        mode: mode.into(),
+        reason,
+        ..FastPathReport::default()
+    };
+    // A rule may ask for it on some interface all the same.
+    let modes = settings.interface_modes.iter().map(|rule| rule.mode);
+    if modes.chain([settings.fast_path]).all(|mode| mode == FastPath::Off) {
         return report("off", "--fast-path off".into());
     }
-    let mut observe = settings.fast_path == FastPathMode::Observe;
-    let mut reason = if observe { "--fast-path observe".to_owned() } else { String::new() };
+    let mut only_observe = false;
+    let mut reason = match settings.fast_path {
+        FastPath::Auto => String::new(),
+        mode => format!("--fast-path {}", mode.word()),
+    };
     if let Err(error) = sysctls::apply_for_fast_path(ledger, settings) {
         warn!(event = "fast_path_observe", %error, "the fast path only observes");
-        observe = true;
+        only_observe = true;
         reason = error.to_string();
     }
-    match open(settings, ledger, observe) {
+    match open(settings, ledger) {
         Ok(datapath) => {
             node.datapath = Some(datapath);
-            report(if observe { "observe" } else { "on" }, reason)
+            let observe = only_observe || settings.fast_path == FastPath::Observe;
+            let report = report(if observe { "observe" } else { "on" }, reason);
+            FastPathReport { only_observe, ..report }
         }
         Err(error) => {
             let text = chain(&error);
@@ -41,13 +53,12 @@ pub(super) fn load(settings: &Settings, node: &mut Node, ledger: &mut Ledger) ->
     }
 }
 
-fn open(settings: &Settings, ledger: &mut Ledger, observe: bool) -> Result<Datapath, Error> {
+fn open(settings: &Settings, ledger: &mut Ledger) -> Result<Datapath, Error> {
     let options = LoadOptions {
         bpffs: settings.paths.bpffs.clone(),
         flow_entries: settings.flow_entries,
         soft_lease: settings.soft_lease,
         hard_lease: settings.hard_lease,
-        observe,
         log: settings.log_datapath,
     };
     let directory = settings.paths.bpffs.clone();

@@ -116,6 +116,7 @@ mod tests {
             ethernet: true,
             mac: [0; 6],
             master: None,
+            lower: None,
             peer_elsewhere: false,
             qdisc: String::new(),
             xdp_program: None,

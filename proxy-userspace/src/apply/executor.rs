@@ -20,7 +20,7 @@ use crate::{
         sysctl::{self, Key},
     },
     ledger::{self, Ledger, Record},
-    model::{Destination, Frontend},
+    model::{Destination, FastPath, Frontend},
     plan::{Action, DesiredServer, FrontendEntry, Observed, Plan},
 };
 
@@ -372,5 +372,11 @@ fn change_maps(maps: &mut Maps, action: &Action) -> Result<(), Failure> {
 }
 
 fn frontend_value(entry: FrontendEntry) -> abi::Frontend {
-    abi::Frontend { id: entry.id, flags: if entry.learn { FrontendFlags::LEARN } else { 0 } }
+    let flags = match entry.fast_path {
+        FastPath::Off => 0,
+        FastPath::Auto => FrontendFlags::LEARN,
+        FastPath::Observe => FrontendFlags::LEARN | FrontendFlags::OBSERVE,
+        FastPath::Force => FrontendFlags::LEARN | FrontendFlags::FORCE,
+    };
+    abi::Frontend { id: entry.id, flags }
 }

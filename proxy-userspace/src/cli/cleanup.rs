@@ -143,9 +143,10 @@ impl Cleanup {
             bpf::Maps::open(pins).map_or_else(|_| BTreeSet::new(), |maps| maps.ids().clone());
         let traffic = TrafficControl::open().map_err(crate::kernel::node::Error::from)?;
         let present = self.links.interfaces().await.map_err(crate::kernel::node::Error::from)?;
+        let others = bpf::others_programs(&ours);
         for interface in &present {
             let filters = traffic.filters(interface.index).await.unwrap_or_default();
-            let is_ours = |id: Option<u32>| id.is_some_and(|id| bpf::is_program_ours(id, &ours));
+            let is_ours = |id: Option<u32>| id.is_some_and(|id| !others.contains(&id));
             if filters.iter().any(|filter| is_ours(filter.bpf_id)) {
                 bpf::detach_filters(&interface.name);
             }

@@ -34,6 +34,8 @@ pub struct Interface {
     pub mac: [u8; 6],
     /// `IFLA_MASTER`: the bridge, bond or VRF that owns it.
     pub master: Option<u32>,
+    /// `IFLA_LINK`: the interface below it, when that is in this network namespace.
+    pub lower: Option<u32>,
     /// The peer is in another network namespace (`IFLA_LINK_NETNSID` present).
     pub peer_elsewhere: bool,
     /// Root queueing discipline, such as `noqueue`.

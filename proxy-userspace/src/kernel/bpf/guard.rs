@@ -48,12 +48,14 @@ pub fn foreign_programs(interface: &str, our_maps: &BTreeSet<u32>) -> Vec<Foreig
         .collect()
 }
 
-/// Says whether the program with this id uses one of our maps. A program that is gone is nobody's.
-pub fn is_program_ours(id: u32, our_maps: &BTreeSet<u32>) -> bool {
+/// Returns the ids of all programs that use none of our maps. One whose maps cannot be read is not
+/// ours.
+pub fn others_programs(our_maps: &BTreeSet<u32>) -> BTreeSet<u32> {
     aya::programs::loaded_programs()
         .filter_map(Result::ok)
-        .find(|program| program.id() == id)
-        .is_none_or(|program| is_ours(&program, our_maps))
+        .filter(|program| !is_ours(program, our_maps))
+        .map(|program| program.id())
+        .collect()
 }
 
 fn is_ours(program: &ProgramInfo, our_maps: &BTreeSet<u32>) -> bool {

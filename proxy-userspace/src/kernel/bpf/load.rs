@@ -24,8 +24,6 @@ pub struct LoadOptions {
     pub soft_lease: Duration,
     /// After this time no packet of a flow takes the fast path.
     pub hard_lease: Duration,
-    /// Count what would have been fast, and send it the slow way.
-    pub observe: bool,
     /// Log what is learned.
     pub log: bool,
 }
@@ -96,7 +94,6 @@ fn load_object(options: &LoadOptions, pins: &PinDirectory) -> Result<Ebpf, Error
     let soft = jiffies(options.soft_lease);
     let hard = jiffies(options.hard_lease);
     let election = (soft / 6).max(1);
-    let observe = u32::from(options.observe);
     let log_level: u8 = if options.log { 4 } else { 0 };
     let mut loader = EbpfLoader::new();
     loader
@@ -106,7 +103,6 @@ fn load_object(options: &LoadOptions, pins: &PinDirectory) -> Result<Ebpf, Error
         .override_global(Setting::SOFT_LEASE, &soft, true)
         .override_global(Setting::HARD_LEASE, &hard, true)
         .override_global(Setting::ELECTION, &election, true)
-        .override_global(Setting::OBSERVE, &observe, true)
         .override_global(Setting::LOG_LEVEL, &log_level, true);
     for spec in &MAPS {
         loader.map_pin_path(spec.name, pins.map(spec.name));

@@ -4,12 +4,14 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use aya::{
     Pod,
-    maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray},
+    maps::{
+        Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, PerCpuHashMap, PerCpuValues,
+    },
 };
 use proxy_common::{
     abi::{
         self, Addr, Backend, Counter, EDITS_INDEX, EPOCH_INDEX, FamilyMaps, Flow, FlowKey,
-        Frontend, Interface, MAPS, MapSpec, Plain, ServiceKey,
+        Frontend, Interface, MAPS, MapSpec, ObservedKey, Plain, ServiceKey,
     },
     reason::Reason,
 };
@@ -34,6 +36,7 @@ pub struct Maps {
     /// The maps of IPv6.
     pub ipv6: ServiceMaps<[u8; 16]>,
     interfaces: HashMap<MapData, u32, Abi<Interface>>,
+    observed: PerCpuHashMap<MapData, Abi<ObservedKey>, Abi<Counter>>,
     stats: PerCpuArray<MapData, Abi<Counter>>,
     ids: BTreeSet<u32>,
     /// Epoch, edit counter and generations.
@@ -87,6 +90,7 @@ impl Maps {
     /// [`Error::Map`] naming the first that is not there or not readable.
     pub fn open(pins: &PinDirectory) -> Result<Self, Error> {
         let stats = Map::PerCpuArray(open(pins, abi::STATS.name)?);
+        let observed = Map::PerCpuLruHashMap(open(pins, abi::OBSERVED.name)?);
         let generations = Map::Array(open(pins, abi::GENERATION_MAP.name)?);
         let ids = MAPS
             .iter()
@@ -96,6 +100,7 @@ impl Maps {
             ipv4: ServiceMaps::open(pins, abi::IPV4)?,
             ipv6: ServiceMaps::open(pins, abi::IPV6)?,
             interfaces: open_hash(pins, abi::INTERFACES)?,
+            observed: observed.try_into().map_err(failed("open", "observed"))?,
             stats: stats.try_into().map_err(failed("open", "stats"))?,
             ids,
             generations: Generations {
@@ -240,11 +245,27 @@ impl Maps {
     /// [`Error::Map`].
     pub fn counter(&self, reason: Reason) -> Result<Counter, Error> {
         let values = self.stats.get(&(reason as u32), 0).map_err(failed("read", "stats"))?;
-        Ok(values.iter().fold(Counter::default(), |sum, value| Counter {
-            packets: sum.packets.wrapping_add(value.0.packets),
-            bytes: sum.bytes.wrapping_add(value.0.bytes),
-        }))
+        Ok(sum(&values))
     }
+
+    /// Returns what would have been fast, by frontend id and interface index, summed over all CPUs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn observed(&self) -> Result<Entries<ObservedKey, Counter>, Error> {
+        let entries = self.observed.iter();
+        let entries = entries.map(|entry| entry.map(|(key, values)| (key.0, sum(&values))));
+        entries.collect::<Result<_, _>>().map_err(failed("read", "observed"))
+    }
+}
+
+/// Adds up what the CPUs counted.
+fn sum(values: &PerCpuValues<Abi<Counter>>) -> Counter {
+    values.iter().fold(Counter::default(), |sum, value| Counter {
+        packets: sum.packets.wrapping_add(value.0.packets),
+        bytes: sum.bytes.wrapping_add(value.0.bytes),
+    })
 }
 
 impl<A: Addr + Into<IpAddr>> ServiceMaps<A> {

@@ -16,7 +16,7 @@ mod served;
 pub use attach::{Hook, detach_filters};
 pub use clock::Clock;
 pub use error::Error;
-pub use guard::{ForeignProgram, foreign_programs, is_program_ours};
+pub use guard::{ForeignProgram, foreign_programs, others_programs};
 pub use load::{Datapath, LoadOptions};
 pub use localhost::Localhost;
 pub use maps::{Entries, Generations, Maps, ServiceMaps, jiffy};

@@ -118,6 +118,7 @@ fn interface(link: &LinkMessage, addrs: Vec<IpAddr>) -> Interface {
         ethernet: link.header.link_layer_type == LinkLayerType::Ether,
         mac: [0; 6],
         master: None,
+        lower: None,
         peer_elsewhere: false,
         qdisc: String::new(),
         xdp_program: None,
@@ -130,11 +131,16 @@ fn interface(link: &LinkMessage, addrs: Vec<IpAddr>) -> Interface {
                 interface.mac = bytes.as_slice().try_into().unwrap_or_default();
             }
             LinkAttribute::Controller(index) => interface.master = Some(*index),
+            LinkAttribute::Link(index) => interface.lower = Some(*index),
             LinkAttribute::LinkNetNsId(_) => interface.peer_elsewhere = true,
             LinkAttribute::Qdisc(qdisc) => interface.qdisc.clone_from(qdisc),
             LinkAttribute::Xdp(xdp) => interface.xdp_program = xdp_program(xdp),
             _ => {}
         }
+    }
+    if interface.peer_elsewhere {
+        // Its index means another interface here.
+        interface.lower = None;
     }
     interface
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use nftables::schema::{Chain, NfListObject, NfObject, Nftables, Rule, SetTypeValue};
-use serde::Deserialize;
 
 use super::{
     elements, ruleset,
@@ -108,31 +107,4 @@ fn chain_identity(chain: &Chain<'_>) -> impl PartialEq + use<> {
 /// compared: each version of nft lists them a little differently.
 fn rule_identity(rule: &Rule<'_>) -> (String, Option<String>) {
     (rule.chain.to_string(), rule.comment.as_ref().map(ToString::to_string))
-}
-
-/// `nft -j list flowtables`, reduced: the crate's type does not accept negative priorities.
-#[derive(Deserialize)]
-struct FlowtableListing {
-    nftables: Vec<FlowtableObject>,
-}
-
-#[derive(Deserialize)]
-struct FlowtableObject {
-    flowtable: Option<Flowtable>,
-}
-
-#[derive(Deserialize)]
-struct Flowtable {
-    family: String,
-    table: String,
-    name: String,
-}
-
-/// Reads a listing of flowtables: `family table name` each.
-pub(super) fn flowtables(json: &str) -> Result<Vec<String>, serde_json::Error> {
-    let listing: FlowtableListing = serde_json::from_str(json)?;
-    let flowtables = listing.nftables.into_iter().filter_map(|object| object.flowtable);
-    Ok(flowtables
-        .map(|Flowtable { family, table, name }| format!("{family} {table} {name}"))
-        .collect())
 }

@@ -98,14 +98,6 @@ impl Table {
     pub async fn remove(&self) -> Result<(), Error> {
         apply(Operation::Remove, vec![NfCmd::Add(table()), NfCmd::Delete(table())]).await
     }
-
-    /// Returns all flowtables of the ruleset, as `family table name`. A flowtable breaks IPVS: it
-    /// forwards a connection's packets past ip_vs without the translation.
-    pub async fn flowtables(&self) -> Result<Vec<String>, Error> {
-        let operation = Operation::ListFlowtables;
-        let json = list(operation, ["list", "flowtables"]).await?;
-        observe::flowtables(&json).map_err(|cause| Error::Unreadable { operation, cause })
-    }
 }
 
 fn table() -> NfListObject<'static> {
