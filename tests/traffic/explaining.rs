@@ -62,6 +62,12 @@ fn trace_follows_a_connection_both_ways_and_a_dump_says_the_same() -> Result<()>
         expect(&trace(&stage, backend, local, &[])?, &fast).map(Some)
     })?;
 
+    // The same backend, and somebody it has no connection with.
+    let stray = trace(&stage, backend, SocketAddr::new(local.ip(), 9), &[])?;
+    expect(&stray, &[("verdict", "not_service")])?;
+    let words = stray["steps"].to_string();
+    ensure!(words.contains("the sender is a backend of default/web:http"), "{words}");
+
     let file = stage.topology.directory().join("dump.json");
     let name = file.to_string_lossy().into_owned();
     let dumped = ["--interface", "v-client", "--dump", &name];

@@ -23,7 +23,7 @@ use crate::{
         nft,
     },
     ledger::Owned,
-    model::{Element, Frontend, Protocol},
+    model::{Backend, Element, Frontend, Protocol},
     status::Report,
 };
 
@@ -45,9 +45,15 @@ pub async fn gather(
         whole: reading.whole,
     });
     let elements = table.as_ref().map_or(&[][..], |table| &table.elements);
-    let servers =
-        servers(owned, |frontend| only.is_none_or(|packet| leads_to(packet, frontend, elements)))
-            .await?;
+    // Whose backend it is, when it comes from one, can be told from all destinations only.
+    let all = match only {
+        Some(packet) => maps.map(|maps| is_from_backend(packet, maps)).transpose()? == Some(true),
+        None => true,
+    };
+    let asked = |frontend: &Frontend| {
+        all || only.is_some_and(|packet| leads_to(packet, frontend, elements))
+    };
+    let servers = servers(owned, asked).await?;
     let connections = match servers.is_empty() {
         true => Vec::new(),
         false => connections(only)?,
@@ -65,6 +71,12 @@ pub async fn gather(
         fast_path: fast_path(report),
         maps: maps.map(read_maps).transpose()?,
     })
+}
+
+fn is_from_backend(packet: &Packet, maps: &Maps) -> Result<bool, Error> {
+    let sender =
+        Backend { addr: packet.source.ip(), port: packet.source.port(), protocol: packet.protocol };
+    Ok(maps.backends()?.iter().any(|(backend, _)| *backend == sender))
 }
 
 /// Says whether a packet may be scheduled by this virtual server, itself or by way of map `inside`.
