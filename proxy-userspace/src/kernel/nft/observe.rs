@@ -82,7 +82,7 @@ pub(super) fn observe(listing: &Nftables<'_>, options: &RuleOptions) -> Observed
             _ => current = false,
         }
     }
-    let (expected_chains, mut expected_rules) = (ruleset::chains(), ruleset::rules(options));
+    let (expected_chains, mut expected_rules) = (ruleset::chains(options), ruleset::rules(options));
     // The kernel lists rules chain by chain.
     let position =
         |rule: &Rule<'_>| expected_chains.iter().position(|chain| chain.name == rule.chain);

@@ -41,8 +41,8 @@ pub const VERSION: u32 = 5;
 
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
-/// Returns the base chains.
-pub(super) fn chains() -> Vec<Chain<'static>> {
+/// Returns the base chains. One without a rule costs every packet its hook.
+pub(super) fn chains(options: &RuleOptions) -> Vec<Chain<'static>> {
     use NfChainType::{Filter, NAT};
     use NfHook::{Forward, Input, Output, Postrouting, Prerouting};
     [
@@ -58,6 +58,7 @@ pub(super) fn chains() -> Vec<Chain<'static>> {
         ("postrouting", NAT, Postrouting, 100),
     ]
     .into_iter()
+    .filter(|(name, ..)| options.reject_unassigned || !name.starts_with("unassigned"))
     .map(|(name, kind, hook, priority)| Chain {
         family: NfFamily::INet,
         table: TABLE.into(),
@@ -93,7 +94,7 @@ fn known_connections(chain: &'static str) -> Rule<'static> {
 
 /// Returns everything fixed, sets first because rules refer to them.
 pub(super) fn objects(options: &RuleOptions) -> Vec<NfListObject<'static>> {
-    let chains = chains().into_iter().map(NfListObject::Chain);
+    let chains = chains(options).into_iter().map(NfListObject::Chain);
     let rules = rules(options).into_iter().map(NfListObject::Rule);
     sets::all().into_iter().chain(chains).chain(rules).collect()
 }

@@ -4,6 +4,7 @@
 //! kernel forwards a packet within the call that sends it. So a difference of `CLOCK_MONOTONIC` is
 //! the number of instructions, of the thread and of the kernel.
 
+mod busy;
 mod modes;
 mod report;
 mod scene;
@@ -13,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use rustix::time::{ClockId, clock_gettime};
 
 use self::{
+    busy::Busy,
     modes::Mode,
     report::Counted,
     scene::{Path, Scene},
@@ -27,7 +29,9 @@ pub(crate) fn run() -> Result<()> {
     let mut all = Vec::new();
     for mode in Mode::ALL {
         eprintln!("counting {}", mode.name());
+        let busy = Busy::start();
         let scene = Scene::set(mode).with_context(|| mode.name())?;
+        drop(busy);
         for path in Path::ALL {
             for kind in Kind::ALL.into_iter().filter(|kind| mode.carries(*kind)) {
                 let what = || format!("{}, {}, {}", mode.name(), path.name(), kind.name());
