@@ -16,8 +16,13 @@ use crate::{
     status::FastPathReport,
 };
 
-/// Loads the datapath into the node as far as it can be.
-pub(super) fn load(settings: &Settings, node: &mut Node, ledger: &mut Ledger) -> FastPathReport {
+/// Loads the datapath into the node as far as it can be, and ends what nobody would keep up to date:
+/// programs of another version, and all of them when there shall be none.
+pub(super) async fn load(
+    settings: &Settings,
+    node: &mut Node,
+    ledger: &mut Ledger,
+) -> FastPathReport {
     let report = |mode: &str, reason: String| FastPathReport {
         mode: mode.into(),
         reason,
@@ -26,8 +31,10 @@ pub(super) fn load(settings: &Settings, node: &mut Node, ledger: &mut Ledger) ->
     // A rule may ask for it on some interface all the same.
     let modes = settings.interface_modes.iter().map(|rule| rule.mode);
     if modes.chain([settings.fast_path]).all(|mode| mode == FastPath::Off) {
+        end(settings, node, ledger, End::All).await;
         return report("off", "--fast-path off".into());
     }
+    end(settings, node, ledger, End::OtherVersions).await;
     let mut only_observe = false;
     let mut reason = match settings.fast_path {
         FastPath::Auto => String::new(),
@@ -50,6 +57,35 @@ pub(super) fn load(settings: &Settings, node: &mut Node, ledger: &mut Ledger) ->
             warn!(event = "fast_path_off", error = text, "the slow path does everything");
             report("off", text)
         }
+    }
+}
+
+/// What an earlier agent left, and shall end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum End {
+    OtherVersions,
+    All,
+}
+
+/// Ends programs of ours that are still attached. Their flows go on by the slow path.
+async fn end(settings: &Settings, node: &Node, ledger: &Ledger, what: End) {
+    let directory = &settings.paths.bpffs;
+    if !ledger.owned().pins.contains(directory) {
+        return;
+    }
+    let pins = PinDirectory::at(directory);
+    let found = pins.remove_other_versions().and_then(|found| match what {
+        End::OtherVersions => Ok(found),
+        End::All => pins.remove_fast_path().map(|()| true),
+    });
+    match found {
+        Ok(false) => {}
+        // Links ended with their pins. Filters of clsact are found by their place.
+        Ok(true) => match node.links.interfaces().await {
+            Ok(present) => present.iter().for_each(|interface| detach_filters(&interface.name)),
+            Err(error) => warn!(event = "end_failed", %error, "interfaces cannot be read"),
+        },
+        Err(error) => warn!(event = "end_failed", %error, "programs of an earlier agent go on"),
     }
 }
 

@@ -188,7 +188,7 @@ impl Agent {
         pass::disown(&mut ledger, &settings.exclude_cidrs)?;
         let mut node = preflight::open(&settings, &mut ledger).await?;
         sysctls::apply(&mut ledger, sysctls::Need::Always)?;
-        let fast_path = datapath::load(&settings, &mut node, &mut ledger);
+        let fast_path = datapath::load(&settings, &mut node, &mut ledger).await;
         let no_localhost = localhost::load(&settings, &mut node, &mut ledger);
         let planner =
             Planner::new(facts::decisive(&settings), facts::nameless_addresses(&node_name));

@@ -139,8 +139,7 @@ impl Cleanup {
     /// Takes our clsact filters off, and the clsact qdiscs that we made when nobody else uses
     /// them.
     async fn filters(&mut self, pins: &PinDirectory, owned: &Owned) -> Result<(), Failure> {
-        let ours =
-            bpf::Maps::open(pins).map_or_else(|_| BTreeSet::new(), |maps| maps.ids().clone());
+        let ours = pins.map_ids().unwrap_or_default();
         let traffic = TrafficControl::open().map_err(crate::kernel::node::Error::from)?;
         let present = self.links.interfaces().await.map_err(crate::kernel::node::Error::from)?;
         let others = bpf::others_programs(&ours);
