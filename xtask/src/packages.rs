@@ -47,6 +47,7 @@ pub(crate) const NETWORK: &[Need] = &[
     need(&["ipvsadm"], "ipvsadm"),
     need(&["bpftool"], "bpftool"),
     need(&["conntrack"], "conntrack"),
+    need(&["ethtool"], "ethtool"),
 ];
 
 /// To run a test cluster: its certificates and tokens, and words with etcd.
