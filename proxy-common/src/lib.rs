@@ -11,7 +11,10 @@
 //! | `generations` | array | 0 epoch, 1 edits, else backend id | `u32` | agent | `tc_in`, `tc_out`, `xdp_up` |
 //! | `interfaces` | hash | interface index | [`abi::Interface`] | agent | `tc_out` |
 //! | `uplinks` | array | interface index modulo its size | [`abi::Uplink`] | agent | `xdp_up` |
+//! | `observed` | LRU per-CPU hash | [`abi::ObservedKey`] | [`abi::Counter`] | `tc_in` | agent |
 //! | `stats` | per-CPU array | [`reason::Reason`] | [`abi::Counter`] | `tc_in`, `tc_out`, `xdp_up` | agent |
+//! | `recent` | per-CPU array | slot of the pair | [`abi::Recent`] | `tc_in`, `xdp_up` | `tc_in`, `xdp_up`, agent |
+//! | `served` | hash | [`abi::Pair`] | [`abi::Served`] | `tc_in`, `xdp_up`, agent | `tc_in`, `xdp_up`, agent |
 //!
 //! `abi` is the layout of those maps: integers and byte arrays only, no hidden padding. `packet`
 //! is arithmetic on header fields. Nothing here does I/O or allocates.

@@ -200,8 +200,8 @@ impl<'a> Skb<'a> {
         // UDP has no checksum of zero: that says that there is none.
         let sent = |check: u16| if udp && check == 0 { 0xffff } else { check };
         let full = sent(checksum::kernel_apply(before, address_delta));
-        if full == sent(checksum::kernel_add(before, address_delta)) {
-            // Addresses of the same sum: nothing can be told.
+        if full == before || before == 0xffff {
+            // Addresses of the same sum, perhaps: nothing can be told.
             self.replace_in_l4_checksum(at, port_delta, mangled);
         } else if full == headers.l4::<u16, AT>() {
             headers.store_l4::<u16, AT>(sent(checksum::kernel_apply(full, port_delta)));

@@ -9,11 +9,11 @@ use proxy_common::{
 
 use crate::{
     atomic,
-    count::l3_len,
     ctx::{self, Frame, Headers, Skb},
     family::Family,
     generation,
     parse::{LONG, Packet, SHORT, at},
+    served,
     settings::{ELECTION, HARD_LEASE, SOFT_LEASE},
     verdict::Verdict,
 };
@@ -83,6 +83,13 @@ pub fn check<F: Family>(
     Ok(candidate(packet, flow, now, age))
 }
 
+/// Says whether packets of the flow are only counted.
+#[inline(always)]
+pub fn is_observed<A>(flow: *mut Flow<A>) -> bool {
+    // SAFETY: as in `refuse`. Transforms are never edited in place.
+    unsafe { (*flow).transform.flags & FlowFlags::OBSERVE != 0 }
+}
+
 /// Returns the bytes of the largest L3 packet that this one makes on the wire.
 #[inline(always)]
 fn segment<F: Family>(frame: &impl Frame, packet: &Packet<F>) -> u32 {
@@ -125,7 +132,7 @@ pub fn forward<F: Family>(skb: &Skb<'_>, packet: &Packet<F>, flow: *mut Flow<F::
     }
     F::correct_sum(skb, to);
     skb.set_mark_and_priority(to.mark, to.priority);
-    carry::<F>(skb, flow);
+    served::count(packet, flow);
     Verdict::Fast(match to.flags & FlowFlags::PEER {
         0 => ctx::redirect(to.interface),
         _ => ctx::redirect_peer(to.interface),
@@ -143,16 +150,6 @@ pub fn rewrite<F: Family, const N: usize>(
     F::rewrite(headers, to, packet.ttl - to.ttl_delta);
     headers.store_l4::<u16, { at::SOURCE_PORT }>(to.source_port.to_be());
     headers.store_l4::<u16, { at::DESTINATION_PORT }>(to.destination_port.to_be());
-}
-
-/// Counts a packet that the fast path carries.
-#[inline(always)]
-pub fn carry<F: Family>(frame: &impl Frame, flow: *mut Flow<F::Addr>) {
-    // SAFETY: as in `check`; a race between CPUs loses a count, no more.
-    unsafe {
-        (*flow).packets += 1;
-        (*flow).bytes += u64::from(l3_len(frame));
-    }
 }
 
 #[inline(always)]

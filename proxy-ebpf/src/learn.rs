@@ -1,12 +1,14 @@
 //! Egress: what did the kernel do to the packet that ingress stamped?
 
+use core::mem::offset_of;
+
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::debug;
 use network_types::eth::EthHdr;
 use proxy_common::{
     abi::{
         Addr, Flow, FlowFlags, FlowKey, FlowState, Frontend, FrontendFlags, Interface,
-        InterfaceFlags, Pending, Transform,
+        InterfaceFlags, Pending, Plain, Transform,
     },
     packet::checksum,
     reason::Reason,
@@ -14,7 +16,7 @@ use proxy_common::{
 
 use crate::{
     atomic, close,
-    ctx::{self, Frame, Skb},
+    ctx::{self, Frame, Headers, Skb},
     family::Family,
     generation,
     ipv4::Ipv4,
@@ -59,13 +61,31 @@ fn of_family<F: Family>(skb: &Skb<'_>, ctx: &TcContext, number: u32) -> Option<R
     // draft is this CPU's, and no other packet is at this point on this CPU: a program ends before
     // the next one begins.
     let draft = unsafe {
-        (*draft).pending = *slot;
+        copy_words(slot, &raw mut (*draft).pending);
         (*slot).cpu = NO_CPU;
         &mut *draft
     };
     Some(match learn::<F>(skb, ctx, draft) {
         Ok(reason) | Err(reason) => reason,
     })
+}
+
+/// Copies a map value by words. What the compiler makes of an assignment between elements of maps,
+/// which might overlap, is a call that copies byte by byte.
+///
+/// # Safety
+///
+/// Both are valid and aligned to words.
+#[inline(always)]
+unsafe fn copy_words<T: Plain>(from: *const T, to: *mut T) {
+    const { assert!(size_of::<T>().is_multiple_of(4) && align_of::<T>() >= 4) }
+    for word in 0..size_of::<T>() / 4 {
+        // SAFETY: within both values, by the caller's word.
+        unsafe {
+            let value = from.cast::<u32>().add(word).read_volatile();
+            to.cast::<u32>().add(word).write_volatile(value);
+        }
+    }
 }
 
 #[inline(always)]
@@ -81,7 +101,8 @@ fn learn<F: Family>(
     let entered = interface(pending.key.interface)?;
     explain(skb, &packet, pending, &left, &mut entry.transform)?;
     entry.transform.flags |= transit(&pending.key, &entry.transform, &entered, &left);
-    let owner = attribute::<F>(&pending.key, &entry.transform)?;
+    let mut owner = attribute::<F>(&pending.key, &entry.transform)?;
+    owner.flags |= restrict(entered.flags | left.flags, owner.frontend.flags)?;
     // The generation is read before the edit counter: the agent raises them in the other order.
     let generation = generation::of_backend(owner.backend).ok_or(Reason::Unexplained)?;
     if generation::edits() != Some(pending.edits) {
@@ -128,6 +149,18 @@ fn transit<A: Addr>(
         if from.interface == to.interface { InterfaceFlags::XDP } else { InterfaceFlags::XDP_SEND };
     let allowed = entered.flags & InterfaceFlags::XDP != 0 && left.flags & sends != 0;
     if allowed && to.mark == 0 { FlowFlags::TRANSIT } else { 0 }
+}
+
+/// Says whether a flow may be learned that passes interfaces with these flags, and which flags
+/// its entry gets.
+#[inline(always)]
+fn restrict(interfaces: u32, frontend: u32) -> Result<u32, Reason> {
+    if interfaces & InterfaceFlags::FORCED_ONLY != 0 && frontend & FrontendFlags::FORCE == 0 {
+        return Err(Reason::InterfaceOff);
+    }
+    let observe =
+        interfaces & InterfaceFlags::OBSERVE != 0 || frontend & FrontendFlags::OBSERVE != 0;
+    Ok(if observe { FlowFlags::OBSERVE } else { 0 })
 }
 
 /// Is this the packet that was stamped, on the same CPU, just now?
@@ -187,11 +220,26 @@ fn explain<F: Family>(
         // The kernel clears the mark on the way into another namespace; the redirect does not.
         mark: if peer { 0 } else { skb.mark() },
         priority: skb.priority(),
-        ethernet: headers.frame::<[u8; EthHdr::LEN], 0>(),
+        ethernet: [0; EthHdr::LEN],
         ttl_delta: ttl_delta as u8,
         _pad: 0,
     };
+    store_ethernet(&headers, transform);
     Ok(())
+}
+
+/// Notes the Ethernet header, by words as in [`copy_words`].
+#[inline(always)]
+fn store_ethernet<F: Family>(headers: &Headers<F, SHORT>, transform: &mut Transform<F::Addr>) {
+    const { assert!(offset_of!(Transform<F::Addr>, ethernet).is_multiple_of(4)) }
+    let at = transform.ethernet.as_mut_ptr();
+    // SAFETY: the 14 bytes of the field, aligned as the entry is.
+    unsafe {
+        at.cast::<u32>().write_volatile(headers.frame::<u32, 0>());
+        at.add(4).cast::<u32>().write_volatile(headers.frame::<u32, 4>());
+        at.add(8).cast::<u32>().write_volatile(headers.frame::<u32, 8>());
+        at.add(12).cast::<u16>().write_volatile(headers.frame::<u16, 12>());
+    }
 }
 
 /// Whose flow it is.

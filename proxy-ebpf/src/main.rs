@@ -25,6 +25,7 @@ mod key;
 mod learn;
 mod maps;
 mod parse;
+mod served;
 mod service;
 mod settings;
 mod token;
@@ -102,7 +103,10 @@ fn of_family<F: Family>(skb: &Skb<'_>) -> Verdict {
         return slow(skb, Reason::FinRst);
     }
     match hit::refuse(skb, &packet, flow) {
-        None if settings::OBSERVE.load() != 0 => slow(skb, Reason::Observed),
+        None if hit::is_observed(flow) => {
+            count::observed(skb, flow);
+            slow(skb, Reason::Observed)
+        }
         None => {
             count(skb, Reason::Hit);
             hit::forward(skb, &packet, flow)

@@ -1,11 +1,15 @@
 //! Every map, and nothing else. Layouts and names are in `proxy_common::abi`.
 
 use aya_ebpf::{
-    btf_maps::{Array, HashMap, PerCpuArray},
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, HashMap, LruPerCpuHashMap, PerCpuArray},
     macros::btf_map,
 };
 use proxy_common::{
-    abi::{Counter, GENERATIONS, Interface, UPLINK_SLOTS, Uplink, WARMUP_SLOTS, capacity},
+    abi::{
+        Counter, GENERATIONS, Interface, ObservedKey, Pair, RECENT_SLOTS, Recent, Served,
+        UPLINK_SLOTS, Uplink, WARMUP_SLOTS, capacity,
+    },
     reason::Reason,
 };
 
@@ -55,8 +59,24 @@ pub static GENERATION_MAP: Array<u32, { GENERATIONS as usize }> = Array::new();
 #[btf_map(name = "interfaces")]
 pub static INTERFACES: HashMap<u32, Interface, { capacity::INTERFACES as usize }> = HashMap::new();
 
+#[btf_map(name = "observed")]
+pub static OBSERVED: LruPerCpuHashMap<ObservedKey, Counter, { capacity::OBSERVED as usize }> =
+    LruPerCpuHashMap::new();
+
 #[btf_map(name = "uplinks")]
 pub static UPLINKS: Array<Uplink, { UPLINK_SLOTS as usize }> = Array::new();
 
 #[btf_map(name = "stats")]
 pub static STATS: PerCpuArray<Counter, { Reason::SLOTS as usize }> = PerCpuArray::new();
+
+#[btf_map(name = "recent")]
+pub static RECENT: PerCpuArray<Recent, { RECENT_SLOTS as usize }> = PerCpuArray::new();
+
+/// Memory comes with each pair: few nodes see many of all that there could be.
+#[btf_map(name = "served")]
+pub static SERVED: HashMap<
+    Pair,
+    Served,
+    { capacity::PAIRS as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();

@@ -151,6 +151,9 @@ fn packet<F: Family>(frame: &impl Frame, headers: &Headers<F, SHORT>) -> Option<
         let headers = frame.headers::<F, LONG>()?;
         packet.tcp_header = (headers.l4::<u8, { at::TCP_OFFSET_AND_FLAGS }>() >> 4) * 4;
         packet.tcp_flags = headers.l4::<u8, { at::TCP_OFFSET_AND_FLAGS + 1 }>();
+        if usize::from(packet.tcp_header) < LONG {
+            return None;
+        }
     } else if ip.protocol != IpProto::Udp as u8 {
         return None;
     }

@@ -13,7 +13,3 @@ pub static HARD_LEASE: Global<u32> = Global::new(1250);
 /// Jiffies between elections.
 #[unsafe(no_mangle)]
 pub static ELECTION: Global<u32> = Global::new(125);
-
-/// 1: count what would have been fast, and send it the slow way.
-#[unsafe(no_mangle)]
-pub static OBSERVE: Global<u32> = Global::new(0);

@@ -18,7 +18,7 @@ use crate::{
     ipv6::Ipv6,
     maps::UPLINKS,
     parse::{self, LONG, Packet, SHORT, at, ether_type},
-    settings::OBSERVE,
+    served,
     verdict::Verdict,
 };
 
@@ -58,7 +58,7 @@ fn is_ours(interface: u32, to: (u32, u16)) -> bool {
 fn of_family<F: Family>(frame: &XdpFrame<'_>) -> Verdict {
     let Some(packet) = parse::frame::<F>(frame) else { return Verdict::Slow };
     let Some(flow) = F::flows().get_ptr_mut(packet.key()) else { return Verdict::Slow };
-    if packet.opens() || packet.closes() || !is_transit(flow) || OBSERVE.load() != 0 {
+    if packet.opens() || packet.closes() || !is_transit(flow) || hit::is_observed(flow) {
         return Verdict::Slow;
     }
     // The election is held by tc: one that was won here would be lost there.
@@ -101,7 +101,7 @@ fn forward<F: Family, const N: usize, const CHECK: usize>(
         headers.store_l4::<u16, CHECK>(check);
     }
     count(frame, Reason::XdpHit);
-    hit::carry::<F>(frame, flow);
+    served::count(packet, flow);
     if to.interface == packet.flow.interface {
         return Verdict::Fast(TX);
     }

@@ -16,6 +16,7 @@ pub mod audit;
 pub mod chain;
 pub mod cli;
 pub mod config;
+pub mod explain;
 pub mod health;
 pub mod kernel;
 pub mod ledger;

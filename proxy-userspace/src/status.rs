@@ -36,6 +36,9 @@ pub struct Report {
     pub notices: Vec<String>,
     /// The fast path.
     pub fast_path: FastPathReport,
+    /// The leases that its programs were loaded with.
+    #[serde(default)]
+    pub lease: Option<Lease>,
     /// Interfaces, by index.
     pub interfaces: Vec<InterfaceReport>,
 }
@@ -60,6 +63,18 @@ pub struct FastPathReport {
     pub mode: String,
     /// Why it is off; empty when it is as wanted.
     pub reason: String,
+    /// What it needs is not to be had: no interface does more than observe.
+    #[serde(default)]
+    pub only_observe: bool,
+}
+
+/// How long a flow entry holds without a packet on the kernel's path.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Milliseconds until one packet is elected to renew it.
+    pub soft_ms: u64,
+    /// Milliseconds until it ends.
+    pub hard_ms: u64,
 }
 
 /// The fast path on one interface.
@@ -69,9 +84,9 @@ pub struct InterfaceReport {
     pub name: String,
     /// Interface index.
     pub index: u32,
-    /// `fast` or `off`.
+    /// `fast`, `observe`, `forced` or `off`.
     pub mode: String,
-    /// Why it is off; empty when it is not.
+    /// Why it is off, or what it is forced in spite of; empty when it is fast.
     pub reason: String,
     /// `on`, or why XDP does not take transit here; empty where nobody asked for it.
     #[serde(default)]

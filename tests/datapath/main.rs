@@ -2,7 +2,9 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot set its stage should panic there")]
 
+mod fuzz;
 mod packets;
+mod served;
 mod stage;
 mod table;
 mod transit;
@@ -16,6 +18,7 @@ fn main() {
     let trials = table::cases()
         .into_iter()
         .chain(transit::cases())
+        .chain(served::cases())
         .map(|(name, case)| {
             if let Some(reason) = &missing {
                 println!("SKIP {name}: {reason}");

@@ -21,6 +21,8 @@ pub(crate) trait Net: Addr + Into<IpAddr> + AsRef<[u8]> {
     const POD: Self;
 
     fn client(number: u16) -> Self;
+    /// The address of these bytes, if it is of this family.
+    fn read(bytes: &[u8]) -> Option<Self>;
     fn maps(maps: &Maps) -> &ServiceMaps<Self>;
     fn maps_mut(maps: &mut Maps) -> &mut ServiceMaps<Self>;
 }
@@ -37,6 +39,10 @@ impl Net for [u8; 4] {
     fn client(number: u16) -> Self {
         let [high, low] = number.to_be_bytes();
         [10, 1, high, low]
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok()
     }
 
     fn maps(maps: &Maps) -> &ServiceMaps<Self> {
@@ -60,6 +66,10 @@ impl Net for [u8; 16] {
     fn client(number: u16) -> Self {
         let [high, low] = number.to_be_bytes();
         [0xfd, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, high, low]
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok()
     }
 
     fn maps(maps: &Maps) -> &ServiceMaps<Self> {

@@ -83,7 +83,6 @@ impl Stage {
             flow_entries: 4096,
             soft_lease: SOFT,
             hard_lease: HARD,
-            observe: false,
             log: false,
         };
         change(&mut options);

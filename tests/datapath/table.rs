@@ -8,6 +8,7 @@ use proxy_common::{
 use proxy_userspace::kernel::bpf::Hook;
 
 use crate::{
+    fuzz::random_packets,
     packets::{ACK, FIN, L4, Net, Plain, RST, SYN, difference},
     stage::{self, Stage, entry, key, translated},
 };
@@ -170,6 +171,10 @@ fn by_packet<A: Net>() -> Vec<Row<A>> {
             ..row("a_datagram_without_room_for_its_header_is_left_alone", Reason::Unparsed, active)
         },
         Row {
+            frame: |frame| frame[A::L4 + 12] = 0x40,
+            ..row("a_tcp_header_shorter_than_any_is_left_alone", Reason::Unparsed, active)
+        },
+        Row {
             frame: |frame| frame.truncate(A::L4 + 6),
             ..row("a_truncated_packet_is_left_alone", Reason::Unparsed, active)
         },
@@ -301,14 +306,16 @@ fn of_family<A: Net>(cases: &mut Vec<(String, Case)>) {
     };
     add("a_packet_of_no_service_is_left_alone", no_service::<A>);
     add("a_packet_to_a_frontend_without_entry_is_stamped_and_slow", first_packet::<A>);
+    add("a_packet_of_a_flow_that_comes_in_elsewhere_is_slow", other_interface::<A>);
     add("a_fin_closes_the_reverse_direction_too", fin_closes_both::<A>);
     add("a_syn_drops_the_reverse_direction_too", syn_drops_both::<A>);
     add("raising_the_epoch_makes_every_entry_stale", epoch::<A>);
     add("raising_a_generation_makes_the_backends_entries_stale", generation::<A>);
-    add("observe_mode_counts_and_sends_the_slow_way", observe::<A>);
+    add("an_observed_flow_is_counted_by_frontend_and_interface_and_stays_slow", observe::<A>);
     add("a_frame_padded_by_ethernet_is_fast", padded::<A>);
     add("a_hit_is_counted_in_the_entry", hit_counts::<A>);
     add("a_full_flow_map_evicts_and_never_fails", full_map::<A>);
+    add("random_packets_go_on_unchanged_or_leave_as_a_library_has_them", random_packets::<A>);
 }
 
 fn no_service<A: Net>() -> anyhow::Result<()> {
@@ -317,6 +324,17 @@ fn no_service<A: Net>() -> anyhow::Result<()> {
     let output = stage.datapath.run(Hook::Ingress, &packet.frame())?;
     ensure!(output.action == NEXT && output.packet == packet.frame());
     ensure!(stage.count(Reason::NotService) == 1, "{:?}", counters(&stage));
+    Ok(())
+}
+
+fn other_interface<A: Net>() -> anyhow::Result<()> {
+    let mut stage = Stage::new()?;
+    let packet = tcp::<A>();
+    let elsewhere = FlowKey { interface: 2, ..key(&packet) };
+    stage.put(elsewhere, entry(&packet, &translated(&packet)))?;
+    let output = stage.datapath.run(Hook::Ingress, &packet.frame())?;
+    ensure!(output.action == NEXT && output.packet == packet.frame());
+    ensure!(stage.count(Reason::NoFlow) == 1, "{:?}", counters(&stage));
     Ok(())
 }
 
@@ -397,11 +415,24 @@ fn generation<A: Net>() -> anyhow::Result<()> {
 }
 
 fn observe<A: Net>() -> anyhow::Result<()> {
-    let mut stage = Stage::with(|options| options.observe = true)?;
+    let mut stage = Stage::new()?;
     put_pair::<A>(&mut stage)?;
-    let output = stage.datapath.run(Hook::Ingress, &tcp::<A>().frame())?;
-    ensure!(output.action == NEXT && output.packet == tcp::<A>().frame());
-    ensure!(stage.count(Reason::Observed) == 1 && stage.count(Reason::Hit) == 0);
+    let key = key(&tcp::<A>());
+    let mut flow = stage.flow(&key).context("the entry is there")?;
+    flow.transform.flags |= FlowFlags::OBSERVE;
+    stage.put(key, flow)?;
+    for _ in 0..3 {
+        let output = stage.datapath.run(Hook::Ingress, &tcp::<A>().frame())?;
+        ensure!(output.action == NEXT && output.packet == tcp::<A>().frame());
+    }
+    ensure!(stage.count(Reason::Observed) == 3 && stage.count(Reason::Hit) == 0);
+    let observed = stage.datapath.maps.observed()?;
+    let [(found, counter)] = observed.as_slice() else { anyhow::bail!("{observed:?}") };
+    ensure!((found.frontend, found.interface) == (1, 1), "{found:?}");
+    let l3 = tcp::<A>().frame().len() as u64 - 14;
+    ensure!((counter.packets, counter.bytes) == (3, 3 * l3), "{counter:?}");
+    let flow = stage.flow(&key).context("the entry is there")?;
+    ensure!(flow.packets == 0, "counted as carried by the fast path");
     Ok(())
 }
 

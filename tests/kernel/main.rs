@@ -15,6 +15,7 @@ mod nft;
 mod route;
 mod sysctl;
 mod tc;
+mod verifier;
 mod watch;
 
 use std::{env, future::Future, pin::Pin, process::ExitCode};
@@ -59,6 +60,7 @@ fn all() -> Vec<Case> {
         address::cases(),
         tc::cases(),
         sysctl::cases(),
+        verifier::cases(),
     ]
     .into_iter()
     .flatten()

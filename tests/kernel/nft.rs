@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, net::IpAddr, time::Instant};
 use anyhow::{Context, ensure};
 use ipnet::IpNet;
 use proxy_userspace::{
-    kernel::{nft::Table, route::Routes},
+    kernel::{
+        nft::{Ruleset, Table},
+        route::Routes,
+    },
     model::{Element, Frontend, Inside, Masquerade, Protocol, RuleOptions},
 };
 
@@ -245,10 +248,13 @@ async fn ten_thousand_elements_are_one_transaction() -> anyhow::Result<()> {
 async fn foreign_flowtables_are_named() -> anyhow::Result<()> {
     let table = Table::open().await?;
     install(&table, &elements()).await?;
-    ensure!(table.flowtables().await?.is_empty());
+    let ruleset = Ruleset::open()?;
+    ensure!(ruleset.flowtables().await?.is_empty());
+    let before = ruleset.generation().await?;
     sh("nft add table ip other
         nft add flowtable ip other ft '{ hook ingress priority -5; devices = { lo }; }'")?;
-    ensure!(table.flowtables().await? == ["ip other ft"]);
+    ensure!(ruleset.flowtables().await? == ["ip other ft"]);
+    ensure!(ruleset.generation().await? != before, "nobody would look again");
     Ok(())
 }
 

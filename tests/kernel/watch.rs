@@ -9,6 +9,7 @@ use anyhow::{Context, ensure};
 use proxy_userspace::kernel::{
     link::{Event, Links, Watch},
     route::Routes,
+    tc,
 };
 
 use crate::{
@@ -24,6 +25,8 @@ pub(crate) fn cases() -> Vec<Case> {
         a_port_that_leaves_its_bridge_is_not_gone,
         an_address_is_reported_when_it_comes_and_goes_but_not_when_renewed,
         routes_of_the_agent_are_not_reported,
+        a_rule_is_reported_as_a_change_of_routes,
+        queueing_filters_and_next_hops_are_reported_by_kind,
         a_neighbour_is_reported_when_its_address_changes,
         a_stalled_reader_is_told_of_the_overrun,
     ]
@@ -98,6 +101,38 @@ async fn routes_of_the_agent_are_not_reported() -> anyhow::Result<()> {
     sh("ip link add v0 type veth peer name v1; ip link set v0 up; ip link set v1 up
         ip route add 10.8.0.0/16 dev v0")?;
     ensure!(events(&mut watch).await?.contains(&Event::RouteChanged));
+    Ok(())
+}
+
+async fn a_rule_is_reported_as_a_change_of_routes() -> anyhow::Result<()> {
+    let mut watch = Watch::open("kube-ipvs0").await?;
+    for rule in ["ip rule add pref 7 to 10.9.0.0/16 blackhole", "ip rule del pref 7"] {
+        sh(rule)?;
+        ensure!(events(&mut watch).await?.contains(&Event::RouteChanged), "{rule}");
+    }
+    Ok(())
+}
+
+async fn queueing_filters_and_next_hops_are_reported_by_kind() -> anyhow::Result<()> {
+    sh("ip link set lo up
+        ip link add v0 type veth peer name v1; ip link set v0 up; ip link set v1 up")?;
+    let mut watch = tc::Watch::open()?;
+    let filter = "bpf da bytecode '1,6 0 0 4294967295,'";
+    for (command, expected) in [
+        ("tc qdisc add dev v0 root pfifo".to_owned(), tc::Change::Queueing),
+        ("tc qdisc add dev v0 clsact".to_owned(), tc::Change::Queueing),
+        (format!("tc filter add dev v0 ingress {filter}"), tc::Change::Queueing),
+        ("ip nexthop add id 7 blackhole".to_owned(), tc::Change::NextHop),
+        ("ip nexthop del id 7".to_owned(), tc::Change::NextHop),
+        ("tc qdisc del dev v0 clsact".to_owned(), tc::Change::Queueing),
+    ] {
+        sh(&command)?;
+        let change = tokio::time::timeout(Duration::from_secs(10), watch.next()).await;
+        let change = change.with_context(|| format!("nobody told of `{command}`"))?;
+        ensure!(change == Some(expected), "{command}: {change:?}");
+        // Several messages of one command may be told apart.
+        while tokio::time::timeout(Duration::from_millis(100), watch.next()).await.is_ok() {}
+    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! server FRONTEND SCHEDULER owned|foreign     a virtual server
 //! destination FRONTEND ADDR:PORT WEIGHT       a destination of one that is there
-//! frontend FRONTEND ID learn|quiet            an entry of the frontend map
+//! frontend FRONTEND ID learn|quiet|MODE       an entry of the frontend map
 //! backend ADDR:PORT/PROTOCOL ID               an entry of the backend map
 //! vip ADDR                                    a VIP
 //! foreign-vip ADDR                            an address that somebody else put on the device
@@ -16,7 +16,8 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result, bail};
 use proxy_userspace::{
     model::{
-        Backend, Destination, DestinationKey, Forwarding, Frontend, SchedulerFlags, VirtualServer,
+        Backend, Destination, DestinationKey, FastPath, Forwarding, Frontend, SchedulerFlags,
+        VirtualServer,
     },
     plan::{Destinations, FrontendEntry, IdMap, Observed, ObservedServer},
 };
@@ -43,8 +44,13 @@ pub(crate) fn take(observed: &mut Observed, line: &str) -> Result<()> {
             server.destinations.insert(Destination { key, weight, forwarding });
             server.order.push(key);
         }
-        ["frontend", key, id, learn @ ("learn" | "quiet")] => {
-            let entry = FrontendEntry { id: id.parse()?, learn: learn == "learn" };
+        ["frontend", key, id, mode] => {
+            let fast_path = match mode {
+                "learn" => FastPath::Auto,
+                "quiet" => FastPath::Off,
+                mode => FastPath::named(mode).context("no such mode")?,
+            };
+            let entry = FrontendEntry { id: id.parse()?, fast_path };
             observed.frontends.insert(frontend(key)?, entry);
         }
         ["backend", key, id] => {

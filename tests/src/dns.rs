@@ -128,6 +128,11 @@ impl Resolver {
         Ok(self.socket.set_read_timeout(Some(timeout))?)
     }
 
+    /// Sets how many routers a question may pass, from one on, or as usual.
+    pub fn set_ttl(&self, ttl: Option<u32>) -> Result<()> {
+        Ok(self.socket.set_ttl(ttl.unwrap_or(64))?)
+    }
+
     /// The local address: with the server it names the flow.
     pub fn local(&self) -> Result<SocketAddr> {
         Ok(self.socket.local_addr()?)

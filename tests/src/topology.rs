@@ -94,8 +94,8 @@ impl Topology {
 
     /// Adds a pod at 10.1.1.`octet`, as a CNI plugin would.
     pub fn add_pod(&mut self, name: &str, octet: u8) -> Result<Pod> {
-        let pod = Pod::new(&self.name, name, 1, octet);
-        pod.build(&self.node, &NODE_ADDRESSES).with_context(|| format!("pod {name}"))?;
+        let pod = Pod::new(&self.name, name, (&self.node, 1), octet);
+        pod.build(&NODE_ADDRESSES).with_context(|| format!("pod {name}"))?;
         self.pods.push(pod.clone());
         Ok(pod)
     }

@@ -5,12 +5,17 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use proxy_tests::flows::{self, Counters};
+use proxy_tests::http::Connection;
 use proxy_tests::ipvs;
-use proxy_tests::objects::{DNS_FRONTEND, DNS6_FRONTEND, OVER_IPV6, WEB_FRONTEND, WEB6_FRONTEND};
+use proxy_tests::netns::Namespace;
+use proxy_tests::objects::{
+    DNS_FRONTEND, DNS6_FRONTEND, OVER_IPV6, WEB_FRONTEND, WEB_NODE_PORT, WEB6_FRONTEND,
+};
 use proxy_tests::slow_path;
 use proxy_tests::stage::Stage;
+use proxy_tests::topology::NODE;
 use proxy_tests::transfer::{Blob, SIXTY_FOUR_MIB};
 
 use crate::scenario::{AGENT, scenarios};
@@ -22,6 +27,7 @@ scenarios! { AGENT =>
     udp_flow_over_ipv6_moves_to_the_fast_path,
     long_transfer_is_fast_and_arrives_unchanged,
     long_transfer_over_ipv6_is_fast_and_arrives_unchanged,
+    checksums_that_a_device_has_to_fill_in_are_right,
     fast_path_off_serves_everything_on_the_slow_path,
 }
 
@@ -109,9 +115,39 @@ fn long_transfer(stage: &Stage, frontend: SocketAddr) -> Result<()> {
     Ok(())
 }
 
+/// A pod leaves its checksums to the device. Here that is the node's uplink, which leaves them to the
+/// kernel, and so the outside host gets all of them and verifies each.
+fn checksums_that_a_device_has_to_fill_in_are_right() -> Result<()> {
+    const SIZE: u64 = SIXTY_FOUR_MIB / 16;
+    let stage = Stage::start(&[])?;
+    let outside = &stage.topology.outside;
+    stage.topology.node.run("ethtool", &["-K", "eth0", "tx", "off"])?;
+    let to = SocketAddr::from((NODE, WEB_NODE_PORT));
+    let mut connection = Connection::open(outside, to)?;
+    flows::drive(&stage.agent, connection.local()?, to, || connection.get("/").map(drop))?;
+    let before = Counters::read(&stage.agent)?;
+    let digest = connection.download(SIZE, |_| ())?;
+    ensure!(digest == Blob::of(SIZE).digest(), "download changed on the way");
+    let counters = Counters::read(&stage.agent)?.since(&before);
+    ensure!(counters.share() >= 0.9, "{:.2} of the packets: {counters:?}", counters.share());
+    let wrong = checksum_errors(outside)?;
+    ensure!(wrong == 0, "{wrong} segments had a wrong checksum");
+    Ok(())
+}
+
+/// Segments with a wrong checksum that a namespace got.
+fn checksum_errors(namespace: &Namespace) -> Result<u64> {
+    let text = namespace.enter(|| Ok(std::fs::read_to_string("/proc/thread-self/net/snmp")?))?;
+    let mut rows = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let names = rows.next().context("no names of TCP's counters")?.split(' ');
+    let mut counters = names.zip(rows.next().context("no counters of TCP")?.split(' '));
+    let found = counters.find(|(name, _)| *name == "InCsumErrors").context("no InCsumErrors")?;
+    Ok(found.1.parse()?)
+}
+
 fn fast_path_off_serves_everything_on_the_slow_path() -> Result<()> {
     let stage = Stage::start(&["--fast-path", "off"])?;
-    let mut connection = proxy_tests::http::Connection::open(&stage.client()?, WEB_FRONTEND)?;
+    let mut connection = Connection::open(&stage.client()?, WEB_FRONTEND)?;
     let local = connection.local()?;
     let slow_part = slow_part_of(&stage, local, || {
         for _ in 0..50 {

@@ -103,7 +103,7 @@ fn served_without_a_flow_from(stage: &Stage, interface: &str) -> Result<()> {
 }
 
 /// Waits until the status has the interface in this mode, and checks that `off` has a reason.
-fn wait_mode(stage: &Stage, name: &str, mode: &str) -> Result<()> {
+pub(crate) fn wait_mode(stage: &Stage, name: &str, mode: &str) -> Result<()> {
     let mut last = Value::Null;
     wait::until_true(&format!("{name} is {mode}"), wait::PATIENCE, || {
         last = stage.agent.status()?["interfaces"].clone();
@@ -118,7 +118,19 @@ fn wait_mode(stage: &Stage, name: &str, mode: &str) -> Result<()> {
     Ok(())
 }
 
-fn interface(status: &Value, name: &str) -> Option<Value> {
+/// Waits until the fast path is off on the interface for a reason with these words.
+pub(crate) fn wait_reason(stage: &Stage, name: &str, words: &str) -> Result<()> {
+    let mut last = None;
+    wait::until_true(&format!("{name} is off: {words}"), wait::PATIENCE, || {
+        last = interface(&stage.agent.status()?, name);
+        let found = last.as_ref().filter(|found| found["mode"] == "off");
+        Ok(found.and_then(|found| found["reason"].as_str()).is_some_and(|it| it.contains(words)))
+    })
+    .with_context(|| format!("{last:?}"))
+}
+
+/// The interface of this name in a status.
+pub(crate) fn interface(status: &Value, name: &str) -> Option<Value> {
     let interfaces = status["interfaces"].as_array()?;
     interfaces.iter().find(|interface| interface["name"] == name).cloned()
 }

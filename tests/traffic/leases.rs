@@ -16,6 +16,7 @@ scenarios! { AGENT =>
     drop_rule_added_mid_flow_takes_effect_within_the_hard_lease,
     flow_with_a_longer_lease_outlives_a_drop_rule_for_longer,
     deleted_destination_is_left_at_once,
+    deleted_conntrack_entry_comes_back_and_flushed_ipvs_ends_the_flow_within_the_hard_lease,
     ipvs_timer_survives_a_flow_longer_than_the_timeout,
     ipvs_forgets_a_flow_whose_lease_is_longer_than_its_timeout,
 }
@@ -23,6 +24,8 @@ scenarios! { AGENT =>
 const HARD_LEASE: Duration = Duration::from_secs(5);
 /// The longest that the agent accepts.
 const LONG_LEASE: &[&str] = &["--soft-lease", "8s", "--hard-lease", "9s"];
+/// Much less than the soft lease of 3 s, more than one look with a tool in a slow guest.
+const AT_ONCE: Duration = Duration::from_secs(1);
 /// Between two requests of a flow that is kept busy.
 const PACE: Duration = Duration::from_millis(20);
 
@@ -65,8 +68,6 @@ fn outlived_drop_rule(options: &[&str]) -> Result<Duration> {
 /// generation check answers would go on until the hard lease ends; the bound is below the soft
 /// lease to tell the two apart. No public setting takes the check out.
 fn deleted_destination_is_left_at_once() -> Result<()> {
-    /// Much less than the soft lease of 3 s, more than one look with `ipvsadm` in a slow guest.
-    const AT_ONCE: Duration = Duration::from_secs(1);
     let stage = Stage::start(&["--drain-timeout=2s"])?;
     let mut connection = stage.fast_connection(WEB_FRONTEND)?;
     connection.set_timeout(Duration::from_secs(2))?;
@@ -83,6 +84,35 @@ fn deleted_destination_is_left_at_once() -> Result<()> {
     let answers = stage.short_requests(WEB_FRONTEND, 4)?;
     let gone = format!("web-{}", ["a", "b", "c"][usize::from(last_octet(backend) - 11)]);
     ensure!(!answers.contains(&gone), "new connections still go to {gone}: {answers:?}");
+    Ok(())
+}
+
+/// Nobody listens for what conntrack forgets: the lease is what bounds it.
+fn deleted_conntrack_entry_comes_back_and_flushed_ipvs_ends_the_flow_within_the_hard_lease()
+-> Result<()> {
+    let mut stage = Stage::start(&[])?;
+    let mut connection = stage.fast_connection(WEB_FRONTEND)?;
+    connection.set_timeout(Duration::from_secs(2))?;
+    let (local, backend) = (connection.local()?, connection.get("/")?);
+    let node = stage.topology.node.clone();
+    let (client, port) = (local.ip().to_string(), local.port().to_string());
+    node.run("conntrack", &["-D", "-p", "tcp", "--orig-src", &client, "--orig-port-src", &port])?;
+    let deleted = Instant::now();
+    let known = || Ok(ipvs::conntrack_state(&node, local, WEB_FRONTEND)?.is_some());
+    ensure!(!known()?, "it was not deleted, or was back before anybody could look");
+    wait::until_true("conntrack knows the flow again", 2 * HARD_LEASE, || {
+        ensure!(connection.get("/")? == backend, "the backend changed");
+        known()
+    })?;
+    let unknown = deleted.elapsed();
+    ensure!(unknown <= HARD_LEASE + AT_ONCE, "conntrack did not know the flow for {unknown:?}");
+
+    // The agent would put everything back.
+    stage.agent.kill()?;
+    node.run("ipvsadm", &["-C"])?;
+    let flushed = Instant::now();
+    let outlived = ask_until_silence(&mut connection)?.saturating_duration_since(flushed);
+    ensure!(outlived <= HARD_LEASE + 10 * PACE, "answered for {outlived:?} without IPVS");
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! The agent stops, dies and comes back; forwarding goes on.
 
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -17,6 +18,7 @@ scenarios! { AGENT =>
     agent_kill_9_leaves_traffic_flowing,
     stopped_agent_leaves_forwarding_in_place,
     agent_restart_adopts_pins_and_keeps_flows_fast,
+    agent_ends_what_another_version_left_and_connections_go_on,
     agent_killed_during_reconcile_and_restarted_converges,
 }
 
@@ -64,6 +66,50 @@ fn agent_restart_adopts_pins_and_keeps_flows_fast() -> Result<()> {
     ensure!(slow * 5 < rounds, "{slow} packets of {rounds} rounds went slow");
     let flow = flows::flow(&stage.agent, local, WEB_FRONTEND)?;
     ensure!(flow.as_ref().is_some_and(flows::Flow::is_active), "{flow:?}");
+    Ok(())
+}
+
+/// The next version has other maps, so that nothing can be taken over: old programs would go on by
+/// what they know, which nobody would change any more.
+fn agent_ends_what_another_version_left_and_connections_go_on() -> Result<()> {
+    const CONNECTIONS: usize = 200;
+    let mut stage = Stage::start(&[])?;
+    let client = stage.client()?;
+    let fast = stage.fast_connection(WEB_FRONTEND)?;
+    let open = |_| Connection::open(&client, WEB_FRONTEND);
+    let mut connections: Vec<_> = (1..CONNECTIONS).map(open).collect::<Result<_>>()?;
+    connections.push(fast);
+    let mut all_answer = |when: &str| -> Result<()> {
+        let mut answers = connections.iter_mut().map(|connection| connection.get("/"));
+        answers.try_for_each(|answer| answer.map(drop)).with_context(|| when.to_owned())
+    };
+    all_answer("before")?;
+
+    stage.agent.kill()?;
+    let (pins, old) = (stage.agent.pins(), stage.agent.pins().with_file_name("v1"));
+    let left = map_id(&pins.join("flows4"))?;
+    fs::rename(&pins, &old).context("make it another version's")?;
+    all_answer("with the old programs alone")?;
+    stage.agent.spawn()?;
+    stage.agent.wait_ready()?;
+    ensure!(!old.exists(), "{} stays", old.display());
+    all_answer("with the new version")?;
+    ensure!(map_id(&pins.join("flows4"))? != left, "the flow table was taken over");
+    stage.fast_connection(WEB_FRONTEND)?;
+    wait::until_true("the old programs end", wait::PATIENCE, || {
+        let args = ["-j", "map", "show", "id", &left.to_string()];
+        Ok(process::run("bpftool", &args).is_err())
+    })?;
+
+    stage.agent.terminate()?;
+    stage.agent.set_options(&["--fast-path", "off"]);
+    stage.agent.spawn()?;
+    stage.agent.wait_ready()?;
+    ensure!(!pins.join("flows4").exists(), "the flow table stays");
+    slow_path::watch(&stage.topology.node, "rest", &format!("ip daddr {}", WEB_FRONTEND.ip()))?;
+    all_answer("without a fast path")?;
+    let slow = slow_path::seen(&stage.topology.node, "rest")?.packets;
+    ensure!(slow >= CONNECTIONS as u64, "{slow} packets of {CONNECTIONS} requests went slow");
     Ok(())
 }
 

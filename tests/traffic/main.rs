@@ -10,9 +10,13 @@ mod scenario;
 mod addresses;
 mod cleanup;
 mod configured;
+mod counting;
 mod datagrams;
+mod errors;
+mod explaining;
 mod fast_path;
 mod forwarding;
+mod hazards;
 mod inside;
 mod interfaces;
 mod ipvs_alone;
@@ -22,6 +26,7 @@ mod lifecycle;
 mod localhost;
 mod manifests;
 mod maps;
+mod modes;
 mod moving;
 mod policies;
 mod preconditions;
@@ -52,6 +57,8 @@ fn main() {
         fast_path::SCENARIOS,
         leases::SCENARIOS,
         states::SCENARIOS,
+        counting::SCENARIOS,
+        explaining::SCENARIOS,
         lifecycle::SCENARIOS,
         localhost::SCENARIOS,
         cleanup::SCENARIOS,
@@ -62,6 +69,9 @@ fn main() {
         maps::SCENARIOS,
         interfaces::SCENARIOS,
         transit::SCENARIOS,
+        modes::SCENARIOS,
+        hazards::SCENARIOS,
+        errors::SCENARIOS,
         preconditions::SCENARIOS,
         preconditions::UNLOADING,
     ];

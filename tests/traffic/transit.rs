@@ -109,6 +109,20 @@ fn an_uplink_that_does_not_qualify_says_why_and_is_served_all_the_same() -> Resu
     wait_report(&stage, "eth0", |report| report == "on")?;
     wait_report(&stage, "eth1", |report| report.contains("discipline pfifo"))?;
     exchange(&stage, &mut connection)?;
+
+    stage.agent.kill()?;
+    stage.agent.set_options(&["--fast-path", "off"]);
+    start(&mut stage.agent)?;
+    wait::until_true("the fast path left the uplink", wait::PATIENCE, || {
+        Ok(program(&stage, "eth0")?.is_none())
+    })?;
+    let counted = exchange(&stage, &mut connection).context("without the fast path")?;
+    ensure!(counted.hits() == 0, "{counted:?}");
+
+    stage.agent.kill()?;
+    stage.agent.set_options(&FORCED);
+    start(&mut stage.agent)?;
+    wait_report(&stage, "eth0", |report| report == "on")?;
     stage.agent.kill()?;
     stage.agent.text(&["cleanup"])?;
     wait::until_true("the program is gone", wait::PATIENCE, || {
@@ -163,7 +177,6 @@ impl Polling {
                 flow_entries: 1024,
                 soft_lease: Duration::from_secs(3),
                 hard_lease: Duration::from_secs(5),
-                observe: false,
                 log: false,
             })?;
             Ok(datapath.attach_transit("eth0", index as u32)?)

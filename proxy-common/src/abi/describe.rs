@@ -2,7 +2,8 @@
 
 use super::{
     ABI_VERSION, Addr, Backend, Counter, Field, Flow, FlowKey, Frontend, Interface, LOCALHOST_MAPS,
-    LocalAddress, LocalPeer, LocalPort, MAPS, Pending, ServiceKey, Transform, Uplink,
+    LocalAddress, LocalPeer, LocalPort, MAPS, ObservedKey, Pair, Pending, Recent, Served,
+    ServiceKey, Transform, Uplink,
 };
 
 type Type = (String, usize, &'static [Field]);
@@ -28,7 +29,11 @@ pub fn describe() -> String {
         ("Backend".to_owned(), size_of::<Backend>(), Backend::FIELDS),
         ("Interface".to_owned(), size_of::<Interface>(), Interface::FIELDS),
         ("Uplink".to_owned(), size_of::<Uplink>(), Uplink::FIELDS),
+        ("ObservedKey".to_owned(), size_of::<ObservedKey>(), ObservedKey::FIELDS),
         ("Counter".to_owned(), size_of::<Counter>(), Counter::FIELDS),
+        ("Pair".to_owned(), size_of::<Pair>(), Pair::FIELDS),
+        ("Served".to_owned(), size_of::<Served>(), Served::FIELDS),
+        ("Recent".to_owned(), size_of::<Recent>(), Recent::FIELDS),
         ("LocalPort".to_owned(), size_of::<LocalPort>(), LocalPort::FIELDS),
         ("LocalAddress".to_owned(), size_of::<LocalAddress>(), LocalAddress::FIELDS),
         ("LocalPeer".to_owned(), size_of::<LocalPeer>(), LocalPeer::FIELDS),

@@ -75,9 +75,10 @@ abi_struct! {
         pub transform: Transform<A>,
         /// Frontend id.
         pub frontend: u32,
-        /// Packets carried by the fast path. Not atomic: exact while one CPU serves the flow.
+        /// Packets carried by the fast path with this entry. Not atomic: exact while one CPU serves
+        /// the flow. They end with the entry; `recent` and `served` keep what was carried.
         pub packets: u64,
-        /// Bytes at L3 carried by the fast path, likewise.
+        /// Bytes from the IP header on, likewise.
         pub bytes: u64,
     }
 }
@@ -102,6 +103,8 @@ impl FlowFlags {
     pub const PEER: u32 = 1;
     /// The reply direction: the source, not the destination, is translated from a backend.
     pub const REPLY: u32 = 2;
+    /// Packets are counted as what would have been fast, and sent the slow way.
+    pub const OBSERVE: u32 = 4;
     /// From uplink to uplink, or back out of the same: `xdp_up` may take its packets.
     pub const TRANSIT: u32 = 8;
 }

@@ -30,4 +30,8 @@ pub struct FrontendFlags;
 impl FrontendFlags {
     /// Flows of the frontend may be learned.
     pub const LEARN: u32 = 1;
+    /// Its flows are learned, counted as what would have been fast, and sent the slow way.
+    pub const OBSERVE: u32 = 2;
+    /// Its flows are learned where programs of others are as well.
+    pub const FORCE: u32 = 4;
 }

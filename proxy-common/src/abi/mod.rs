@@ -14,6 +14,8 @@ mod interface;
 mod layout;
 mod lease;
 mod localhost;
+mod observed;
+mod served;
 mod settings;
 mod stats;
 mod uplink;
@@ -31,6 +33,8 @@ pub use lease::{Pending, SLOTS_PER_CPU, WARMUP_SLOTS};
 pub use localhost::{
     LOCAL_PEERS, LOCAL_PORTS, LOCALHOST_MAPS, LocalAddress, LocalPeer, LocalPort, NAMESPACE_SETTING,
 };
+pub use observed::ObservedKey;
+pub use served::{Pair, RECENT_SLOTS, Recent, Served};
 pub use settings::{LEARN_AFTER, Setting};
 pub use stats::Counter;
 pub use uplink::{UPLINK_SLOTS, Uplink};
@@ -60,6 +64,7 @@ const HASH: u32 = 1;
 const ARRAY: u32 = 2;
 const PERCPU_ARRAY: u32 = 6;
 const LRU_HASH: u32 = 9;
+const LRU_PERCPU_HASH: u32 = 10;
 
 /// Default capacities.
 pub mod capacity {
@@ -72,6 +77,11 @@ pub mod capacity {
     pub const BACKENDS: u32 = 1 << 16;
     /// Interfaces the fast path runs on.
     pub const INTERFACES: u32 = 1 << 12;
+    /// Pairs of frontend and backend that the fast path carried something of. Memory comes with
+    /// each: 88 bytes.
+    pub const PAIRS: u32 = 1 << 18;
+    /// Frontends and interfaces whose observed packets are counted apart.
+    pub const OBSERVED: u32 = 1 << 12;
 }
 
 /// The maps of an address family.
@@ -156,6 +166,14 @@ pub const UPLINKS: MapSpec = MapSpec {
     value_size: size_of::<Uplink>() as u32,
     max_entries: UPLINK_SLOTS,
 };
+/// Packets and bytes that would have been fast, by frontend and interface. The least used go first.
+pub const OBSERVED: MapSpec = MapSpec {
+    name: "observed",
+    kind: LRU_PERCPU_HASH,
+    key_size: size_of::<ObservedKey>() as u32,
+    value_size: size_of::<Counter>() as u32,
+    max_entries: capacity::OBSERVED,
+};
 /// Packets and bytes by reason.
 pub const STATS: MapSpec = MapSpec {
     name: "stats",
@@ -164,9 +182,25 @@ pub const STATS: MapSpec = MapSpec {
     value_size: size_of::<Counter>() as u32,
     max_entries: crate::reason::Reason::SLOTS,
 };
+/// What each CPU carried of the pairs that are busy on it.
+pub const RECENT: MapSpec = MapSpec {
+    name: "recent",
+    kind: PERCPU_ARRAY,
+    key_size: 4,
+    value_size: size_of::<Recent>() as u32,
+    max_entries: RECENT_SLOTS,
+};
+/// What the fast path carried of each pair, without `recent`.
+pub const SERVED: MapSpec = MapSpec {
+    name: "served",
+    kind: HASH,
+    key_size: size_of::<Pair>() as u32,
+    value_size: size_of::<Served>() as u32,
+    max_entries: capacity::PAIRS,
+};
 
 /// Every map, in the order of the table in the crate's documentation.
-pub const MAPS: [MapSpec; 14] = [
+pub const MAPS: [MapSpec; 17] = [
     IPV4.flows,
     IPV6.flows,
     IPV4.pending,
@@ -179,8 +213,11 @@ pub const MAPS: [MapSpec; 14] = [
     IPV6.backends,
     GENERATION_MAP,
     INTERFACES,
+    OBSERVED,
     UPLINKS,
     STATS,
+    RECENT,
+    SERVED,
 ];
 
 const _: () = {

@@ -14,8 +14,6 @@ impl Setting {
     pub const HARD_LEASE: &'static str = "HARD_LEASE";
     /// Jiffies between elections, when an elected packet did not come through.
     pub const ELECTION: &'static str = "ELECTION";
-    /// 1: count what would have been fast, and send it the slow way.
-    pub const OBSERVE: &'static str = "OBSERVE";
     /// A `u8`, aya-log's level: 0, the default, logs nothing; 4 logs what is learned. The hit path
     /// never logs.
     pub const LOG_LEVEL: &'static str = "AYA_LOG_LEVEL";

@@ -5,33 +5,52 @@ use tracing::{info, warn};
 use super::sysctls;
 use crate::{
     chain::chain,
-    config::{FastPathMode, Settings},
+    config::Settings,
     kernel::{
         bpf::{Datapath, Error, LoadOptions, Maps, PinDirectory, detach_filters},
         link,
         node::Node,
     },
     ledger::{Ledger, Record},
+    model::FastPath,
     status::FastPathReport,
 };
 
-/// Loads the datapath into the node as far as it can be.
-pub(super) fn load(settings: &Settings, node: &mut Node, ledger: &mut Ledger) -> FastPathReport {
-    let report = |mode: &str, reason: String| FastPathReport { mode: mode.into(), reason };
-    if settings.fast_path == FastPathMode::Off {
+/// Loads the datapath into the node as far as it can be, and ends what nobody would keep up to date:
+/// programs of another version, and all of them when there shall be none.
+pub(super) async fn load(
+    settings: &Settings,
+    node: &mut Node,
+    ledger: &mut Ledger,
+) -> FastPathReport {
+    let report = |mode: &str, reason: String| FastPathReport {
+        mode: mode.into(),
+        reason,
+        ..FastPathReport::default()
+    };
+    // A rule may ask for it on some interface all the same.
+    let modes = settings.interface_modes.iter().map(|rule| rule.mode);
+    if modes.chain([settings.fast_path]).all(|mode| mode == FastPath::Off) {
+        end(settings, node, ledger, End::All).await;
         return report("off", "--fast-path off".into());
     }
-    let mut observe = settings.fast_path == FastPathMode::Observe;
-    let mut reason = if observe { "--fast-path observe".to_owned() } else { String::new() };
+    end(settings, node, ledger, End::OtherVersions).await;
+    let mut only_observe = false;
+    let mut reason = match settings.fast_path {
+        FastPath::Auto => String::new(),
+        mode => format!("--fast-path {}", mode.word()),
+    };
     if let Err(error) = sysctls::apply_for_fast_path(ledger, settings) {
         warn!(event = "fast_path_observe", %error, "the fast path only observes");
-        observe = true;
+        only_observe = true;
         reason = error.to_string();
     }
-    match open(settings, ledger, observe) {
+    match open(settings, ledger) {
         Ok(datapath) => {
             node.datapath = Some(datapath);
-            report(if observe { "observe" } else { "on" }, reason)
+            let observe = only_observe || settings.fast_path == FastPath::Observe;
+            let report = report(if observe { "observe" } else { "on" }, reason);
+            FastPathReport { only_observe, ..report }
         }
         Err(error) => {
             let text = chain(&error);
@@ -41,13 +60,41 @@ pub(super) fn load(settings: &Settings, node: &mut Node, ledger: &mut Ledger) ->
     }
 }
 
-fn open(settings: &Settings, ledger: &mut Ledger, observe: bool) -> Result<Datapath, Error> {
+/// What an earlier agent left, and shall end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum End {
+    OtherVersions,
+    All,
+}
+
+/// Ends programs of ours that are still attached. Their flows go on by the slow path.
+async fn end(settings: &Settings, node: &Node, ledger: &Ledger, what: End) {
+    let directory = &settings.paths.bpffs;
+    if !ledger.owned().pins.contains(directory) {
+        return;
+    }
+    let pins = PinDirectory::at(directory);
+    let found = pins.remove_other_versions().and_then(|found| match what {
+        End::OtherVersions => Ok(found),
+        End::All => pins.remove_fast_path().map(|()| true),
+    });
+    match found {
+        Ok(false) => {}
+        // Links ended with their pins. Filters of clsact are found by their place.
+        Ok(true) => match node.links.interfaces().await {
+            Ok(present) => present.iter().for_each(|interface| detach_filters(&interface.name)),
+            Err(error) => warn!(event = "end_failed", %error, "interfaces cannot be read"),
+        },
+        Err(error) => warn!(event = "end_failed", %error, "programs of an earlier agent go on"),
+    }
+}
+
+fn open(settings: &Settings, ledger: &mut Ledger) -> Result<Datapath, Error> {
     let options = LoadOptions {
         bpffs: settings.paths.bpffs.clone(),
         flow_entries: settings.flow_entries,
         soft_lease: settings.soft_lease,
         hard_lease: settings.hard_lease,
-        observe,
         log: settings.log_datapath,
     };
     let directory = settings.paths.bpffs.clone();

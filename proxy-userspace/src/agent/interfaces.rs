@@ -7,15 +7,12 @@ use tracing::{error, info, warn};
 
 use super::{Agent, transit::Uplinks};
 use crate::{
-    audit::guard,
+    audit::guard::{Found, Guard},
     chain::chain,
     kernel::{bpf::Datapath, tc::TrafficControl},
     ledger::{Ledger, Record},
     model::interface::Interface,
-    plan::{
-        interfaces::{Decision, Foreign, interfaces},
-        uplinks::XdpMode,
-    },
+    plan::interfaces::{Decision, Manner, Policy, interfaces},
     status::InterfaceReport,
 };
 
@@ -24,7 +21,10 @@ use crate::{
 pub(super) struct Interfaces {
     decisions: BTreeMap<u32, Decision>,
     attached: BTreeMap<u32, Attached>,
-    foreign: Foreign,
+    guard: Guard,
+    found: Found,
+    /// A Service was forced when it was decided last.
+    forced_services: bool,
     uplinks: Uplinks,
     /// The pins that an earlier agent left were looked through.
     swept: bool,
@@ -41,64 +41,116 @@ impl Interfaces {
         present
             .iter()
             .filter_map(|interface| {
-                let (mode, reason) = match self.decisions.get(&interface.index)? {
-                    Decision::On { .. } => ("fast", ""),
-                    Decision::Off(reason) => ("off", reason.as_str()),
-                };
+                let (mode, reason) = words(self.decisions.get(&interface.index)?);
                 Some(InterfaceReport {
                     name: interface.name.clone(),
                     index: interface.index,
                     mode: mode.into(),
-                    reason: reason.into(),
+                    reason,
                     xdp: self.uplinks.report(interface.index).to_owned(),
                 })
             })
             .collect()
+    }
+
+    /// Returns what does not see the packets on the fast path, a sentence each.
+    pub(super) fn losing(&self) -> impl Iterator<Item = String> {
+        self.found.losing.iter().cloned()
+    }
+}
+
+/// Mode and reason, as the status has them.
+fn words(decision: &Decision) -> (&'static str, String) {
+    match decision {
+        Decision::On { manner: Manner::Fast, .. } => ("fast", String::new()),
+        Decision::On { manner: Manner::Observe, .. } => {
+            ("observe", "counts what would be fast".into())
+        }
+        Decision::On { manner: Manner::Forced(skipped), .. } => {
+            ("forced", format!("in spite of: {skipped}"))
+        }
+        Decision::On { manner: Manner::ForcedServices(skipped), .. } => {
+            ("forced", format!("for Services with mode force, in spite of: {skipped}"))
+        }
+        Decision::Off(reason) => ("off", reason.clone()),
     }
 }
 
 impl Agent {
     /// Looks at the interfaces anew, and lets the fast path run where it may.
     pub(super) async fn refresh_interfaces(&mut self) {
-        match self.node.links.interfaces().await {
-            Ok(present) => self.present = present,
-            Err(error) => {
-                error!(event = "interfaces_failed", %error, "interfaces cannot be read");
-                return;
-            }
-        }
-        if self.node.datapath.is_some() {
-            self.interfaces.foreign = guard::foreign(&self.node, &self.present).await;
+        if self.look().await {
             self.settle_interfaces().await;
         }
     }
 
-    /// Looks for programs of others that came to our interfaces without an event.
+    /// Looks for what others did to our interfaces, also without an event.
     pub(super) async fn look_for_foreign(&mut self) {
         if self.node.datapath.is_none() {
             return;
         }
-        let foreign = guard::foreign(&self.node, &self.present).await;
-        if foreign != self.interfaces.foreign {
-            self.interfaces.foreign = foreign;
+        let before = (self.present.clone(), self.interfaces.found.clone());
+        if self.look().await && before != (self.present.clone(), self.interfaces.found.clone()) {
             self.settle_interfaces().await;
         }
     }
 
+    /// Takes up that a Service is forced, or none any more.
+    pub(super) async fn follow_forced_services(&mut self) {
+        if self.node.datapath.is_some()
+            && self.interfaces.forced_services != (self.planner.desired().forced > 0)
+        {
+            self.settle_interfaces().await;
+        }
+    }
+
+    /// Forgets an interface that is gone: another one may come by its index, even before the
+    /// interfaces are read again.
+    pub(super) fn forget_interface(&mut self, index: u32) {
+        self.interfaces.decisions.remove(&index);
+        if let Some(datapath) = &mut self.node.datapath {
+            self.interfaces.uplinks.forget(datapath, index);
+            detach(datapath, &mut self.interfaces, index);
+        }
+    }
+
+    /// Reads interfaces and what others have on them; says whether they could be read.
+    async fn look(&mut self) -> bool {
+        match self.node.links.interfaces().await {
+            Ok(present) => self.present = present,
+            Err(error) => {
+                error!(event = "interfaces_failed", %error, "interfaces cannot be read");
+                return false;
+            }
+        }
+        if self.node.datapath.is_some() {
+            let found = self.interfaces.guard.look(&self.node, &self.present).await;
+            for sentence in
+                found.losing.iter().filter(|s| !self.interfaces.found.losing.contains(s))
+            {
+                warn!(event = "packets_unseen", "{sentence}");
+            }
+            self.interfaces.found = found;
+        }
+        true
+    }
+
     async fn settle_interfaces(&mut self) {
-        let decisions = interfaces(
-            &self.present,
-            &self.settings.interfaces,
-            &self.settings.dummy_device,
-            &self.interfaces.foreign,
-        );
-        // What is only observed stays slow, so there is nothing to take.
-        let xdp = if self.fast_path.mode == "on" { self.settings.xdp } else { XdpMode::Off };
-        let xdp = (xdp, &self.settings.uplinks);
+        let forced_services = self.planner.desired().forced > 0;
+        let policy = Policy {
+            selection: &self.settings.interfaces,
+            mode: self.settings.fast_path,
+            rules: &self.settings.interface_modes,
+            only_observe: self.fast_path.only_observe,
+            forced_services,
+            device: &self.settings.dummy_device,
+        };
+        let decisions = interfaces(&self.present, &policy, &self.interfaces.found.foreign);
+        let xdp = (self.settings.xdp, &self.settings.uplinks);
         let Self { node, interfaces: state, present, ledger, .. } = self;
         let Some(datapath) = &mut node.datapath else { return };
-        let before = state.decisions.clone();
-        state.decisions = decisions;
+        state.forced_services = forced_services;
+        let before = std::mem::replace(&mut state.decisions, decisions);
         state.uplinks.settle(datapath, present, &state.decisions, xdp);
         if !state.swept {
             sweep(datapath, &state.decisions);
@@ -106,21 +158,35 @@ impl Agent {
         }
         let mut changed = detach_refused(datapath, state);
         for interface in present.iter() {
-            if let Some(Decision::On { peer }) = state.decisions.get(&interface.index).cloned() {
-                changed |= match claim_clsact(&node.traffic, ledger, datapath, interface).await {
-                    Ok(()) => attach(datapath, state, interface, peer),
-                    Err(reason) => {
-                        state.decisions.insert(interface.index, Decision::Off(reason));
-                        false
-                    }
-                };
-            }
+            let Some(Decision::On { peer, manner }) = state.decisions.get(&interface.index) else {
+                continue;
+            };
+            let mut value = value_of(interface, *peer, manner);
+            value.flags |= state.uplinks.flags(interface.index);
+            changed |= match claim_clsact(&node.traffic, ledger, datapath, interface).await {
+                Ok(()) => attach(datapath, state, interface, value),
+                Err(reason) => {
+                    state.decisions.insert(interface.index, Decision::Off(reason));
+                    false
+                }
+            };
         }
         log_changes(present, &before, &state.decisions);
         if changed {
             self.raise_epoch();
         }
     }
+}
+
+/// What the datapath must know of an interface.
+fn value_of(interface: &Interface, peer: bool, manner: &Manner) -> abi::Interface {
+    let manner = match manner {
+        Manner::Fast | Manner::Forced(_) => 0,
+        Manner::Observe => InterfaceFlags::OBSERVE,
+        Manner::ForcedServices(_) => InterfaceFlags::FORCED_ONLY,
+    };
+    let peer = if peer { InterfaceFlags::PEER } else { 0 };
+    abi::Interface { mtu: interface.mtu, flags: peer | manner }
 }
 
 /// Forgets links and entries of interfaces that are gone, or on which it no longer runs.
@@ -146,15 +212,17 @@ fn detach_refused(datapath: &mut Datapath, state: &mut Interfaces) -> bool {
     let running = crate::plan::interfaces::running(&state.decisions);
     let refused: Vec<u32> =
         state.attached.keys().filter(|index| !running.contains(index)).copied().collect();
-    for index in &refused {
-        let Some(attached) = state.attached.remove(index) else { continue };
-        let removed = datapath.maps.remove_interface(*index);
-        let detached = datapath.detach(&attached.name, *index);
-        for error in [removed.err(), detached.err()].into_iter().flatten() {
-            warn!(event = "detach_failed", interface = attached.name, %error, "detach");
-        }
-    }
+    refused.iter().for_each(|index| detach(datapath, state, *index));
     !refused.is_empty()
+}
+
+fn detach(datapath: &mut Datapath, state: &mut Interfaces, index: u32) {
+    let Some(attached) = state.attached.remove(&index) else { return };
+    let removed = datapath.maps.remove_interface(index);
+    let detached = datapath.detach(&attached.name, index);
+    for error in [removed.err(), detached.err()].into_iter().flatten() {
+        warn!(event = "detach_failed", interface = attached.name, %error, "detach");
+    }
 }
 
 /// Records the clsact qdisc that attaching will make, before it is made. Where the kernel has TCX,
@@ -181,16 +249,14 @@ fn attach(
     datapath: &mut Datapath,
     state: &mut Interfaces,
     interface: &Interface,
-    peer: bool,
+    value: abi::Interface,
 ) -> bool {
-    let peer = if peer { InterfaceFlags::PEER } else { 0 };
-    let flags = peer | state.uplinks.flags(interface.index);
-    let value = abi::Interface { mtu: interface.mtu, flags };
     let wanted = Attached { name: interface.name.clone(), value };
     if state.attached.get(&interface.index) == Some(&wanted) {
         return false;
     }
-    let attached = if state.attached.contains_key(&interface.index) {
+    let before = state.attached.get(&interface.index);
+    let attached = if before.is_some_and(|before| before.name == wanted.name) {
         Ok(())
     } else {
         datapath.attach(&interface.name, interface.index)
@@ -219,9 +285,18 @@ fn log_changes(
         }
         let name = interface.name.as_str();
         match decision {
-            Some(Decision::On { peer }) => {
+            Some(Decision::On { peer, manner: Manner::Fast }) => {
                 info!(event = "interface_fast", interface = name, peer, "the fast path runs");
             }
+            Some(Decision::On { manner: Manner::Observe, .. }) => {
+                info!(event = "interface_observed", interface = name, "the fast path only counts");
+            }
+            Some(decision @ Decision::On { .. }) => warn!(
+                event = "interface_forced",
+                interface = name,
+                "the fast path runs {}: established packets do not pass it any more",
+                words(decision).1
+            ),
             Some(Decision::Off(reason)) => {
                 info!(event = "interface_off", interface = name, reason, "no fast path here");
             }

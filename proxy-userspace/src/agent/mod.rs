@@ -28,11 +28,13 @@ pub use preflight::Fatal;
 pub use sysctls::{Setting, settings};
 
 use crate::{
-    audit,
-    config::{self, FastPathMode, Settings},
+    apply, audit,
+    config::{self, Settings},
     kernel::{
+        self,
         link::{self, Event},
         node::Node,
+        tc,
     },
     ledger::Ledger,
     model::{Notice, interface::Interface},
@@ -41,10 +43,12 @@ use crate::{
         Source, SourceError, SourceEvent,
         kubernetes::{Login, Options, Publisher},
     },
-    status::{FastPathReport, InterfaceReport, Lock, Pass, Report},
+    status::{FastPathReport, InterfaceReport, Lease, Lock, Pass, Report},
 };
 
-/// Between two looks for programs of others on our interfaces: they come without an event.
+/// Between two looks for what others did to our interfaces without an event: TCX programs, XDP
+/// programs by a link, and flowtables. As long as the hard lease: so much later may anything of
+/// others take effect.
 const GUARD_PERIOD: Duration = Duration::from_secs(5);
 /// Between two looks whether the connections of leaving endpoints have ended.
 const DRAIN_PERIOD: Duration = Duration::from_secs(1);
@@ -104,6 +108,7 @@ pub async fn run(settings: Settings) -> Result<(), Fatal> {
     let mut source = open_source(&settings, &node_name).await?;
     let mut agent = Agent::start(settings, node_name, &mut source).await?;
     let mut links = link::Watch::open(&agent.settings.dummy_device).await?;
+    let mut traffic = tc::Watch::open().map_err(kernel::node::Error::from)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Fatal::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Fatal::Signal)?;
     let mut guard = interval(GUARD_PERIOD.min(agent.settings.sync_period));
@@ -120,9 +125,12 @@ pub async fn run(settings: Settings) -> Result<(), Fatal> {
         tokio::select! {
             event = source.next() => agent.heard(event?).await,
             Some(event) = links.next() => {
+                // At once; and again when the others that come with it are there.
+                agent.raise_epoch();
                 let settled = settle(&mut links, event).await;
                 agent.node_changed(&settled).await;
             }
+            Some(change) = traffic.next() => agent.traffic_changed(change).await,
             () = tokio::time::sleep_until(agent.next_pass), if agent.collecting => {
                 agent.reconcile(Scope::Changes).await;
             }
@@ -181,12 +189,13 @@ impl Agent {
         pass::disown(&mut ledger, &settings.exclude_cidrs)?;
         let mut node = preflight::open(&settings, &mut ledger).await?;
         sysctls::apply(&mut ledger, sysctls::Need::Always)?;
-        let fast_path = datapath::load(&settings, &mut node, &mut ledger);
+        let fast_path = datapath::load(&settings, &mut node, &mut ledger).await;
         let no_localhost = localhost::load(&settings, &mut node, &mut ledger);
         let planner =
             Planner::new(facts::decisive(&settings), facts::nameless_addresses(&node_name));
         let observed = audit::observe::observe(&node, ledger.owned(), &planner.rules()).await?;
         pass::forget_absent(&mut ledger, &node, &observed)?;
+        apply::forget_counts(&mut node, &observed);
         info!(
             event = "started",
             version = env!("CARGO_PKG_VERSION"),
@@ -264,12 +273,25 @@ impl Agent {
     /// now: the epoch is raised before anything is looked at.
     async fn node_changed(&mut self, events: &[Event]) {
         self.raise_epoch();
+        for event in events {
+            if let Event::LinkGone(index) = event {
+                self.forget_interface(*index);
+            }
+        }
         let only_paths = events
             .iter()
             .all(|event| matches!(event, Event::RouteChanged | Event::NeighbourChanged { .. }));
         if !only_paths {
             self.refresh_interfaces().await;
             self.reconcile(Scope::Changes).await;
+        }
+    }
+
+    /// Takes up changes that are told by other messages. What they are is looked up.
+    async fn traffic_changed(&mut self, change: tc::Change) {
+        self.raise_epoch();
+        if change == tc::Change::Queueing {
+            self.look_for_foreign().await;
         }
     }
 
@@ -295,6 +317,10 @@ impl Agent {
             last_reconcile: self.pass.clone(),
             notices: self.complaints(),
             fast_path: self.fast_path.clone(),
+            lease: self.node.datapath.is_some().then_some(Lease {
+                soft_ms: self.settings.soft_lease.as_millis() as u64,
+                hard_ms: self.settings.hard_lease.as_millis() as u64,
+            }),
             interfaces: self.interface_reports(),
         };
         if let Err(error) = report.write(&self.settings.paths.state_dir) {
@@ -304,14 +330,12 @@ impl Agent {
 
     fn complaints(&self) -> Vec<String> {
         let notices = self.notices.iter().map(ToString::to_string);
-        notices.chain(self.health.problems()).chain(self.no_localhost.clone()).collect()
+        let problems = self.health.problems().into_iter().chain(self.no_localhost.clone());
+        notices.chain(problems).chain(self.interfaces.losing()).collect()
     }
 
     fn interface_reports(&self) -> Vec<InterfaceReport> {
-        match self.settings.fast_path {
-            FastPathMode::Off => Vec::new(),
-            _ => self.interfaces.reports(&self.present),
-        }
+        self.interfaces.reports(&self.present)
     }
 }
 

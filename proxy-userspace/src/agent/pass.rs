@@ -105,6 +105,7 @@ impl Agent {
         self.note(&plan, &outcomes, started.elapsed());
         self.collecting = false;
         self.next_pass = tokio::time::Instant::now() + self.settings.min_sync_period;
+        self.follow_forced_services().await;
         self.report();
     }
 

@@ -81,7 +81,7 @@ pub(super) async fn open(settings: &Settings, ledger: &mut Ledger) -> Result<Nod
     let mut node = Node::open(&settings.dummy_device).await?;
     node.vips_are_addresses = settings.vips == Vips::Addresses;
     if let Some(flowtable) =
-        node.nat.flowtables().await.map_err(node::Error::from)?.into_iter().next()
+        node.ruleset.flowtables().await.map_err(node::Error::from)?.into_iter().next()
     {
         return Err(Fatal::Flowtable(flowtable));
     }

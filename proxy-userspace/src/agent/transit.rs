@@ -98,6 +98,14 @@ impl Uplinks {
         self.reports = reports;
     }
 
+    /// Ends transit on an interface that is gone, before another one comes by its index.
+    pub(super) fn forget(&mut self, datapath: &mut Datapath, index: u32) {
+        if self.running.contains_key(&index) {
+            self.end(datapath, &[index]);
+        }
+        self.demoted.remove(&index);
+    }
+
     fn end_unwanted(&mut self, datapath: &mut Datapath, wanted: &BTreeMap<u32, Transit>) {
         let is_wanted = |index: &u32| matches!(wanted.get(index), Some(Transit::On { .. }));
         let mut ended: Vec<u32> =

@@ -20,7 +20,7 @@ use crate::{
         sysctl::{self, Key},
     },
     ledger::{self, Ledger, Record},
-    model::{Destination, Frontend},
+    model::{Destination, FastPath, Frontend},
     plan::{Action, DesiredServer, FrontendEntry, Observed, Plan},
 };
 
@@ -112,6 +112,9 @@ impl Executor<'_> {
                     }
                 }
             }
+        }
+        if plan.actions.iter().any(gives_an_id_back) {
+            forget_counts(self.node, observed);
         }
         outcomes
     }
@@ -309,6 +312,24 @@ impl Executor<'_> {
     }
 }
 
+/// Ends the counts of frontends and backends that are gone: whoever gets an id next begins with
+/// nothing. Their flows are dead, or die with the first plan.
+pub fn forget_counts(node: &mut Node, observed: &Observed) {
+    let Some(datapath) = &mut node.datapath else { return };
+    let frontends: BTreeSet<u32> = observed.frontends.values().map(|entry| entry.id).collect();
+    let backends: BTreeSet<u32> = observed.backends.values().copied().collect();
+    let forgotten =
+        datapath.maps.carried.forget(|id| frontends.contains(&id), |id| backends.contains(&id));
+    if let Err(error) = forgotten {
+        tracing::warn!(%error, "counters of what is gone may be added to others");
+    }
+}
+
+/// No plan gives an id out again that it frees.
+fn gives_an_id_back(action: &Action) -> bool {
+    matches!(action, Action::RemoveFrontend(_) | Action::RemoveBackend { .. })
+}
+
 /// Without these no VIP may go live.
 fn is_foundation(action: &Action) -> bool {
     matches!(
@@ -351,5 +372,11 @@ fn change_maps(maps: &mut Maps, action: &Action) -> Result<(), Failure> {
 }
 
 fn frontend_value(entry: FrontendEntry) -> abi::Frontend {
-    abi::Frontend { id: entry.id, flags: if entry.learn { FrontendFlags::LEARN } else { 0 } }
+    let flags = match entry.fast_path {
+        FastPath::Off => 0,
+        FastPath::Auto => FrontendFlags::LEARN,
+        FastPath::Observe => FrontendFlags::LEARN | FrontendFlags::OBSERVE,
+        FastPath::Force => FrontendFlags::LEARN | FrontendFlags::FORCE,
+    };
+    abi::Frontend { id: entry.id, flags }
 }

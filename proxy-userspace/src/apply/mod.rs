@@ -3,4 +3,4 @@
 mod batch;
 mod executor;
 
-pub use executor::{Executor, Failure, Outcome};
+pub use executor::{Executor, Failure, Outcome, forget_counts};

@@ -15,7 +15,7 @@ use crate::{
         route,
     },
     ledger::Owned,
-    model::{Backend, Frontend, RuleOptions},
+    model::{Backend, FastPath, Frontend, RuleOptions},
     plan::{FrontendEntry, IdMap, Observed, ObservedServer, ObservedTable},
 };
 
@@ -34,6 +34,9 @@ pub enum Error {
     /// Routes.
     #[error(transparent)]
     Route(#[from] route::Error),
+    /// Connections of IPVS.
+    #[error(transparent)]
+    Connections(#[from] ipvs::connections::Error),
     /// BPF maps.
     #[error(transparent)]
     Bpf(#[from] bpf::Error),
@@ -116,10 +119,19 @@ async fn servers(node: &Node, owned: &Owned) -> Result<BTreeMap<Frontend, Observ
 
 fn frontends(maps: &Maps) -> Result<IdMap<Frontend, FrontendEntry>, Error> {
     let entries = maps.frontends()?.into_iter().map(|(frontend, value)| {
-        let learn = value.flags & FrontendFlags::LEARN != 0;
-        (frontend, FrontendEntry { id: value.id, learn })
+        (frontend, FrontendEntry { id: value.id, fast_path: mode(value.flags) })
     });
     Ok(entries.collect())
+}
+
+/// The inverse of what is written: see `apply::executor`.
+fn mode(flags: u32) -> FastPath {
+    match flags {
+        flags if flags & FrontendFlags::LEARN == 0 => FastPath::Off,
+        flags if flags & FrontendFlags::OBSERVE != 0 => FastPath::Observe,
+        flags if flags & FrontendFlags::FORCE != 0 => FastPath::Force,
+        _ => FastPath::Auto,
+    }
 }
 
 fn backends(maps: &Maps) -> Result<IdMap<Backend, u32>, Error> {

@@ -139,13 +139,13 @@ impl Cleanup {
     /// Takes our clsact filters off, and the clsact qdiscs that we made when nobody else uses
     /// them.
     async fn filters(&mut self, pins: &PinDirectory, owned: &Owned) -> Result<(), Failure> {
-        let ours =
-            bpf::Maps::open(pins).map_or_else(|_| BTreeSet::new(), |maps| maps.ids().clone());
+        let ours = pins.map_ids().unwrap_or_default();
         let traffic = TrafficControl::open().map_err(crate::kernel::node::Error::from)?;
         let present = self.links.interfaces().await.map_err(crate::kernel::node::Error::from)?;
+        let others = bpf::others_programs(&ours);
         for interface in &present {
             let filters = traffic.filters(interface.index).await.unwrap_or_default();
-            let is_ours = |id: Option<u32>| id.is_some_and(|id| bpf::is_program_ours(id, &ours));
+            let is_ours = |id: Option<u32>| id.is_some_and(|id| !others.contains(&id));
             if filters.iter().any(|filter| is_ours(filter.bpf_id)) {
                 bpf::detach_filters(&interface.name);
             }

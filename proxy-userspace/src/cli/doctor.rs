@@ -176,8 +176,8 @@ async fn nft() -> Check {
 
 async fn flowtables() -> Check {
     const NAME: &str = "no nft flowtable";
-    let found = match nft::Table::open().await {
-        Ok(table) => table.flowtables().await,
+    let found = match nft::Ruleset::open() {
+        Ok(ruleset) => ruleset.flowtables().await,
         Err(error) => Err(error),
     };
     match found {

@@ -1,20 +1,46 @@
 //! `passlane flows`: the flow entries, from the pinned maps. Needs no agent.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-};
+use std::{collections::BTreeMap, net::SocketAddr};
 
-use proxy_common::abi::{self, Addr, FlowFlags, FlowKey, FlowState};
+use clap::Args;
 use serde::Serialize;
 
-use super::{Failure, output};
-use crate::{
-    config::Paths,
-    kernel::bpf::{Maps, PinDirectory},
-    ledger::Owned,
-    model::Protocol,
+use super::{
+    Failure, FormatFlag, output,
+    selection::{AddressFilter, ServiceFilter},
 };
+use crate::{
+    audit,
+    config::Paths,
+    explain::{
+        self, Standing,
+        dump::{FastPath, FrontendEntry, Maps},
+    },
+    kernel::{
+        bpf::{self, PinDirectory},
+        link,
+    },
+    ledger::Owned,
+    status::Report,
+};
+
+/// The flags of `passlane flows`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Flags {
+    /// Flows of this Service, or of one port of it
+    #[arg(long, value_name = "NAMESPACE/NAME[:PORT]")]
+    service: Option<ServiceFilter>,
+    /// Flows to and from this backend
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    backend: Option<AddressFilter>,
+    /// Flows of this client
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    client: Option<AddressFilter>,
+    #[command(flatten)]
+    paths: Paths,
+    #[command(flatten)]
+    format: FormatFlag,
+}
 
 /// One direction of a connection.
 #[derive(Clone, Debug, Serialize)]
@@ -32,135 +58,162 @@ struct Flow {
     state: &'static str,
     /// `request` or `reply`.
     direction: &'static str,
+    /// Who asks, as the client knows itself.
+    client: SocketAddr,
     /// The Service port, as far as the ledger knows it.
     service: Option<String>,
-    /// Carried by the fast path.
+    /// Carried by the fast path with this entry.
     packets: u64,
-    /// Carried by the fast path, at L3.
+    /// Carried by the fast path with this entry, from the IP header on.
     bytes: u64,
-    backend: u32,
+    /// Where it is served.
+    backend: SocketAddr,
+    /// What a packet of the flow would be counted under now.
+    next: &'static str,
+    /// Milliseconds since the kernel's path last carried a packet.
+    age_ms: Option<u64>,
+    /// Milliseconds until the lease ends.
+    lease_left_ms: Option<u64>,
+    epoch_current: bool,
+    generation_current: Option<bool>,
 }
 
 /// Prints the flow entries.
-pub(super) fn run(paths: &Paths, format: output::Format) -> Result<(), Failure> {
-    let maps = Maps::open(&PinDirectory::at(&paths.bpffs))?;
-    let names = frontend_names(&maps, &Owned::read(&paths.state_dir)?)?;
-    let (ipv4, ipv6) = (maps.ipv4.flows()?, maps.ipv6.flows()?);
-    let ipv4 = ipv4.iter().map(|(key, flow)| describe(key, flow, &names));
-    let ipv6 = ipv6.iter().map(|(key, flow)| describe(key, flow, &names));
-    let mut flows: Vec<Flow> = ipv4.chain(ipv6).collect();
-    flows.sort_by_key(|flow| (flow.destination, flow.source));
-    output::value(&flows, format, |wide| table(&flows, wide))?;
+pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
+    let Flags { service, backend, client, paths, format } = flags;
+    let maps = bpf::Maps::open(&PinDirectory::at(&paths.bpffs))?;
+    let owned = Owned::read(&paths.state_dir)?;
+    let report = Report::read(&paths.state_dir)?;
+    let fast_path = audit::dump::fast_path(report.as_ref());
+    let maps = audit::dump::read_maps(&maps)?;
+    let known = Known::of(&maps, fast_path, &owned);
+    let mut flows: Vec<Flow> = maps.flows.iter().map(|flow| known.describe(flow)).collect();
+    flows.retain(|flow| {
+        service.as_ref().is_none_or(|filter| filter.matches(flow.service.as_deref()))
+            && backend.is_none_or(|filter| filter.matches(flow.backend))
+            && client.is_none_or(|filter| filter.matches(flow.client))
+    });
+    output::value(&flows, format.output, |wide| table(&flows, wide))?;
     Ok(())
 }
 
-/// Returns the Service port of each frontend id.
-fn frontend_names(maps: &Maps, owned: &Owned) -> Result<BTreeMap<u32, String>, Failure> {
-    let mut names = BTreeMap::new();
-    for (frontend, value) in maps.frontends()? {
-        if let Some(service) = owned.virtual_servers.get(&frontend) {
-            names.insert(value.id, service.clone());
-        }
-    }
-    Ok(names)
+/// What flow entries name by numbers.
+struct Known<'a> {
+    maps: &'a Maps,
+    fast_path: FastPath,
+    services: BTreeMap<u32, &'a String>,
+    generations: BTreeMap<u32, u32>,
+    interfaces: BTreeMap<u32, String>,
 }
 
-fn describe<A: Addr + Into<IpAddr>>(
-    key: &FlowKey<A>,
-    flow: &abi::Flow<A>,
-    names: &BTreeMap<u32, String>,
-) -> Flow {
-    let to = &flow.transform;
-    let addr = |addr: A, port| SocketAddr::new(addr.into(), port);
-    Flow {
-        source: addr(key.source, key.source_port),
-        destination: addr(key.destination, key.destination_port),
-        protocol: Protocol::from_number(key.protocol).map_or("?", Protocol::name),
-        interface: interface_name(key.interface),
-        new_source: addr(to.source, to.source_port),
-        new_destination: addr(to.destination, to.destination_port),
-        out_interface: interface_name(to.interface),
-        state: match flow.state {
-            FlowState::LEARNING => "learning",
-            FlowState::ACTIVE => "active",
-            FlowState::CLOSING => "closing",
-            _ => "?",
-        },
-        direction: if to.flags & FlowFlags::REPLY == 0 { "request" } else { "reply" },
-        service: names.get(&flow.frontend).cloned(),
-        packets: flow.packets,
-        bytes: flow.bytes,
-        backend: flow.backend,
+impl<'a> Known<'a> {
+    fn of(maps: &'a Maps, fast_path: FastPath, owned: &'a Owned) -> Self {
+        let service =
+            |entry: &FrontendEntry| Some((entry.id, owned.virtual_servers.get(&entry.frontend)?));
+        let mut indexes: Vec<u32> =
+            maps.flows.iter().flat_map(|flow| [flow.interface, flow.out_interface]).collect();
+        indexes.sort_unstable();
+        indexes.dedup();
+        Self {
+            services: maps.frontends.iter().filter_map(service).collect(),
+            generations: maps.backends.iter().map(|entry| (entry.id, entry.generation)).collect(),
+            interfaces: indexes.into_iter().map(|index| (index, interface_name(index))).collect(),
+            maps,
+            fast_path,
+        }
+    }
+
+    fn describe(&self, flow: &explain::Flow) -> Flow {
+        let generation = self.generations.get(&flow.backend).copied();
+        let standing = Standing::of(flow, self.maps, generation, self.fast_path.lease);
+        let (client, backend) = match flow.reply {
+            false => (flow.source, flow.new_destination),
+            true => (flow.new_destination, flow.source),
+        };
+        let interface = |index| self.interfaces.get(&index).cloned().unwrap_or_default();
+        Flow {
+            source: flow.source,
+            destination: flow.destination,
+            protocol: flow.protocol.name(),
+            interface: interface(flow.interface),
+            new_source: flow.new_source,
+            new_destination: flow.new_destination,
+            out_interface: interface(flow.out_interface),
+            state: flow.state.name(),
+            direction: if flow.reply { "reply" } else { "request" },
+            client,
+            service: self.services.get(&flow.frontend).copied().cloned(),
+            packets: flow.packets,
+            bytes: flow.bytes,
+            backend,
+            next: standing.reason.name(),
+            age_ms: standing.age_ms,
+            lease_left_ms: standing.left_ms,
+            epoch_current: standing.epoch_current,
+            generation_current: standing.generation_current,
+        }
     }
 }
 
 /// Returns the name of an interface, or its number when it is gone.
 fn interface_name(index: u32) -> String {
-    crate::kernel::link::name(index).unwrap_or_else(|| format!("#{index}"))
+    link::name(index).unwrap_or_else(|| format!("#{index}"))
 }
 
 fn table(flows: &[Flow], wide: bool) -> comfy_table::Table {
-    let mut table = if wide {
-        output::table([
-            "PROTOCOL",
-            "SOURCE",
-            "DESTINATION",
-            "STATE",
-            "PACKETS",
-            "BYTES",
-            "SERVICE",
-            "DIRECTION",
-            "IN",
-            "OUT",
-            "NEW-SOURCE",
-            "NEW-DESTINATION",
-            "BACKEND",
-        ])
-    } else {
-        output::table([
-            "PROTOCOL",
-            "SOURCE",
-            "DESTINATION",
-            "NEW-DESTINATION",
-            "STATE",
-            "PACKETS",
-            "BYTES",
-            "SERVICE",
-        ])
-    };
+    let mut header = vec![
+        "PROTOCOL",
+        "SOURCE",
+        "DESTINATION",
+        "NEW-DESTINATION",
+        "STATE",
+        "NEXT",
+        "AGE",
+        "LEASE",
+        "PACKETS",
+        "BYTES",
+        "SERVICE",
+    ];
+    if wide {
+        header.extend(["DIRECTION", "BACKEND", "NEW-SOURCE", "IN", "OUT", "EPOCH", "GENERATION"]);
+    }
+    let mut table = output::table([""; 0]);
+    table.set_header(header);
     for flow in flows {
-        let service = flow.service.clone().unwrap_or_else(|| "<unknown>".into());
-        let (packets, bytes) = (flow.packets.to_string(), flow.bytes.to_string());
-        let (source, destination) = (flow.source.to_string(), flow.destination.to_string());
-        let to = flow.new_destination.to_string();
+        let mut row = vec![
+            flow.protocol.to_owned(),
+            flow.source.to_string(),
+            flow.destination.to_string(),
+            flow.new_destination.to_string(),
+            flow.state.to_owned(),
+            flow.next.to_owned(),
+            seconds(flow.age_ms),
+            seconds(flow.lease_left_ms),
+            flow.packets.to_string(),
+            flow.bytes.to_string(),
+            flow.service.clone().unwrap_or_else(|| "<unknown>".to_owned()),
+        ];
         if wide {
-            table.add_row([
-                flow.protocol.into(),
-                source,
-                destination,
-                flow.state.into(),
-                packets,
-                bytes,
-                service,
-                flow.direction.into(),
+            let current = |is: Option<bool>| match is {
+                Some(true) => "current",
+                Some(false) => "stale",
+                None => "gone",
+            };
+            row.extend([
+                flow.direction.to_owned(),
+                flow.backend.to_string(),
+                flow.new_source.to_string(),
                 flow.interface.clone(),
                 flow.out_interface.clone(),
-                flow.new_source.to_string(),
-                to,
-                flow.backend.to_string(),
-            ]);
-        } else {
-            table.add_row([
-                flow.protocol.into(),
-                source,
-                destination,
-                to,
-                flow.state.into(),
-                packets,
-                bytes,
-                service,
+                current(Some(flow.epoch_current)).to_owned(),
+                current(flow.generation_current).to_owned(),
             ]);
         }
+        table.add_row(row);
     }
     table
+}
+
+fn seconds(ms: Option<u64>) -> String {
+    ms.map_or_else(|| "?".to_owned(), |ms| format!("{}.{}s", ms / 1000, ms % 1000 / 100))
 }

@@ -5,12 +5,16 @@
 mod cleanup;
 mod config;
 mod doctor;
+mod dump;
 mod flows;
 mod logging;
 pub mod output;
 mod run;
+mod selection;
 mod services;
+mod stats;
 mod status;
+mod trace;
 pub mod version;
 
 use std::process::ExitCode;
@@ -48,7 +52,16 @@ enum Verb {
     /// Virtual servers and their destinations, from IPVS
     Services(services::Flags),
     /// Flows on the fast path, from the pinned maps
-    Flows(ReadFlags),
+    Flows(flows::Flags),
+    /// Packets and bytes by reason, by Service and by backend, of both planes
+    Stats(stats::Flags),
+    /// What becomes of a packet, and why
+    ///
+    /// Says which Service and backend it reaches, whether it is masqueraded, which plane carries it and
+    /// what the flow entries of both directions are good for.
+    Trace(trace::Flags),
+    /// Everything that passlane trace needs, as JSON: keep it, and ask it elsewhere
+    Dump(dump::Flags),
     /// Check every precondition, with the cure for what is missing
     Doctor(doctor::Flags),
     /// What a configuration of kube-proxy means here
@@ -106,6 +119,9 @@ pub enum Failure {
     /// BPF maps.
     #[error(transparent)]
     Bpf(#[from] bpf::Error),
+    /// A file that is no dump.
+    #[error(transparent)]
+    Dump(#[from] dump::Error),
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] ledger::Error),
@@ -129,7 +145,7 @@ pub enum Failure {
 impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Usage(_) | Self::Config(_) => ExitCode::from(2),
+            Self::Usage(_) | Self::Config(_) | Self::Dump(_) => ExitCode::from(2),
             Self::Fatal(agent::Fatal::Source(_) | agent::Fatal::Signal(_)) => ExitCode::FAILURE,
             Self::Fatal(_) | Self::Node(_) => ExitCode::from(3),
             _ => ExitCode::FAILURE,
@@ -156,7 +172,10 @@ fn dispatch(verb: Verb) -> Result<(), Failure> {
         Verb::Run(flags) => run::run(*flags),
         Verb::Status(flags) => status::run(&flags.paths, flags.format.output),
         Verb::Services(flags) => services::run(&flags),
-        Verb::Flows(flags) => flows::run(&flags.paths, flags.format.output),
+        Verb::Flows(flags) => flows::run(&flags),
+        Verb::Stats(flags) => stats::run(&flags),
+        Verb::Trace(flags) => trace::run(&flags),
+        Verb::Dump(flags) => dump::run(&flags),
         Verb::Doctor(flags) => doctor::run(&flags),
         Verb::Config(verb) => config::run(&verb),
         Verb::Cleanup(flags) => cleanup::run(&flags),

@@ -2,11 +2,14 @@
 
 mod ipvsadm;
 
+use std::{thread, time::Duration};
+
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::{Failure, output};
+use super::{Failure, dump, output};
 use crate::{
+    audit::traffic::FastTraffic,
     config::Paths,
     kernel::ipvs::{Client, DestinationState, VirtualServerState},
     ledger::Owned,
@@ -21,7 +24,16 @@ pub(super) struct Flags {
     /// How to print
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
     output: Format,
+    /// With -o ipvsadm: connections, packets and bytes, those of the fast path included
+    #[arg(long)]
+    stats: bool,
+    /// With -o ipvsadm: the same per second; the fast path's are measured for 2 seconds
+    #[arg(long, conflicts_with = "stats")]
+    rate: bool,
 }
+
+/// As long as the estimator of IPVS takes between two looks.
+const SAMPLE: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 enum Format {
@@ -57,6 +69,11 @@ struct Destination {
 
 /// Prints the virtual servers.
 pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
+    if (flags.stats || flags.rate) && flags.output != Format::Ipvsadm {
+        let cure = "--stats and --rate go with -o ipvsadm; passlane stats has more";
+        return Err(Failure::Usage(cure.to_owned()));
+    }
+    let fast = fast_numbers(flags)?;
     super::block_on(async {
         let client = Client::open().await?;
         let mut servers = Vec::new();
@@ -67,7 +84,11 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
         let format = match flags.output {
             Format::Ipvsadm => {
                 let info = client.info().await?;
-                output::text(&ipvsadm::list(&info, &mut servers))?;
+                let text = match fast {
+                    Some(fast) => ipvsadm::numbers(&info, servers, &fast),
+                    None => ipvsadm::list(&info, servers),
+                };
+                output::text(&text)?;
                 return Ok(());
             }
             Format::Table => output::Format::Table,
@@ -79,6 +100,24 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
         output::value(&services, format, |wide| table(&services, wide))?;
         Ok(())
     })
+}
+
+/// Reads what the fast path adds to the numbers of IPVS, if they are asked for.
+fn fast_numbers(flags: &Flags) -> Result<Option<ipvsadm::Fast>, Failure> {
+    if !flags.stats && !flags.rate {
+        return Ok(None);
+    }
+    let maps = dump::maps(&flags.paths)?;
+    let read = || maps.as_ref().map(FastTraffic::read).transpose();
+    let before = read()?.unwrap_or_default();
+    if flags.stats {
+        return Ok(Some(ipvsadm::Fast::Sum(before)));
+    }
+    if maps.is_some() {
+        thread::sleep(SAMPLE);
+    }
+    let after = read()?.unwrap_or_default();
+    Ok(Some(ipvsadm::Fast::Rate { before, after, secs: SAMPLE.as_secs() }))
 }
 
 fn ours(servers: &[(VirtualServerState, Vec<DestinationState>)], owned: &Owned) -> Vec<Service> {

@@ -1,5 +1,7 @@
 //! `passlane status`: the agent's last report, and what the kernel says now.
 
+mod observed;
+
 use std::{
     collections::BTreeMap,
     time::{SystemTime, UNIX_EPOCH},
@@ -12,6 +14,7 @@ use super::{Failure, output, version};
 use crate::{
     config::Paths,
     kernel::bpf::{Maps, PinDirectory},
+    ledger::Owned,
     status::{FastPathReport, InterfaceReport, Lock, Pass, Report},
 };
 
@@ -32,6 +35,8 @@ struct Status {
     notices: Vec<String>,
     fast_path: FastPathReport,
     interfaces: Vec<InterfaceReport>,
+    /// What would have been fast, where the fast path only observes.
+    observed: Vec<observed::Observed>,
     /// Packets by reason.
     counters: BTreeMap<&'static str, u64>,
     /// Of the packets of known Services, those on the fast path; absent before the first.
@@ -58,7 +63,9 @@ pub(super) fn run(paths: &Paths, format: output::Format) -> Result<(), Failure> 
 fn gather(paths: &Paths) -> Result<Status, Failure> {
     let report = Report::read(&paths.state_dir)?;
     let running = Lock::is_taken(&paths.state_dir);
-    let counters = counters(paths);
+    let maps = Maps::open(&PinDirectory::at(&paths.bpffs)).ok();
+    let counters = maps.as_ref().map(counters).unwrap_or_default();
+    let owned = Owned::read(&paths.state_dir)?;
     let agent = Agent {
         running,
         pid: report.as_ref().filter(|_| running).map(|report| report.pid),
@@ -79,14 +86,14 @@ fn gather(paths: &Paths) -> Result<Status, Failure> {
         notices: report.notices,
         fast_path: report.fast_path,
         interfaces: report.interfaces,
+        observed: maps.map(|maps| observed::gather(&maps, &owned)).unwrap_or_default(),
         fast_path_share: share(&counters),
         counters,
     })
 }
 
-/// Returns the packets by reason; nothing when there are no maps.
-fn counters(paths: &Paths) -> BTreeMap<&'static str, u64> {
-    let Ok(maps) = Maps::open(&PinDirectory::at(&paths.bpffs)) else { return BTreeMap::new() };
+/// Returns the packets by reason.
+fn counters(maps: &Maps) -> BTreeMap<&'static str, u64> {
     Reason::ALL
         .iter()
         .filter_map(|reason| Some((reason.name(), maps.counter(*reason).ok()?.packets)))
@@ -143,10 +150,15 @@ fn describe(status: &Status) -> String {
         reason => format!(" ({reason})"),
     };
     line("Fast path", format!("{}{reason}", status.fast_path.mode));
+    let forced = status.interfaces.iter().filter(|each| each.mode == "forced").count();
+    if forced > 0 {
+        line("FORCED", format!("on {forced} interfaces: packets pass programs of others by"));
+    }
     if let Some(share) = status.fast_path_share {
         line("Fast share", format!("{:.1} % of the packets of known Services", share * 100.0));
     }
     text += &interfaces(&status.interfaces);
+    text += &observed::describe(&status.observed);
     text
 }
 

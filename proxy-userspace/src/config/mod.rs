@@ -26,6 +26,6 @@ pub use kube_proxy::ConfigFile;
 pub use problem::{Error, Fault, Problem};
 pub use report::{FieldReport, Verdict};
 pub use settings::{
-    Conntrack, DetectLocal, ExternalIps, FastPathMode, IpvsTimeouts, LogFormat, LogLevel, Logging,
+    Conntrack, DetectLocal, ExternalIps, IpvsTimeouts, LogFormat, LogLevel, Logging,
     NodePortAddress, NodePortAddresses, Settings, Source, Vips,
 };

@@ -6,15 +6,17 @@ use std::{
     time::Duration,
 };
 
-use clap::ValueEnum;
 use ipnet::IpNet;
 use proxy_common::abi::capacity;
 
 use super::Paths;
 use crate::{
     kernel::ipvs::Timeouts,
-    model::{Scheduler, SchedulerFlags},
-    plan::{interfaces::Selection, uplinks::XdpMode},
+    model::{FastPath, Scheduler, SchedulerFlags},
+    plan::{
+        interfaces::{InterfaceMode, Selection},
+        uplinks::XdpMode,
+    },
 };
 
 /// kube-proxy's ports.
@@ -83,9 +85,11 @@ pub struct Settings {
     pub metrics_bind_address: Option<SocketAddr>,
 
     /// Whether established flows take the fast path.
-    pub fast_path: FastPathMode,
+    pub fast_path: FastPath,
     /// On which interfaces.
     pub interfaces: Selection,
+    /// What the fast path may do on some of them; the first that fits counts.
+    pub interface_modes: Vec<InterfaceMode>,
     /// Whether transit between uplinks runs at the driver.
     pub xdp: XdpMode,
     /// Which interfaces are uplinks; `Auto` means NICs.
@@ -247,17 +251,6 @@ impl Conntrack {
     }
 }
 
-/// Whether established flows take the fast path.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum FastPathMode {
-    /// Wherever it can run
-    Auto,
-    /// Nowhere
-    Off,
-    /// Learn and count what would have been fast, forward everything the slow way
-    Observe,
-}
-
 /// How the agent logs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Logging {
@@ -343,8 +336,9 @@ impl Default for Settings {
             oom_score_adj: -999,
             healthz_bind_address: Some((Ipv4Addr::UNSPECIFIED, HEALTHZ_PORT).into()),
             metrics_bind_address: Some((Ipv4Addr::LOCALHOST, METRICS_PORT).into()),
-            fast_path: FastPathMode::Auto,
+            fast_path: FastPath::Auto,
             interfaces: Selection::Auto,
+            interface_modes: Vec::new(),
             xdp: XdpMode::Off,
             uplinks: Selection::Auto,
             flow_entries: capacity::FLOWS,

@@ -7,8 +7,11 @@ use ipnet::IpNet;
 
 use super::{fields, *};
 use crate::{
-    model::{Scheduler, SchedulerFlags},
-    plan::{interfaces::Selection, uplinks::XdpMode},
+    model::{FastPath, Scheduler, SchedulerFlags},
+    plan::{
+        interfaces::{InterfaceMode, Selection},
+        uplinks::XdpMode,
+    },
 };
 
 const KUBEADM: &str = include_str!("golden/kubeadm.yaml");
@@ -126,8 +129,12 @@ fn every_field_is_taken_up_once() {
         oom_score_adj: -500,
         healthz_bind_address: Some("[::]:20256".parse().unwrap()),
         metrics_bind_address: Some("[::1]:10249".parse().unwrap()),
-        fast_path: FastPathMode::Observe,
+        fast_path: FastPath::Observe,
         interfaces: Selection::Patterns(vec!["eth0".into(), "veth*".into()]),
+        interface_modes: vec![
+            InterfaceMode { pattern: "veth0".into(), mode: FastPath::Off },
+            InterfaceMode { pattern: "eth*".into(), mode: FastPath::Force },
+        ],
         xdp: XdpMode::Force,
         uplinks: Selection::Patterns(vec!["eth0".into(), "eth1*".into()]),
         flow_entries: 65_536,
@@ -454,7 +461,12 @@ fn a_bad_flag_is_named_with_the_cure() {
     let cases = [
         ("--masquerade-all=maybe", "--masquerade-all: maybe is a string; write true or false"),
         ("--conntrack-min=many", "--conntrack-min: many is a string; write a whole number"),
-        ("--fast-path=on", "--fast-path: unknown value \"on\"; write auto, off or observe"),
+        ("--fast-path=on", "--fast-path: unknown value \"on\"; write off, observe, auto or force"),
+        (
+            "--interface-modes=eth0=on",
+            "--interface-modes: unknown value \"eth0=on\"; write NAME=MODE: a name with at most one \
+             *, and off, observe, auto or force",
+        ),
         ("--flow-entries=5", "--flow-entries: 5 is out of range; write 1024 to 67108864"),
         ("--soft-lease=0s", "--soft-lease: 0s is out of range; write 1ns to 292 years"),
         (

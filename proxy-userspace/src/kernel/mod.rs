@@ -33,6 +33,7 @@ mod netlink;
 pub mod nft;
 pub mod node;
 pub mod oom;
+mod raw;
 pub mod route;
 pub mod sysctl;
 pub mod tc;

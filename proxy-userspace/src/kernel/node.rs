@@ -17,6 +17,8 @@ pub struct Node {
     pub conntrack: conntrack::Client,
     /// Our nft table.
     pub nat: nft::Table,
+    /// The whole nft ruleset.
+    pub ruleset: nft::Ruleset,
     /// Links.
     pub links: Links,
     /// Routes of VIPs.
@@ -65,6 +67,7 @@ impl Node {
     pub async fn open(device: &str) -> Result<Self, Error> {
         Ok(Self {
             nat: nft::Table::open().await?,
+            ruleset: nft::Ruleset::open()?,
             ipvs: ipvs::Client::open().await?,
             conntrack: conntrack::Client::open()?,
             links: Links::open()?,

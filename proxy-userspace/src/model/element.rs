@@ -3,13 +3,13 @@
 use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Frontend;
 
 /// One element of one set or map of table `inet passlane`. Rules are fixed; only elements change.
 /// Each kind has a set for either address family: `vips4` and `vips6`, and so on.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub enum Element {
     /// `vips`: an address that carries frontends and belongs to no interface. Its unassigned ports
     /// are refused; a host process that the kernel gave it as source is masqueraded.
@@ -90,7 +90,7 @@ impl fmt::Display for Element {
 }
 
 /// Which of the fixed rules the table has.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct RuleOptions {
     /// Which connections to cluster IPs get an address of the node as source.
     pub masquerade: Masquerade,
@@ -101,7 +101,7 @@ pub struct RuleOptions {
 }
 
 /// Which connections to cluster IPs are masqueraded.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Masquerade {
     /// Those that need it to work at all: hairpins, and host processes that have a VIP as source.
     #[default]
@@ -114,7 +114,7 @@ pub enum Masquerade {
 
 /// How sources inside the cluster are told: kube-proxy's `detectLocalMode`. Processes of the node
 /// always are inside.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub enum Inside {
     /// By nothing: only processes of the node are inside.
     #[default]

@@ -56,7 +56,7 @@ pub enum Notice {
         /// A port that an endpoint listens on, host order.
         target: u16,
     },
-    /// The annotation `passlane.io/fast-path` is neither `on` nor `off`; `on` is used.
+    /// The annotation `passlane.io/fast-path` is no mode; `auto` is used.
     UnknownFastPath {
         /// The annotated Service.
         service: ServiceName,
@@ -257,7 +257,9 @@ impl Notice {
                 (service, "forwarding", text)
             }
             Self::UnknownFastPath { service, value } => {
-                let text = format!("unknown value {value:?}: on is used; write on or off");
+                let text = format!(
+                    "unknown value {value:?}: auto is used; write off, observe, auto or force"
+                );
                 (service, "fast-path", text)
             }
             _ => return None,

@@ -53,14 +53,45 @@ pub enum ServiceKind {
     LoadBalancer,
 }
 
-/// The annotation `passlane.io/fast-path`.
+/// What established flows may do: the annotation `passlane.io/fast-path`, and what the operator
+/// says of the node and its interfaces.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub enum FastPath {
-    /// Established flows of the Service may be learned.
+    /// They are learned, wherever nothing of others would be skipped.
     #[default]
-    On,
-    /// The Service's packets all take the slow path.
+    #[serde(alias = "On")]
+    Auto,
+    /// All packets take the slow path.
     Off,
+    /// They are learned and counted; all packets take the slow path.
+    Observe,
+    /// They are learned, also where programs of others are skipped.
+    Force,
+}
+
+impl FastPath {
+    /// Every mode by the word that chooses it.
+    pub const WORDS: [(&str, Self); 4] = [
+        ("auto", Self::Auto),
+        ("off", Self::Off),
+        ("observe", Self::Observe),
+        ("force", Self::Force),
+    ];
+
+    /// Returns the word that chooses it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Off => "off",
+            Self::Observe => "observe",
+            Self::Force => "force",
+        }
+    }
+
+    /// Reads a word.
+    pub fn named(word: &str) -> Option<Self> {
+        Self::WORDS.iter().find_map(|(each, mode)| (*each == word).then_some(*mode))
+    }
 }
 
 /// `spec.internalTrafficPolicy` and `spec.externalTrafficPolicy`.

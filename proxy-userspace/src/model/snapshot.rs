@@ -140,7 +140,7 @@ mod tests {
             scheduler: None,
             weights: Weights::default(),
             forwarding: Forwarding::Masq,
-            fast_path: FastPath::On,
+            fast_path: FastPath::Auto,
             created_at: Some(created_at),
         };
         (name, service)

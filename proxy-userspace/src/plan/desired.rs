@@ -15,8 +15,8 @@ use super::{
     settings::DetectLocal,
 };
 use crate::model::{
-    Backend, DestinationKey, Element, EndpointSlice, Frontend, LocalEndpoints, Notice, Protocol,
-    RuleOptions, Service, ServiceName, ServicePortName, Snapshot, VirtualServer,
+    Backend, DestinationKey, Element, EndpointSlice, FastPath, Frontend, LocalEndpoints, Notice,
+    Protocol, RuleOptions, Service, ServiceName, ServicePortName, Snapshot, VirtualServer,
 };
 
 /// Why a frontend exists.
@@ -77,8 +77,8 @@ pub struct DesiredServer {
     pub admission: Admission,
     /// Its address belongs to no interface of the node, and has to be routed here.
     pub vip: bool,
-    /// Its flows may be learned: the Service allows it, and the datapath can.
-    pub fast_path: bool,
+    /// What its flows may do: as the Service wants it, if the datapath can.
+    pub fast_path: FastPath,
     /// What it needs in the nft table; one thing may be there twice.
     pub elements: Vec<Element>,
     /// Another frontend, that sockets are sent to which dial this one; then nothing of this one is
@@ -97,6 +97,8 @@ pub struct Desired {
     pub elements: Counted<Element>,
     /// Where frontends that learn lead to: entries of the backend map.
     pub backends: Counted<Backend>,
+    /// How many servers are forced: whether interfaces with programs of others are of use.
+    pub forced: usize,
     /// Fixed rules of the nft table.
     pub rules: RuleOptions,
     /// Ranges whose virtual servers are somebody else's.
@@ -262,6 +264,7 @@ impl Desired {
     fn acquire(&mut self, server: &DesiredServer) {
         server.elements.iter().for_each(|element| self.elements.add(element));
         server.backends().for_each(|backend| self.backends.add(&backend));
+        self.forced += usize::from(server.fast_path == FastPath::Force);
         if server.vip {
             self.vips.add(&server.virtual_server.frontend.addr);
         }
@@ -270,6 +273,7 @@ impl Desired {
     fn release(&mut self, server: &DesiredServer) {
         server.elements.iter().for_each(|element| self.elements.take(element));
         server.backends().for_each(|backend| self.backends.take(&backend));
+        self.forced -= usize::from(server.fast_path == FastPath::Force);
         if server.vip {
             self.vips.take(&server.virtual_server.frontend.addr);
         }
@@ -280,7 +284,7 @@ impl DesiredServer {
     /// Returns the backends that its flows may be learned to; nothing else is ever looked up.
     pub(super) fn backends(&self) -> impl Iterator<Item = Backend> {
         let protocol = self.virtual_server.frontend.protocol;
-        let keys = self.fast_path.then(|| self.destinations.keys());
+        let keys = (self.fast_path != FastPath::Off).then(|| self.destinations.keys());
         keys.into_iter().flatten().map(move |key| Backend::new(*key, protocol))
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use super::{Action, Admission, Desired, DesiredServer, HealthCheck, Origin, Plan};
 use crate::model::{
-    Destination, Element, Inside, Masquerade, RuleOptions, SchedulerFlags, VirtualServer,
+    Destination, Element, FastPath, Inside, Masquerade, RuleOptions, SchedulerFlags, VirtualServer,
 };
 
 impl Display for Plan {
@@ -36,7 +36,7 @@ impl Display for Action {
             Self::PutBackend { backend, id } => write!(f, "put-backend {backend} id={id}"),
             Self::RemoveBackend { backend, id } => write!(f, "remove-backend {backend} id={id}"),
             Self::PutFrontend { frontend, entry } => {
-                let learn = on_off(entry.learn);
+                let learn = on_off(entry.fast_path);
                 write!(f, "put-frontend {frontend} id={} learn={learn}", entry.id)
             }
             Self::RemoveFrontend(frontend) => write!(f, "remove-frontend {frontend}"),
@@ -167,6 +167,7 @@ fn write_list<T: Display>(
     Ok(())
 }
 
-fn on_off(value: bool) -> &'static str {
-    if value { "on" } else { "off" }
+/// The mode that nobody asked for is just on.
+fn on_off(mode: FastPath) -> &'static str {
+    if mode == FastPath::Auto { "on" } else { mode.word() }
 }

@@ -1,8 +1,14 @@
-//! On which interfaces the fast path runs.
+//! On which interfaces the fast path runs, and how.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
-use crate::model::interface::{Interface, InterfaceKind};
+use crate::model::{
+    FastPath,
+    interface::{Interface, InterfaceKind},
+};
 
 /// Which interfaces the operator wants: `--interfaces`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -14,8 +20,52 @@ pub enum Selection {
     Patterns(Vec<String>),
 }
 
-/// What was found on interfaces that a redirect would skip, by interface index.
-pub type Foreign = BTreeMap<u32, Vec<String>>;
+/// What the operator says of some interfaces: `--interface-modes`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct InterfaceMode {
+    /// A name with at most one `*` for any characters.
+    pub pattern: String,
+    /// What the fast path may do there.
+    pub mode: FastPath,
+}
+
+impl fmt::Display for InterfaceMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.pattern, self.mode.word())
+    }
+}
+
+/// What decides about interfaces, besides what is found on them.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy<'a> {
+    /// Which the operator wants.
+    pub selection: &'a Selection,
+    /// The mode of those that no rule names.
+    pub mode: FastPath,
+    /// The first that fits a name counts.
+    pub rules: &'a [InterfaceMode],
+    /// Something that the fast path needs is not to be had: it may observe at most.
+    pub only_observe: bool,
+    /// A Service wants the fast path also where programs of others are.
+    pub forced_services: bool,
+    /// The device that carries the VIPs.
+    pub device: &'a str,
+}
+
+/// What was found that a redirect would skip.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Foreign {
+    /// On every interface.
+    pub everywhere: Vec<String>,
+    /// By interface index.
+    pub on: BTreeMap<u32, Vec<String>>,
+}
+
+impl Foreign {
+    fn first(&self, index: u32) -> Option<&String> {
+        self.everywhere.first().or_else(|| self.on.get(&index)?.first())
+    }
+}
 
 /// Whether the fast path runs on an interface.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -24,37 +74,66 @@ pub enum Decision {
     On {
         /// Packets may go straight to the peer of the interface.
         peer: bool,
+        /// What flows may do there.
+        manner: Manner,
     },
     /// It does not, for this reason.
     Off(String),
 }
 
+/// What flows may do on an interface.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Manner {
+    /// They are fast.
+    Fast,
+    /// They are learned and counted, and stay slow.
+    Observe,
+    /// They are fast, although this is skipped: the operator wants it so.
+    Forced(String),
+    /// Those of forced Services are fast, although this is skipped.
+    ForcedServices(String),
+}
+
 /// Decides for every interface, by index.
 pub fn interfaces(
     present: &[Interface],
-    selection: &Selection,
-    device: &str,
+    policy: &Policy<'_>,
     foreign: &Foreign,
 ) -> BTreeMap<u32, Decision> {
-    present
-        .iter()
-        .map(|interface| (interface.index, decide(interface, selection, device, foreign)))
-        .collect()
+    let decide = |interface| decide(interface, present, policy, foreign);
+    present.iter().map(|interface| (interface.index, decide(interface))).collect()
 }
 
 fn decide(
     interface: &Interface,
-    selection: &Selection,
-    device: &str,
+    present: &[Interface],
+    policy: &Policy<'_>,
     foreign: &Foreign,
 ) -> Decision {
-    let refused = unfit(interface, device)
-        .or_else(|| unwanted(interface, selection))
-        .or_else(|| Some(foreign.get(&interface.index)?.first()?.clone()));
-    match refused {
-        Some(reason) => Decision::Off(reason),
-        None => Decision::On { peer: to_peer(interface) },
+    let mode = mode_of(&interface.name, policy);
+    let refused = unfit(interface, policy.device)
+        .or_else(|| (mode == FastPath::Off).then(|| "off by configuration".to_owned()))
+        .or_else(|| unwanted(interface, policy.selection));
+    if let Some(reason) = refused {
+        return Decision::Off(reason);
     }
+    let skipped = foreign.first(interface.index).cloned().or_else(|| taken(interface, present));
+    let manner = match (skipped, mode) {
+        (Some(reason), FastPath::Auto | FastPath::Observe) if !policy.forced_services => {
+            return Decision::Off(reason);
+        }
+        (Some(reason), FastPath::Observe) => return Decision::Off(reason),
+        _ if policy.only_observe || mode == FastPath::Observe => Manner::Observe,
+        (Some(reason), FastPath::Force) => Manner::Forced(reason),
+        (Some(reason), _) => Manner::ForcedServices(reason),
+        (None, _) => Manner::Fast,
+    };
+    Decision::On { peer: to_peer(interface), manner }
+}
+
+fn mode_of(name: &str, policy: &Policy<'_>) -> FastPath {
+    let rule = policy.rules.iter().find(|rule| matches(&rule.pattern, name));
+    rule.map_or(policy.mode, |rule| rule.mode)
 }
 
 /// Says why the fast path cannot run there, whatever the operator wants.
@@ -77,10 +156,10 @@ fn unfit(interface: &Interface, device: &str) -> Option<String> {
 fn unwanted(interface: &Interface, selection: &Selection) -> Option<String> {
     match selection {
         Selection::Auto => match &interface.kind {
-            _ if interface.master.is_some() => Some("port of a bridge, bond or VRF".into()),
             InterfaceKind::Physical => None,
             InterfaceKind::Veth if interface.peer_elsewhere => None,
             InterfaceKind::Veth => Some("veth whose peer is in this namespace".into()),
+            InterfaceKind::Other(kind) if kind == NETKIT => None,
             InterfaceKind::Other(kind) => Some(format!("{kind} device")),
             InterfaceKind::Loopback => Some("loopback".into()),
         },
@@ -89,6 +168,30 @@ fn unwanted(interface: &Interface, selection: &Selection) -> Option<String> {
             (!wanted).then(|| "not in --interfaces".into())
         }
     }
+}
+
+const NETKIT: &str = "netkit";
+/// Devices that take the packets of the one below them.
+const TAKERS: [&str; 4] = ["macvlan", "macvtap", "ipvlan", "ipvtap"];
+
+/// Says what decides about the packets of an interface before routing does: the receive handler of
+/// a device above it, or the programs that a netkit device is made for.
+fn taken(interface: &Interface, present: &[Interface]) -> Option<String> {
+    if interface.kind == InterfaceKind::Other(NETKIT.into()) {
+        return Some("netkit device: its own programs decide".into());
+    }
+    if let Some(index) = interface.master {
+        let master = present.iter().find(|other| other.index == index);
+        return Some(match master.map(|master| (&master.kind, &master.name)) {
+            Some((InterfaceKind::Other(kind), name)) => format!("port of {kind} {name}"),
+            _ => "port of a bridge, bond or VRF".into(),
+        });
+    }
+    let above = present.iter().find(|other| {
+        other.lower == Some(interface.index)
+            && matches!(&other.kind, InterfaceKind::Other(kind) if TAKERS.contains(&kind.as_str()))
+    })?;
+    Some(format!("{} takes its packets", above.name))
 }
 
 /// The redirect to a peer skips the host side of the pair: right only when nothing waits there
@@ -118,70 +221,4 @@ pub fn running(decisions: &BTreeMap<u32, Decision>) -> BTreeSet<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn veth() -> Interface {
-        Interface {
-            index: 7,
-            name: "veth-a".into(),
-            kind: InterfaceKind::Veth,
-            up: true,
-            mtu: 1500,
-            ethernet: true,
-            mac: [2, 0, 0, 0, 0, 1],
-            master: None,
-            lower: None,
-            peer_elsewhere: true,
-            qdisc: "noqueue".into(),
-            xdp_program: None,
-            addrs: Vec::new(),
-        }
-    }
-
-    fn decision(interface: Interface, selection: &Selection) -> Decision {
-        decide(&interface, selection, "kube-ipvs0", &Foreign::new())
-    }
-
-    #[test]
-    fn a_pods_veth_runs_with_redirects_to_its_peer() {
-        assert_eq!(decision(veth(), &Selection::Auto), Decision::On { peer: true });
-    }
-
-    #[test]
-    fn a_bandwidth_limit_on_a_veth_is_never_skipped() {
-        let limited = Interface { qdisc: "tbf".into(), ..veth() };
-        assert_eq!(decision(limited, &Selection::Auto), Decision::On { peer: false });
-    }
-
-    #[test]
-    fn foreign_programs_turn_an_interface_off_by_name() {
-        let foreign = Foreign::from([(7, vec!["tcx ingress program cil (id 3)".to_owned()])]);
-        let decision = decide(&veth(), &Selection::Auto, "kube-ipvs0", &foreign);
-        assert_eq!(decision, Decision::Off("tcx ingress program cil (id 3)".into()));
-    }
-
-    #[test]
-    fn auto_leaves_bridges_tunnels_ports_and_the_vip_device_alone() {
-        for kind in ["bridge", "vxlan", "dummy", "wireguard"] {
-            let other = Interface { kind: InterfaceKind::Other(kind.into()), ..veth() };
-            assert!(matches!(decision(other, &Selection::Auto), Decision::Off(_)), "{kind}");
-        }
-        let port = Interface { master: Some(3), ..veth() };
-        assert!(matches!(decision(port, &Selection::Auto), Decision::Off(_)));
-        let device = Interface { name: "kube-ipvs0".into(), ..veth() };
-        let everything = Selection::Patterns(vec!["*".into()]);
-        assert!(matches!(decision(device, &everything), Decision::Off(_)));
-    }
-
-    #[test]
-    fn patterns_select_by_name() {
-        for (pattern, wanted) in
-            [("veth-a", true), ("veth*", true), ("*-a", true), ("*", true), ("eth*", false)]
-        {
-            let selection = Selection::Patterns(vec![pattern.into()]);
-            let on = matches!(decision(veth(), &selection), Decision::On { .. });
-            assert_eq!(on, wanted, "{pattern}");
-        }
-    }
-}
+mod tests;

@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::{Action, Destinations, IdMap, ids::Numbered};
 use crate::model::{
-    Backend, Destination, DestinationKey, Element, Frontend, Protocol, RuleOptions, VirtualServer,
+    Backend, Destination, DestinationKey, Element, FastPath, Frontend, Protocol, RuleOptions,
+    VirtualServer,
 };
 
 /// An entry of the frontend map.
@@ -17,8 +18,15 @@ use crate::model::{
 pub struct FrontendEntry {
     /// Names the frontend in flow entries and counters; at least 1.
     pub id: u32,
-    /// Flows of the frontend may be learned.
-    pub learn: bool,
+    /// What flows of the frontend may do.
+    pub fast_path: FastPath,
+}
+
+impl FrontendEntry {
+    /// Says whether flows of the frontend may be learned.
+    pub fn learns(&self) -> bool {
+        self.fast_path != FastPath::Off
+    }
 }
 
 impl Numbered for FrontendEntry {

@@ -130,7 +130,7 @@ fn lead(server: DesiredServer, to: Frontend) -> DesiredServer {
         lingering,
         admission,
         vip: false,
-        fast_path: false,
+        fast_path: FastPath::Off,
         elements: Vec::new(),
         leads_to: Some(to),
         ..server
@@ -379,7 +379,7 @@ impl Family<'_> {
             origin,
             admission: class.admission,
             vip,
-            fast_path: service.fast_path == FastPath::On && learnable,
+            fast_path: if learnable { service.fast_path } else { FastPath::Off },
             elements,
             leads_to: None,
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proxy_common::abi::Uplink;
 
-use super::interfaces::{Decision, Selection, matches};
+use super::interfaces::{Decision, Manner, Selection, matches};
 use crate::model::interface::{Interface, InterfaceKind};
 
 /// Whether XDP takes transit: `--xdp`.
@@ -62,7 +62,10 @@ pub fn uplinks(
     uplinks
         .map(|interface| {
             let driver = drivers.get(&interface.index).map(String::as_str);
-            let fast = matches!(decisions.get(&interface.index), Some(Decision::On { .. }));
+            let fast = matches!(
+                decisions.get(&interface.index),
+                Some(Decision::On { manner: Manner::Fast, .. })
+            );
             let refused = (!fast)
                 .then(|| "no fast path here".to_owned())
                 .or_else(|| unfit(interface, present))

@@ -23,9 +23,9 @@ impl Topology {
             Some(peer) => peer.clone(),
             None => self.build_peer().context("the second node")?,
         };
-        let pod = Pod::new(&self.name, name, 2, octet);
+        let pod = Pod::new(&self.name, name, (&peer, 2), octet);
         let addresses = [IpAddr::V4(PEER), IpAddr::V6(PEER6)];
-        pod.build(&peer, &addresses).with_context(|| format!("pod {name}"))?;
+        pod.build(&addresses).with_context(|| format!("pod {name}"))?;
         self.pods.push(pod.clone());
         Ok(pod)
     }

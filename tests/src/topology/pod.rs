@@ -23,11 +23,18 @@ pub struct Pod {
     pub address6: Ipv6Addr,
     /// Where its processes and sockets are.
     pub namespace: Namespace,
+    /// Where the other end of its link is.
+    router: Namespace,
 }
 
 impl Pod {
     /// A pod of `topology` at 10.1.`subnet`.`octet`; it is not built yet.
-    pub(super) fn new(topology: &str, name: &str, subnet: u8, octet: u8) -> Self {
+    pub(super) fn new(
+        topology: &str,
+        name: &str,
+        (router, subnet): (&Namespace, u8),
+        octet: u8,
+    ) -> Self {
         // The same digits in both families: 10.1.1.11 and fd00:10:1:1::11.
         let digits = (u16::from(octet / 100) << 8) | (u16::from(octet / 10 % 10) << 4);
         let last = digits | u16::from(octet % 10);
@@ -36,6 +43,7 @@ impl Pod {
             address: Ipv4Addr::new(10, 1, subnet, octet),
             address6: Ipv6Addr::new(0xfd00, 0x10, 1, subnet.into(), 0, 0, 0, last),
             namespace: Namespace::named(format!("{topology}-{name}")),
+            router: router.clone(),
         }
     }
 
@@ -43,6 +51,12 @@ impl Pod {
     #[must_use]
     pub fn interface(&self) -> String {
         format!("v-{}", self.name)
+    }
+
+    /// The node it is on.
+    #[must_use]
+    pub fn router(&self) -> &Namespace {
+        &self.router
     }
 
     /// A port of this pod.
@@ -57,11 +71,11 @@ impl Pod {
         [self.address.into(), self.address6.into()]
     }
 
-    /// Makes the namespace, the link to `node` and the routes of both ends. The node talks to the
+    /// Makes the namespace, the link to its node and the routes of both ends. The node talks to the
     /// pod from `node_addresses`.
-    pub(super) fn build(&self, node: &Namespace, node_addresses: &[IpAddr; 2]) -> Result<()> {
+    pub(super) fn build(&self, node_addresses: &[IpAddr; 2]) -> Result<()> {
         let (name, link) = (self.namespace.name(), self.interface());
-        let Self { address, address6, .. } = self;
+        let Self { address, address6, router: node, .. } = self;
         let [source, source6] = node_addresses;
         process::run("ip", &["netns", "add", name])?;
         self.namespace.set_sysctl("net/ipv6/conf/default/accept_dad", "0")?;

@@ -1,34 +1,173 @@
-//! The list that `ipvsadm -Ln` prints (ipvsadm 1.31), byte for byte.
+//! The lists that `ipvsadm -Ln` prints (ipvsadm 1.31), byte for byte, also with `--stats` and
+//! `--rate`; there the numbers are those of both planes.
 
-use std::net::IpAddr;
+use std::{cmp::Ordering, net::IpAddr};
 
 use super::forwarding;
 use crate::{
-    kernel::ipvs::{DestinationState, Info, VirtualServerState},
+    audit::traffic::{FastTraffic, Traffic},
+    kernel::ipvs::{DestinationState, Info, Stats, VirtualServerState},
     model::{Scheduler, SchedulerFlags},
 };
+
+/// A virtual server and its destinations.
+type Listed = (VirtualServerState, Vec<DestinationState>);
+
+/// What the fast path adds.
+pub(super) enum Fast {
+    /// To the counters.
+    Sum(FastTraffic),
+    /// To the rates: what came in between, over so many seconds.
+    Rate { before: FastTraffic, after: FastTraffic, secs: u64 },
+}
+
+impl Fast {
+    fn header(&self) -> [&'static str; 5] {
+        match self {
+            Self::Sum(_) => ["Conns", "InPkts", "OutPkts", "InBytes", "OutBytes"],
+            Self::Rate { .. } => ["CPS", "InPPS", "OutPPS", "InBPS", "OutBPS"],
+        }
+    }
+
+    /// Returns the numbers of an object that `traffic` picks.
+    fn numbers(&self, stats: &Stats, traffic: impl Fn(&FastTraffic) -> Traffic) -> [u64; 5] {
+        let fast = match self {
+            Self::Sum(fast) => traffic(fast),
+            Self::Rate { before, after, secs } => {
+                per_second(traffic(before), traffic(after), *secs)
+            }
+        };
+        let (connections, slow) = match self {
+            Self::Sum(_) => (stats.connections, Traffic::from(stats)),
+            Self::Rate { .. } => {
+                let slow = Traffic {
+                    in_packets: stats.in_packets_per_sec,
+                    in_bytes: stats.in_bytes_per_sec,
+                    out_packets: stats.out_packets_per_sec,
+                    out_bytes: stats.out_bytes_per_sec,
+                };
+                (stats.connections_per_sec, slow)
+            }
+        };
+        let sum = slow + fast;
+        [connections, sum.in_packets, sum.out_packets, sum.in_bytes, sum.out_bytes]
+    }
+}
+
+/// Counters begin anew when a frontend or backend does.
+fn per_second(before: Traffic, after: Traffic, secs: u64) -> Traffic {
+    let rate = |before: u64, after: u64| after.saturating_sub(before) / secs.max(1);
+    Traffic {
+        in_packets: rate(before.in_packets, after.in_packets),
+        in_bytes: rate(before.in_bytes, after.in_bytes),
+        out_packets: rate(before.out_packets, after.out_packets),
+        out_bytes: rate(before.out_bytes, after.out_bytes),
+    }
+}
+
+/// Returns the list of `--stats` or `--rate`.
+pub(super) fn numbers(info: &Info, servers: Vec<Listed>, fast: &Fast) -> String {
+    let servers = sort(servers);
+    let mut text = format!(
+        "IP Virtual Server version {} (size={})\n",
+        info.version, info.connection_table_size
+    );
+    let header: String = fast.header().iter().map(|name| format!(" {name:>8}")).collect();
+    text += &format!("{:<33}{header}\n  -> RemoteAddress:Port\n", "Prot LocalAddress:Port");
+    for (server, destinations) in &servers {
+        let frontend = server.virtual_server.frontend;
+        let numbers = fast.numbers(&server.stats, |fast| fast.frontend(&frontend));
+        let name = format!("{}  {}", frontend.protocol, address(frontend.addr, frontend.port));
+        text += &format!("{name:<33}{}\n", row(numbers));
+        for state in destinations {
+            let key = state.destination.key;
+            let numbers = fast.numbers(&state.stats, |fast| fast.destination(&frontend, key));
+            text += &format!("  -> {:<28}{}\n", address(key.addr, key.port), row(numbers));
+        }
+    }
+    text
+}
+
+fn row(numbers: [u64; 5]) -> String {
+    numbers.into_iter().map(large).collect()
+}
+
+/// Nine characters, as ipvsadm shortens large numbers.
+fn large(number: u64) -> String {
+    match number {
+        0..100_000_000 => format!(" {number:>8}"),
+        100_000_000..1_000_000_000 => format!("{:>8}K", number / 1000),
+        1_000_000_000..100_000_000_000 => format!("{:>8}M", number / 1_000_000),
+        100_000_000_000..100_000_000_000_000 => format!("{:>8}G", number / 1_000_000_000),
+        _ => format!("{:>8}T", number / 1_000_000_000_000),
+    }
+}
+
+fn sort(servers: Vec<Listed>) -> Vec<Listed> {
+    let family = |server: &Listed| {
+        let frontend = server.0.virtual_server.frontend;
+        (frontend.addr.is_ipv6(), frontend.protocol.number())
+    };
+    let mut servers = merge_sort(servers, &|one, two| {
+        let (first, second) = (one.0.virtual_server.frontend, two.0.virtual_server.frontend);
+        family(one)
+            .cmp(&family(two))
+            .then_with(|| difference((first.addr, first.port), (second.addr, second.port)))
+    });
+    for (_, destinations) in &mut servers {
+        *destinations = merge_sort(std::mem::take(destinations), &|one, two| {
+            let (first, second) = (one.destination.key, two.destination.key);
+            difference((first.addr, first.port), (second.addr, second.port))
+        });
+    }
+    servers
+}
+
+/// ipvsadm takes addresses as words and looks at the sign of their 32-bit difference, so of two that
+/// are more than 2^31 apart the larger is first.
+fn difference(one: (IpAddr, u16), two: (IpAddr, u16)) -> Ordering {
+    let words = |addr: IpAddr| match addr {
+        IpAddr::V4(addr) => vec![addr.to_bits()],
+        IpAddr::V6(addr) => {
+            (0..4).rev().map(|word| (addr.to_bits() >> (32 * word)) as u32).collect()
+        }
+    };
+    let signs = words(one.0).into_iter().zip(words(two.0));
+    let first = signs.map(|(one, two)| one.wrapping_sub(two) as i32).find(|sign| *sign != 0);
+    first.map_or_else(|| one.1.cmp(&two.1), |sign| sign.cmp(&0))
+}
+
+/// Sorts as the C library does: that comparison is no order, so the way to sort shows.
+fn merge_sort<T>(mut items: Vec<T>, compare: &impl Fn(&T, &T) -> Ordering) -> Vec<T> {
+    if items.len() < 2 {
+        return items;
+    }
+    let right = items.split_off(items.len() / 2);
+    let mut sorted = Vec::with_capacity(items.len() + right.len());
+    let mut left = merge_sort(items, compare).into_iter().peekable();
+    let mut right = merge_sort(right, compare).into_iter().peekable();
+    while let (Some(one), Some(two)) = (left.peek(), right.peek()) {
+        let next = if compare(one, two).is_gt() { right.next() } else { left.next() };
+        sorted.extend(next);
+    }
+    sorted.extend(left.chain(right));
+    sorted
+}
 
 /// `IP_VS_SVC_F_ONEPACKET` of `linux/ip_vs.h`.
 const ONE_PACKET: u32 = 0x04;
 
 /// Returns the list, sorted as ipvsadm sorts.
-pub(super) fn list(
-    info: &Info,
-    servers: &mut [(VirtualServerState, Vec<DestinationState>)],
-) -> String {
-    servers.sort_by_key(|(server, _)| {
-        let frontend = server.virtual_server.frontend;
-        (frontend.addr.is_ipv6(), frontend.protocol.number(), frontend.addr, frontend.port)
-    });
+pub(super) fn list(info: &Info, servers: Vec<Listed>) -> String {
+    let servers = sort(servers);
     let mut text = format!(
         "IP Virtual Server version {} (size={})\n\
          Prot LocalAddress:Port Scheduler Flags\n  \
          -> RemoteAddress:Port           Forward Weight ActiveConn InActConn\n",
         info.version, info.connection_table_size
     );
-    for (server, destinations) in servers {
+    for (server, destinations) in &servers {
         text += &header(server);
-        destinations.sort_by_key(|state| (state.destination.key.addr, state.destination.key.port));
         for state in destinations {
             let destination = &state.destination;
             text += &format!(
@@ -80,4 +219,56 @@ fn flag_names(scheduler: Scheduler, flags: SchedulerFlags) -> Vec<&'static str> 
 
 fn address(addr: IpAddr, port: u16) -> String {
     std::net::SocketAddr::new(addr, port).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn large_numbers_are_shortened_as_ipvsadm_does() {
+        for (number, expected) in [
+            (0, "        0"),
+            (99_999_999, " 99999999"),
+            (100_000_000, "  100000K"),
+            (1_000_000_000, "    1000M"),
+            (100_000_000_000, "     100G"),
+            (u64::MAX, "18446744T"),
+        ] {
+            assert_eq!(large(number), expected);
+        }
+    }
+
+    #[test]
+    fn addresses_are_in_the_order_of_ipvsadm() {
+        let addr = |text: &str| text.parse::<IpAddr>().unwrap();
+        let addrs = ["10.96.0.53", "172.20.0.1", "10.96.0.10", "192.0.2.1"].map(addr);
+        let addrs = merge_sort(addrs.into(), &|one, two| difference((*one, 80), (*two, 80)));
+        assert_eq!(addrs, ["172.20.0.1", "192.0.2.1", "10.96.0.10", "10.96.0.53"].map(addr));
+        let ports = vec![(addr("fd00::1"), 81), (addr("fd00::1"), 80), (addr("fd00::"), 90)];
+        let ports = merge_sort(ports, &|one, two| difference(*one, *two));
+        let ports: Vec<u16> = ports.into_iter().map(|(_, port)| port).collect();
+        assert_eq!(ports, [90, 80, 81]);
+    }
+
+    proptest! {
+        #[test]
+        fn what_has_an_order_is_sorted_by_it_and_nothing_changes_places_without_need(
+            items in prop::collection::vec((0..9_u8, 0..1000_u16), 0..60),
+        ) {
+            let mut theirs = items.clone();
+            let ours = merge_sort(items, &|one, two| one.0.cmp(&two.0));
+            theirs.sort_by_key(|item| item.0);
+            prop_assert_eq!(ours, theirs);
+        }
+    }
+
+    #[test]
+    fn a_counter_that_began_anew_has_no_rate() {
+        let traffic = |packets| Traffic { in_packets: packets, ..Traffic::default() };
+        assert_eq!(per_second(traffic(10), traffic(30), 2).in_packets, 10);
+        assert_eq!(per_second(traffic(10), traffic(3), 2).in_packets, 0);
+    }
 }

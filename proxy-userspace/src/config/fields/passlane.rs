@@ -9,11 +9,15 @@ use crate::{
     config::{
         duration::GoDuration,
         problem::Fault,
-        settings::{FastPathMode, Source, Vips},
+        settings::{Source, Vips},
         tree::Value,
         values::{choice, cidrs, flag, interface, period, text, texts, time, whole},
     },
-    plan::{interfaces::Selection, uplinks::XdpMode},
+    model::FastPath,
+    plan::{
+        interfaces::{InterfaceMode, Selection},
+        uplinks::XdpMode,
+    },
 };
 
 pub(super) const FIELDS: &[Field] = &[
@@ -115,13 +119,25 @@ pub(super) const FIELDS: &[Field] = &[
     used(
         ("passlane.fastPath", "fast-path"),
         Text,
-        "Fast path for established flows: auto, off, or observe, which learns and counts only \
-         [default: auto]",
+        "Fast path for established flows: off; observe, which learns and counts only; auto, \
+         wherever nothing of others would be skipped; or force, there as well [default: auto]",
         |draft, value| {
-            draft.settings.fast_path = choice(value, &FAST_PATH, "auto, off or observe")?;
+            draft.settings.fast_path = choice(value, &FastPath::WORDS, MODES)?;
             USED
         },
-        |settings| word(&FAST_PATH, settings.fast_path),
+        |settings| shown(settings.fast_path.word()),
+    ),
+    used(
+        ("passlane.interfaceModes", "interface-modes"),
+        List,
+        "What the fast path may do on some interfaces, each NAME=MODE: names with at most one *, \
+         modes as for --fast-path, which the rest has; the first that fits counts",
+        |draft, value| {
+            draft.settings.interface_modes =
+                texts(value)?.into_iter().map(interface_mode).collect::<Result<_, _>>()?;
+            USED
+        },
+        |settings| Value::texts(&settings.interface_modes),
     ),
     used(
         ("passlane.interfaces", "interfaces"),
@@ -237,8 +253,7 @@ pub(super) const FIELDS: &[Field] = &[
 
 const VIPS: [(&str, Vips); 2] = [("routes", Vips::Routes), ("addresses", Vips::Addresses)];
 
-const FAST_PATH: [(&str, FastPathMode); 3] =
-    [("auto", FastPathMode::Auto), ("off", FastPathMode::Off), ("observe", FastPathMode::Observe)];
+const MODES: &str = "off, observe, auto or force";
 
 const XDP: [(&str, XdpMode); 3] =
     [("off", XdpMode::Off), ("auto", XdpMode::Auto), ("force", XdpMode::Force)];
@@ -265,6 +280,21 @@ fn selected(selection: &Selection) -> Value {
     }
 }
 
+fn interface_mode(text: &str) -> Result<InterfaceMode, Fault> {
+    let parts = text.split_once('=').map(|(name, mode)| (name.trim(), mode.trim()));
+    let read = parts.filter(|(name, _)| is_pattern(name)).and_then(|(name, mode)| {
+        Some(InterfaceMode { pattern: name.to_owned(), mode: FastPath::named(mode)? })
+    });
+    read.ok_or_else(|| Fault::UnknownValue {
+        found: text.to_owned(),
+        expected: "NAME=MODE: a name with at most one *, and off, observe, auto or force",
+    })
+}
+
+fn is_pattern(name: &str) -> bool {
+    !name.is_empty() && name.matches('*').count() <= 1
+}
+
 fn selection(value: &Value) -> Result<Selection, Fault> {
     let patterns: Vec<&str> = match value {
         Value::Text(text) => text.split(',').map(str::trim).collect(),
@@ -273,7 +303,7 @@ fn selection(value: &Value) -> Result<Selection, Fault> {
     if patterns.as_slice() == ["auto"] {
         return Ok(Selection::Auto);
     }
-    let wrong = patterns.iter().find(|name| name.is_empty() || name.matches('*').count() > 1);
+    let wrong = patterns.iter().find(|name| !is_pattern(name));
     match (wrong, patterns.is_empty()) {
         (Some(pattern), _) => Err(Fault::UnknownValue {
             found: (*pattern).to_owned(),

@@ -18,7 +18,7 @@ use aya::programs::{
 use super::{
     Datapath, Error,
     load::classifier,
-    pins::{ignore_missing, link_pins},
+    pins::{ignore_missing, pins_in},
 };
 
 /// Priority of our clsact filters: ahead of the 49152 that the kernel gives unnumbered ones.
@@ -114,7 +114,7 @@ impl Datapath {
         let failed =
             |path: &Path, source| Error::Link { operation: "unpin", path: path.to_owned(), source };
         let directory = self.pins.links();
-        for path in link_pins(&directory).map_err(|source| failed(&directory, source))? {
+        for path in pins_in(&directory).map_err(|source| failed(&directory, source))? {
             let index =
                 path.file_name().and_then(|name| name.to_str()?.split('-').next()?.parse().ok());
             if !index.is_some_and(|index| indexes.contains(&index)) {

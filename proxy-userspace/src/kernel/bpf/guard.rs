@@ -23,37 +23,37 @@ impl fmt::Display for ForeignProgram {
     }
 }
 
-/// Returns the TCX programs on an interface that use none of our maps. Kernels without TCX have
-/// none.
+/// Returns the TCX programs on an interface that use none of our maps, or cannot be read. Kernels
+/// without TCX have none.
 pub fn foreign_programs(interface: &str, our_maps: &BTreeSet<u32>) -> Vec<ForeignProgram> {
     if !has_tcx(interface) {
         return Vec::new();
     }
     let places = [(Hook::Ingress, "tcx ingress"), (Hook::Egress, "tcx egress")];
-    places
-        .into_iter()
-        .flat_map(|(hook, place)| {
-            let attach_type: TcAttachType = hook.attach_type();
-            let programs = SchedClassifier::query_tcx(interface, attach_type)
-                .map(|(_, programs)| programs)
-                .unwrap_or_default();
-            programs.into_iter().filter(|program| !is_ours(program, our_maps)).map(move |program| {
-                ForeignProgram {
-                    place,
-                    name: program.name_as_str().unwrap_or("?").to_owned(),
-                    id: program.id(),
-                }
-            })
-        })
-        .collect()
+    let found = places.into_iter().flat_map(|(hook, place)| {
+        let attach_type: TcAttachType = hook.attach_type();
+        let foreign = |name: &str, id| ForeignProgram { place, name: name.to_owned(), id };
+        match SchedClassifier::query_tcx(interface, attach_type) {
+            Ok((_, programs)) => programs
+                .iter()
+                .filter(|program| !is_ours(program, our_maps))
+                .map(|program| foreign(program.name_as_str().unwrap_or("?"), program.id()))
+                .collect(),
+            // A doubt counts.
+            Err(_) => vec![foreign("that cannot be read", 0)],
+        }
+    });
+    found.collect()
 }
 
-/// Says whether the program with this id uses one of our maps. A program that is gone is nobody's.
-pub fn is_program_ours(id: u32, our_maps: &BTreeSet<u32>) -> bool {
+/// Returns the ids of all programs that use none of our maps. One whose maps cannot be read is not
+/// ours.
+pub fn others_programs(our_maps: &BTreeSet<u32>) -> BTreeSet<u32> {
     aya::programs::loaded_programs()
         .filter_map(Result::ok)
-        .find(|program| program.id() == id)
-        .is_none_or(|program| is_ours(&program, our_maps))
+        .filter(|program| !is_ours(program, our_maps))
+        .map(|program| program.id())
+        .collect()
 }
 
 fn is_ours(program: &ProgramInfo, our_maps: &BTreeSet<u32>) -> bool {

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{SchedClassifier, Xdp},
+    programs::{Program, SchedClassifier, Xdp},
 };
 use proxy_common::abi::{self, MAPS, MapSpec, Setting};
 
@@ -29,8 +29,6 @@ pub struct LoadOptions {
     pub soft_lease: Duration,
     /// After this time no packet of a flow takes the fast path.
     pub hard_lease: Duration,
-    /// Count what would have been fast, and send it the slow way.
-    pub observe: bool,
     /// Log what is learned.
     pub log: bool,
 }
@@ -91,12 +89,7 @@ impl Datapath {
 
     /// Returns how many instructions the verifier went through, by program (Linux 5.16).
     pub fn verified_instructions(&self) -> Vec<(String, u32)> {
-        self.programs
-            .programs()
-            .filter_map(|(name, program)| {
-                Some((name.to_owned(), program.info().ok()?.verified_instruction_count()?))
-            })
-            .collect()
+        verified_instructions(&self.programs)
     }
 
     /// Returns the ids of the two programs, to tell them from foreign ones.
@@ -114,7 +107,6 @@ fn load_object(options: &LoadOptions, pins: &PinDirectory) -> Result<Ebpf, Error
     let soft = jiffies(options.soft_lease);
     let hard = jiffies(options.hard_lease);
     let election = (soft / 6).max(1);
-    let observe = u32::from(options.observe);
     let log_level: u8 = if options.log { 4 } else { 0 };
     let mut loader = EbpfLoader::new();
     loader
@@ -124,13 +116,20 @@ fn load_object(options: &LoadOptions, pins: &PinDirectory) -> Result<Ebpf, Error
         .override_global(Setting::SOFT_LEASE, &soft, true)
         .override_global(Setting::HARD_LEASE, &hard, true)
         .override_global(Setting::ELECTION, &election, true)
-        .override_global(Setting::OBSERVE, &observe, true)
         .override_global(Setting::LOG_LEVEL, &log_level, true);
     for spec in &MAPS {
         loader.map_pin_path(spec.name, pins.map(spec.name));
         loader.map_max_entries(spec.name, options.capacity(spec));
     }
     loader.load(OBJECT).map_err(|source| Error::Load(Box::new(source)))
+}
+
+/// Returns how many instructions the verifier went through, by program (Linux 5.16).
+pub(super) fn verified_instructions(programs: &Ebpf) -> Vec<(String, u32)> {
+    let count = |(name, program): (&str, &Program)| {
+        Some((name.to_owned(), program.info().ok()?.verified_instruction_count()?))
+    };
+    programs.programs().filter_map(count).collect()
 }
 
 /// Returns the program of a hook.

@@ -18,6 +18,7 @@ use proxy_common::abi::{LOCAL_PORTS, LOCALHOST_MAPS, LocalAddress, LocalPort, NA
 
 use super::{
     Error, PinDirectory,
+    load::verified_instructions,
     maps::{Abi, absent_is_fine, failed},
     pins::ignore_missing,
 };
@@ -32,6 +33,7 @@ pub(super) const PROGRAMS: [&str; 6] =
 
 /// The programs, attached, and where the node ports lead.
 pub struct Localhost {
+    programs: Ebpf,
     ports: HashMap<MapData, Abi<LocalPort>, Abi<LocalAddress>>,
 }
 
@@ -63,7 +65,13 @@ impl Localhost {
             MapData::from_pin(directory.join(LOCAL_PORTS.name))
                 .map_err(failed("open", LOCAL_PORTS.name))?,
         );
-        Ok(Self { ports: ports.try_into().map_err(failed("open", LOCAL_PORTS.name))? })
+        let ports = ports.try_into().map_err(failed("open", LOCAL_PORTS.name))?;
+        Ok(Self { programs, ports })
+    }
+
+    /// Returns how many instructions the verifier went through, by program (Linux 5.16).
+    pub fn verified_instructions(&self) -> Vec<(String, u32)> {
+        verified_instructions(&self.programs)
     }
 
     /// Returns where each node port leads.

@@ -4,18 +4,20 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use aya::{
     Pod,
-    maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray},
+    maps::{
+        Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, PerCpuHashMap, PerCpuValues,
+    },
 };
 use proxy_common::{
     abi::{
         self, Addr, Backend, Counter, EDITS_INDEX, EPOCH_INDEX, FamilyMaps, Flow, FlowKey,
-        Frontend, Interface, MAPS, MapSpec, Plain, ServiceKey, Uplink,
+        Frontend, Interface, MAPS, MapSpec, ObservedKey, Plain, ServiceKey, Uplink,
     },
     reason::Reason,
 };
 use rustix::time::{ClockId, clock_getres};
 
-use super::{Error, PinDirectory};
+use super::{Carried, Error, PinDirectory};
 use crate::model::{self, Protocol};
 
 /// A value of the map ABI, as aya wants it.
@@ -35,10 +37,13 @@ pub struct Maps {
     pub ipv6: ServiceMaps<[u8; 16]>,
     interfaces: HashMap<MapData, u32, Abi<Interface>>,
     uplinks: Array<MapData, Abi<Uplink>>,
+    observed: PerCpuHashMap<MapData, Abi<ObservedKey>, Abi<Counter>>,
     stats: PerCpuArray<MapData, Abi<Counter>>,
     ids: BTreeSet<u32>,
     /// Epoch, edit counter and generations.
     pub generations: Generations,
+    /// What the fast path carried.
+    pub carried: Carried,
 }
 
 /// Keys and values of a map, in no order.
@@ -62,7 +67,7 @@ pub(super) fn failed(operation: &'static str, map: &'static str) -> impl Fn(MapE
     move |source| Error::Map { operation, map, source: Box::new(source) }
 }
 
-fn open(pins: &PinDirectory, name: &'static str) -> Result<MapData, Error> {
+pub(super) fn open(pins: &PinDirectory, name: &'static str) -> Result<MapData, Error> {
     MapData::from_pin(pins.map(name)).map_err(failed("open", name))
 }
 
@@ -86,6 +91,7 @@ impl Maps {
     /// [`Error::Map`] naming the first that is not there or not readable.
     pub fn open(pins: &PinDirectory) -> Result<Self, Error> {
         let stats = Map::PerCpuArray(open(pins, abi::STATS.name)?);
+        let observed = Map::PerCpuLruHashMap(open(pins, abi::OBSERVED.name)?);
         let generations = Map::Array(open(pins, abi::GENERATION_MAP.name)?);
         let uplinks = Map::Array(open(pins, abi::UPLINKS.name)?);
         let ids = MAPS
@@ -97,11 +103,13 @@ impl Maps {
             ipv6: ServiceMaps::open(pins, abi::IPV6)?,
             interfaces: open_hash(pins, abi::INTERFACES)?,
             uplinks: uplinks.try_into().map_err(failed("open", "uplinks"))?,
+            observed: observed.try_into().map_err(failed("open", "observed"))?,
             stats: stats.try_into().map_err(failed("open", "stats"))?,
             ids,
             generations: Generations {
                 map: generations.try_into().map_err(failed("open", "generations"))?,
             },
+            carried: Carried::open(pins)?,
         })
     }
 
@@ -288,11 +296,27 @@ impl Maps {
     /// [`Error::Map`].
     pub fn counter(&self, reason: Reason) -> Result<Counter, Error> {
         let values = self.stats.get(&(reason as u32), 0).map_err(failed("read", "stats"))?;
-        Ok(values.iter().fold(Counter::default(), |sum, value| Counter {
-            packets: sum.packets.wrapping_add(value.0.packets),
-            bytes: sum.bytes.wrapping_add(value.0.bytes),
-        }))
+        Ok(sum(&values))
     }
+
+    /// Returns what would have been fast, by frontend id and interface index, summed over all CPUs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn observed(&self) -> Result<Entries<ObservedKey, Counter>, Error> {
+        let entries = self.observed.iter();
+        let entries = entries.map(|entry| entry.map(|(key, values)| (key.0, sum(&values))));
+        entries.collect::<Result<_, _>>().map_err(failed("read", "observed"))
+    }
+}
+
+/// Adds up what the CPUs counted.
+fn sum(values: &PerCpuValues<Abi<Counter>>) -> Counter {
+    values.iter().fold(Counter::default(), |sum, value| Counter {
+        packets: sum.packets.wrapping_add(value.0.packets),
+        bytes: sum.bytes.wrapping_add(value.0.bytes),
+    })
 }
 
 impl<A: Addr + Into<IpAddr>> ServiceMaps<A> {
@@ -379,6 +403,15 @@ impl Generations {
         self.read(EPOCH_INDEX)
     }
 
+    /// Returns the generation of a backend.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`], also for an id that is none.
+    pub fn of_backend(&self, id: u32) -> Result<u32, Error> {
+        self.read(id)
+    }
+
     /// Makes every flow entry stale.
     ///
     /// # Errors
@@ -417,7 +450,7 @@ impl Generations {
     }
 }
 
-fn read_all<K: Plain, V: Plain>(
+pub(super) fn read_all<K: Plain, V: Plain>(
     map: &HashMap<MapData, Abi<K>, Abi<V>>,
     name: &'static str,
 ) -> Result<Entries<K, V>, Error> {

@@ -2,6 +2,7 @@
 //! interfaces, reads and writes maps. aya's types end here.
 
 mod attach;
+mod clock;
 mod error;
 mod guard;
 mod load;
@@ -11,11 +12,13 @@ mod pins;
 mod probe;
 mod run;
 mod selftest;
+mod served;
 mod transit;
 
 pub use attach::{Hook, detach_filters};
+pub use clock::Clock;
 pub use error::Error;
-pub use guard::{ForeignProgram, foreign_programs, is_program_ours};
+pub use guard::{ForeignProgram, foreign_programs, others_programs};
 pub use load::{Datapath, LoadOptions};
 pub use localhost::Localhost;
 pub use maps::{Entries, Generations, Maps, ServiceMaps, jiffy};
@@ -23,3 +26,4 @@ pub use pins::{MapShape, PinDirectory, PinMismatch, on_bpffs};
 pub use probe::supports_tc;
 pub use run::RunOutput;
 pub use selftest::Fault;
+pub use served::{ByPair, Carried};

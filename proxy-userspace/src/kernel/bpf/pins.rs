@@ -1,6 +1,7 @@
 //! Where pins are, and whether a map found there is the one we mean.
 
 use std::{
+    collections::BTreeSet,
     fmt, fs, io,
     path::{Path, PathBuf},
 };
@@ -136,42 +137,102 @@ impl PinDirectory {
         for spec in LOCALHOST_MAPS {
             ignore_missing(fs::remove_file(directory.join(spec.name)))?;
         }
-        match fs::remove_dir(&directory) {
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
-            result => ignore_missing(result),
-        }
+        remove_empty(&[directory])
     }
 
-    /// Removes every pin of this ABI version that this build can have made, and the directories
-    /// when they are empty. Foreign files below it stay.
+    /// Removes every pin of ours, of other ABI versions too, and the directories when they are empty.
+    /// Foreign files below it stay.
     ///
     /// # Errors
     ///
     /// Any error of the file system but "not found".
     pub fn remove_pins(&self) -> io::Result<()> {
+        self.remove_other_versions()?;
         self.remove_localhost()?;
+        self.remove_fast_path()?;
+        remove_empty(&[self.versioned(), self.root.clone()])
+    }
+
+    /// Removes the pins of the fast path, which ends it where its links are pinned; filters of clsact
+    /// stay with their interfaces.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::remove_pins`].
+    pub fn remove_fast_path(&self) -> io::Result<()> {
         // An uplink that has lost its program may drop what another one still sends to it.
         if let Ok(mut maps) = Maps::open(self) {
             maps.remove_uplinks().map_err(io::Error::other)?;
         }
-        for link in link_pins(&self.links())? {
+        for link in pins_in(&self.links())? {
             ignore_missing(fs::remove_file(link))?;
         }
         for spec in MAPS {
             ignore_missing(fs::remove_file(self.map(spec.name)))?;
         }
-        for directory in [self.links(), self.versioned(), self.root.clone()] {
-            match fs::remove_dir(&directory) {
-                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => break,
-                result => ignore_missing(result)?,
+        remove_empty(&[self.links()])
+    }
+
+    /// Removes what agents of other ABI versions left: their programs would go on, and nobody would
+    /// tell them of what changes. Says whether there was something.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::remove_pins`].
+    pub fn remove_other_versions(&self) -> io::Result<bool> {
+        let versions = self.other_versions()?;
+        for version in &versions {
+            // Links first: a program without its maps' pins still runs.
+            for directory in [version.join("links"), version.join("localhost"), version.clone()] {
+                for pin in pins_in(&directory)?.into_iter().filter(|pin| !pin.is_dir()) {
+                    ignore_missing(fs::remove_file(pin))?;
+                }
+                remove_empty(&[directory])?;
             }
         }
-        Ok(())
+        Ok(!versions.is_empty())
+    }
+
+    /// Returns the kernel's ids of all maps that are pinned, of whatever ABI version: a program that
+    /// uses one is ours.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::remove_pins`].
+    pub fn map_ids(&self) -> io::Result<BTreeSet<u32>> {
+        let versions = self.other_versions()?.into_iter().chain([self.versioned()]);
+        let mut ids = BTreeSet::new();
+        for version in versions {
+            let pins = pins_in(&version)?;
+            ids.extend(pins.iter().filter_map(|pin| Some(MapInfo::from_pin(pin).ok()?.id())));
+        }
+        Ok(ids)
+    }
+
+    fn other_versions(&self) -> io::Result<Vec<PathBuf>> {
+        let is_version = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let number = name.and_then(|name| name.strip_prefix('v'));
+            name != Some(PIN_DIRECTORY)
+                && number.is_some_and(|number| number.parse::<u32>().is_ok())
+        };
+        Ok(pins_in(&self.root)?.into_iter().filter(is_version).collect())
     }
 }
 
-/// Returns the link pins in a directory; none when there is no directory.
-pub(super) fn link_pins(directory: &Path) -> io::Result<Vec<PathBuf>> {
+/// Removes directories, the inner ones first, up to one that is not empty.
+fn remove_empty(directories: &[PathBuf]) -> io::Result<()> {
+    for directory in directories {
+        match fs::remove_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => break,
+            result => ignore_missing(result)?,
+        }
+    }
+    Ok(())
+}
+
+/// Returns the pins in a directory; none when there is no directory.
+pub(super) fn pins_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
     match fs::read_dir(directory) {
         Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),

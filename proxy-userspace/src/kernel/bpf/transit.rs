@@ -7,7 +7,7 @@ use super::{
     Datapath, Error,
     attach::{adopt, pin, replaced_pin_exists, unpin},
     load::{TRANSIT, xdp},
-    pins::link_pins,
+    pins::pins_in,
 };
 
 impl Datapath {
@@ -63,7 +63,7 @@ impl Datapath {
     /// [`Error::Link`] when the directory of links cannot be read.
     pub fn transit_pins(&self) -> Result<Vec<u32>, Error> {
         let directory = self.pins.links();
-        let pins = link_pins(&directory).map_err(|source| Error::Link {
+        let pins = pins_in(&directory).map_err(|source| Error::Link {
             operation: "open",
             path: directory,
             source,

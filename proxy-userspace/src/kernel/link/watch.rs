@@ -25,13 +25,15 @@ use crate::kernel::{netlink, route::ROUTE_PROTOCOL};
 /// Events that may wait for the reader; after that they are replaced by one overrun.
 const CAPACITY: usize = 1024;
 /// Groups whose changes can make a cached forwarding decision wrong.
-const GROUPS: [MulticastGroup; 6] = [
+const GROUPS: [MulticastGroup; 8] = [
     MulticastGroup::Link,
     MulticastGroup::Neigh,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv6Ifaddr,
     MulticastGroup::Ipv4Route,
     MulticastGroup::Ipv6Route,
+    MulticastGroup::Ipv4Rule,
+    MulticastGroup::Ipv6Rule,
 ];
 
 type Messages = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>;
@@ -45,7 +47,8 @@ pub enum Event {
     LinkGone(u32),
     /// An address was added or removed.
     AddressChanged,
-    /// A route was added or removed, other than those of the agent and its dummy device.
+    /// A route was added or removed, other than those of the agent and its dummy device, or a
+    /// rule that chooses between tables of them.
     RouteChanged,
     /// A known neighbour has another link-layer address, or none any more.
     NeighbourChanged {
@@ -188,6 +191,9 @@ impl Watcher {
             }
             RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
                 (!self.is_own(route)).then_some(Event::RouteChanged)
+            }
+            RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => {
+                Some(Event::RouteChanged)
             }
             RouteNetlinkMessage::NewNeighbour(message) => self.neighbours.put(message),
             RouteNetlinkMessage::DelNeighbour(message) => self.neighbours.remove(message),

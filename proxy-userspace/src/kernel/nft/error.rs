@@ -3,8 +3,11 @@
 use std::{fmt, io};
 
 use nftables::helper::NftablesError;
+use rustix::io::Errno;
 
-/// A failure of [`super::Table`].
+use crate::kernel::netlink::Failure;
+
+/// A failure of [`super::Table`] or [`super::Ruleset`].
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no `nft` command.
@@ -38,6 +41,32 @@ pub enum Error {
         operation: Operation,
         /// What `nft` wrote to its standard error; the message shows the first line.
         complaint: String,
+    },
+    /// No netlink socket.
+    #[error("open a netfilter netlink socket")]
+    Open(#[source] io::Error),
+    /// The kernel answered with an error number.
+    #[error("{operation}: {errno}")]
+    Answer {
+        /// What was asked.
+        operation: Operation,
+        /// The answer.
+        errno: Errno,
+    },
+    /// No answer of the kernel.
+    #[error("{operation}")]
+    Netlink {
+        /// What was asked.
+        operation: Operation,
+        /// Why there was none.
+        #[source]
+        cause: Failure,
+    },
+    /// The kernel's answer lacks what was asked for.
+    #[error("{operation}: the answer does not say")]
+    Odd {
+        /// What was asked.
+        operation: Operation,
     },
     /// The reply of `nft` cannot be read.
     #[error("{operation}: unreadable reply of nft")]
@@ -81,7 +110,7 @@ impl Error {
     }
 }
 
-/// What was asked of `nft`.
+/// What was asked of `nft`, or of nf_tables.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Operation {
     /// See whether `nft` works.
@@ -96,6 +125,10 @@ pub enum Operation {
     Remove,
     /// List flowtables.
     ListFlowtables,
+    /// Read every rule.
+    ListRules,
+    /// Read the number of the ruleset.
+    ReadGeneration,
 }
 
 impl fmt::Display for Operation {
@@ -107,6 +140,8 @@ impl fmt::Display for Operation {
             Self::Change => "change elements of nft table inet passlane",
             Self::Remove => "remove nft table inet passlane",
             Self::ListFlowtables => "list nft flowtables",
+            Self::ListRules => "list nft rules",
+            Self::ReadGeneration => "read the generation of the nft ruleset",
         })
     }
 }

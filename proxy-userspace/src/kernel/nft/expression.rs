@@ -160,6 +160,10 @@ pub(super) fn state_new() -> Statement<'static> {
     is_in(ct("state", None), text("new"))
 }
 
+pub(super) fn state_not_new() -> Statement<'static> {
+    is_not(ct("state", None), text("new"))
+}
+
 /// The connection's destination was translated by nat.
 pub(super) fn status_dnat() -> Statement<'static> {
     is_in(ct("status", None), text("dnat"))

@@ -10,9 +10,11 @@ mod expression;
 mod observe;
 mod ruleset;
 mod sets;
+mod survey;
 mod table;
 
 pub use error::Error;
-pub use observe::Observed;
+pub use observe::{Observed, Reading};
 pub use ruleset::{TABLE, VERSION};
+pub use survey::Ruleset;
 pub use table::Table;

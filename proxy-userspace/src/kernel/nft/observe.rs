@@ -3,11 +3,9 @@
 use std::collections::BTreeSet;
 
 use nftables::schema::{Chain, NfListObject, NfObject, Nftables, Rule, SetTypeValue};
-use serde::Deserialize;
 
 use super::{
-    elements::Reading,
-    ruleset,
+    elements, ruleset,
     sets::{self, Kind},
 };
 use crate::model::{Element, RuleOptions};
@@ -22,9 +20,44 @@ pub struct Observed {
     pub current: bool,
 }
 
+/// The table with whatever rules it has.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Reading {
+    /// Which of the fixed rules it has.
+    pub rules: RuleOptions,
+    /// The elements of the sets.
+    pub elements: BTreeSet<Element>,
+    /// Everything could be read; when not, somebody or another version wrote to the table.
+    pub whole: bool,
+}
+
+/// Reads a listing of the table. Which rules it has is told by their comments.
+pub(super) fn read(listing: &Nftables<'_>) -> Reading {
+    let mut reading = elements::Reading::default();
+    let mut comments = Vec::new();
+    let mut whole = true;
+    for object in listing.objects.iter() {
+        let NfObject::ListObject(object) = object else { continue };
+        let (name, listed) = match object {
+            NfListObject::Set(set) => (&set.name, &set.elem),
+            NfListObject::Map(map) => (&map.name, &map.elem),
+            NfListObject::Rule(rule) => {
+                comments.extend(rule.comment.as_deref());
+                continue;
+            }
+            _ => continue,
+        };
+        whole &= reading.take(name, listed.as_deref().unwrap_or_default()).is_some();
+    }
+    let elements = reading.finish();
+    whole &= elements.is_some();
+    let elements = elements.unwrap_or_default();
+    Reading { rules: ruleset::options(&comments), elements, whole }
+}
+
 /// Judges a listing of the table.
 pub(super) fn observe(listing: &Nftables<'_>, options: &RuleOptions) -> Observed {
-    let (mut reading, mut sets) = (Reading::default(), 0);
+    let (mut reading, mut sets) = (elements::Reading::default(), 0);
     let (mut chains, mut rules) = (Vec::new(), Vec::new());
     let mut current = true;
     for object in listing.objects.iter() {
@@ -49,7 +82,7 @@ pub(super) fn observe(listing: &Nftables<'_>, options: &RuleOptions) -> Observed
             _ => current = false,
         }
     }
-    let (expected_chains, mut expected_rules) = (ruleset::chains(), ruleset::rules(options));
+    let (expected_chains, mut expected_rules) = (ruleset::chains(options), ruleset::rules(options));
     // The kernel lists rules chain by chain.
     let position =
         |rule: &Rule<'_>| expected_chains.iter().position(|chain| chain.name == rule.chain);
@@ -74,31 +107,4 @@ fn chain_identity(chain: &Chain<'_>) -> impl PartialEq + use<> {
 /// compared: each version of nft lists them a little differently.
 fn rule_identity(rule: &Rule<'_>) -> (String, Option<String>) {
     (rule.chain.to_string(), rule.comment.as_ref().map(ToString::to_string))
-}
-
-/// `nft -j list flowtables`, reduced: the crate's type does not accept negative priorities.
-#[derive(Deserialize)]
-struct FlowtableListing {
-    nftables: Vec<FlowtableObject>,
-}
-
-#[derive(Deserialize)]
-struct FlowtableObject {
-    flowtable: Option<Flowtable>,
-}
-
-#[derive(Deserialize)]
-struct Flowtable {
-    family: String,
-    table: String,
-    name: String,
-}
-
-/// Reads a listing of flowtables: `family table name` each.
-pub(super) fn flowtables(json: &str) -> Result<Vec<String>, serde_json::Error> {
-    let listing: FlowtableListing = serde_json::from_str(json)?;
-    let flowtables = listing.nftables.into_iter().filter_map(|object| object.flowtable);
-    Ok(flowtables
-        .map(|Flowtable { family, table, name }| format!("{family} {table} {name}"))
-        .collect())
 }

@@ -7,11 +7,15 @@
 //! inside_host   output     -100   the same for processes of this node
 //! unserved      input        90   no endpoint -> reject; none here, policy Local -> drop
 //! unserved_host output      -99   the same for processes of this node
+//! unassigned_host output    -99   as `unassigned`, for processes of this node
 //!               (ip_vs takes what it serves: output -98, input 98 and 99)
 //! unassigned    forward       0   addresses of the service CIDRs that no Service has -> reject
 //! input         input       110   what ip_vs did not take, to a VIP -> reject
 //! postrouting   postrouting 100   hairpin, external traffic, host process to VIP -> masquerade
 //! ```
+//!
+//! ip_vs sends what it forwards through input, output and postrouting, each packet of it. So a chain
+//! that is about new connections lets the others go by its first rule.
 
 use nftables::{
     schema::{Chain, NfListObject, Rule},
@@ -24,7 +28,7 @@ use super::{
     expression::{
         Family, concat, counter, ct_original, direction, dnat, drop, frontend, go_on,
         header_protocol, input_name, ip, is, is_not, l4proto, marked, masquerade, reject, set,
-        set_mark, state_new, status_dnat, text,
+        set_mark, state_new, state_not_new, status_dnat, text,
     },
     sets::{self, Kind},
 };
@@ -33,12 +37,12 @@ use crate::model::{Inside, Masquerade, Protocol, RuleOptions};
 /// Name of the table, of family `inet`.
 pub const TABLE: &str = "passlane";
 /// Version of sets, chains and rules together; every rule's comment carries it.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
-/// Returns the base chains.
-pub(super) fn chains() -> Vec<Chain<'static>> {
+/// Returns the base chains. One without a rule costs every packet its hook.
+pub(super) fn chains(options: &RuleOptions) -> Vec<Chain<'static>> {
     use NfChainType::{Filter, NAT};
     use NfHook::{Forward, Input, Output, Postrouting, Prerouting};
     [
@@ -48,11 +52,13 @@ pub(super) fn chains() -> Vec<Chain<'static>> {
         ("inside_host", NAT, Output, -100),
         ("unserved", Filter, Input, 90),
         ("unserved_host", Filter, Output, -99),
+        ("unassigned_host", Filter, Output, -99),
         ("unassigned", Filter, Forward, 0),
         ("input", Filter, Input, 110),
         ("postrouting", NAT, Postrouting, 100),
     ]
     .into_iter()
+    .filter(|(name, ..)| options.reject_unassigned || !name.starts_with("unassigned"))
     .map(|(name, kind, hook, priority)| Chain {
         family: NfFamily::INet,
         table: TABLE.into(),
@@ -68,27 +74,55 @@ pub(super) fn chains() -> Vec<Chain<'static>> {
 
 /// Returns the rules, in their order within each chain.
 pub(super) fn rules(options: &RuleOptions) -> Vec<Rule<'static>> {
-    [Family::V4, Family::V6]
-        .into_iter()
-        .flat_map(|family| {
-            let mut rules = sources(family);
-            rules.extend(inside(family, options));
-            rules.extend(
-                ["unserved", "unserved_host"].map(|chain| unserved(family, chain)).concat(),
-            );
-            rules.extend(unassigned(family, options));
-            rules.extend(guard(family));
-            rules.extend(postrouting(family, options));
-            rules
-        })
-        .collect()
+    let known = ["sources", "sources_host", "unserved", "unserved_host"].map(known_connections);
+    let of_family = |family| {
+        let mut rules = sources(family);
+        rules.extend(inside(family, options));
+        rules.extend(["unserved", "unserved_host"].map(|chain| unserved(family, chain)).concat());
+        rules.extend(unassigned(family, options));
+        rules.extend(guard(family));
+        rules.extend(postrouting(family, options));
+        rules
+    };
+    known.into_iter().chain([Family::V4, Family::V6].into_iter().flat_map(of_family)).collect()
+}
+
+/// What ends a chain that is about new connections only.
+fn known_connections(chain: &'static str) -> Rule<'static> {
+    rule(chain, "known connections", vec![state_not_new(), go_on()])
 }
 
 /// Returns everything fixed, sets first because rules refer to them.
 pub(super) fn objects(options: &RuleOptions) -> Vec<NfListObject<'static>> {
-    let chains = chains().into_iter().map(NfListObject::Chain);
+    let chains = chains(options).into_iter().map(NfListObject::Chain);
     let rules = rules(options).into_iter().map(NfListObject::Rule);
     sets::all().into_iter().chain(chains).chain(rules).collect()
+}
+
+/// Returns the options of a table whose rules have these comments.
+pub(super) fn options(comments: &[&str]) -> RuleOptions {
+    let names =
+        comments.iter().filter_map(|comment| comment.split_once(": ")).map(|(_, name)| name);
+    let (mut options, mut inside) = (RuleOptions::default(), None);
+    for name in names {
+        match name {
+            "cluster ip all" => options.masquerade = Masquerade::All,
+            "cluster ip by cidr" | "cluster ip by mark" => {
+                options.masquerade = Masquerade::OffCluster;
+            }
+            _ if name.starts_with("unassigned ") => options.reject_unassigned = true,
+            _ => {
+                let by = name.strip_prefix("inside by ").and_then(|rest| rest.rsplit_once(' '));
+                inside = inside.or(by.map(|(by, _)| by).filter(|by| *by != "host"));
+            }
+        }
+    }
+    options.inside = match inside {
+        None => Inside::Unknown,
+        Some("cidr") => Inside::Cidrs,
+        Some(name) => Inside::Interface(name.to_owned()),
+    };
+    options
 }
 
 /// Only new connections: who is in stays in, as with kube-proxy.
@@ -201,7 +235,7 @@ fn unassigned(family: Family, options: &RuleOptions) -> Vec<Rule<'static>> {
     if !options.reject_unassigned {
         return Vec::new();
     }
-    let chains = ["unassigned", "unserved_host"].into_iter();
+    let chains = ["unassigned", "unassigned_host"].into_iter();
     let both = chains.flat_map(|chain| PROTOCOLS.map(|protocol| (chain, protocol)));
     both.map(|(chain, protocol)| {
         let statements = vec![
@@ -283,5 +317,37 @@ fn rule(chain: &'static str, name: &str, statements: Vec<Statement<'static>>) ->
         expr: statements.into(),
         comment: Some(format!("passlane v{VERSION}: {name}").into()),
         ..Rule::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_comments_of_its_rules_tell_the_options_of_a_table() {
+        let masquerades = [Masquerade::Needed, Masquerade::OffCluster, Masquerade::All];
+        let insides = [
+            Inside::Unknown,
+            Inside::Cidrs,
+            Inside::Interface("br0".into()),
+            Inside::Interface("veth*".into()),
+        ];
+        for inside in &insides {
+            for masquerade in masquerades {
+                // Nothing can be told to be outside where nothing tells what is inside.
+                if *inside == Inside::Unknown && masquerade == Masquerade::OffCluster {
+                    continue;
+                }
+                for reject_unassigned in [false, true] {
+                    let inside = inside.clone();
+                    let wanted = RuleOptions { masquerade, inside, reject_unassigned };
+                    let rules = rules(&wanted);
+                    let comments: Vec<&str> =
+                        rules.iter().filter_map(|rule| rule.comment.as_deref()).collect();
+                    assert_eq!(options(&comments), wanted);
+                }
+            }
+        }
     }
 }

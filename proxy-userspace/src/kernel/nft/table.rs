@@ -11,7 +11,7 @@ use nftables::{
 use super::{
     elements,
     error::{Error, Operation},
-    observe::{self, Observed},
+    observe::{self, Observed, Reading},
     ruleset,
 };
 use crate::model::{Element, RuleOptions};
@@ -40,6 +40,19 @@ impl Table {
                 // Someone put rules there that the schema does not know: not ours any more.
                 Err(_) => Observed { elements: BTreeSet::new(), current: false },
             })),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads the table with whatever rules it has; `None` when there is none.
+    pub async fn read(&self) -> Result<Option<Reading>, Error> {
+        let operation = Operation::Observe;
+        let arguments = ["list", "table", "inet", ruleset::TABLE];
+        match list(operation, arguments).await {
+            Ok(json) => serde_json::from_str::<Nftables<'_>>(&json)
+                .map(|listing| Some(observe::read(&listing)))
+                .map_err(|cause| Error::Unreadable { operation, cause }),
             Err(error) if error.is_absent() => Ok(None),
             Err(error) => Err(error),
         }
@@ -84,14 +97,6 @@ impl Table {
     /// Removes the table; succeeds when there is none.
     pub async fn remove(&self) -> Result<(), Error> {
         apply(Operation::Remove, vec![NfCmd::Add(table()), NfCmd::Delete(table())]).await
-    }
-
-    /// Returns all flowtables of the ruleset, as `family table name`. A flowtable breaks IPVS: it
-    /// forwards a connection's packets past ip_vs without the translation.
-    pub async fn flowtables(&self) -> Result<Vec<String>, Error> {
-        let operation = Operation::ListFlowtables;
-        let json = list(operation, ["list", "flowtables"]).await?;
-        observe::flowtables(&json).map_err(|cause| Error::Unreadable { operation, cause })
     }
 }
 

@@ -41,8 +41,8 @@ pub enum Error {
 /// What was asked of traffic control.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Operation {
-    /// A dump of the queueing disciplines of the interface with this index.
-    ListQdiscs(u32),
+    /// A dump of the queueing disciplines.
+    ListQdiscs,
     /// A dump of the filters of the interface with this index.
     ListFilters(u32, Direction),
     /// Removal of the clsact discipline of the interface with this index.
@@ -52,7 +52,7 @@ pub enum Operation {
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ListQdiscs(index) => write!(f, "list queueing disciplines of interface {index}"),
+            Self::ListQdiscs => f.write_str("list queueing disciplines"),
             Self::ListFilters(index, direction) => {
                 write!(f, "list {direction} filters of interface {index}")
             }

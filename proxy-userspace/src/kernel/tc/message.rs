@@ -1,23 +1,19 @@
 //! Traffic control messages, read no further than needed. No I/O.
-//!
-//! The messages of netlink-packet-route know many filters in full, and a reply that they cannot
-//! read is dropped: here that would hide a foreign program.
 
-use std::{convert::Infallible, fmt};
+use std::fmt;
 
 use bytes::{BufMut, BytesMut};
-use netlink_packet_core::{
-    NetlinkDeserializable, NetlinkHeader, NetlinkSerializable, NlasIterator,
-};
+
+use crate::kernel::raw::{Raw, find, text};
 
 /// `RTM_GETTFILTER`.
 const GET_FILTER: u16 = 46;
-/// `RTM_GETQDISC`.
 /// `RTM_DELQDISC`.
 const REMOVE_QDISC: u16 = 37;
+/// `RTM_GETQDISC`.
+const GET_QDISC: u16 = 38;
 /// `TC_H_CLSACT`.
 const CLSACT: u32 = 0xffff_fff1;
-const GET_QDISC: u16 = 38;
 /// Size of `struct tcmsg`.
 const HEADER: usize = 20;
 /// `TCA_KIND`.
@@ -69,6 +65,23 @@ pub struct Qdisc {
     pub handle: u32,
 }
 
+impl Qdisc {
+    /// Says whether packets meet filters before they are routed or queued.
+    pub fn has_filters(&self) -> bool {
+        self.filtered().is_some()
+    }
+
+    /// Returns the directions whose packets meet the filters of `clsact` or `ingress`.
+    pub(super) fn filtered(&self) -> Option<&'static [Direction]> {
+        match self.kind.as_str() {
+            "clsact" => Some(&[Direction::Ingress, Direction::Egress]),
+            // Whatever direction one asks it for, it lists its ingress filters.
+            "ingress" => Some(&[Direction::Ingress]),
+            _ => None,
+        }
+    }
+}
+
 /// A filter.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Filter {
@@ -86,16 +99,9 @@ pub struct Filter {
     pub bpf_id: Option<u32>,
 }
 
-/// A traffic control message with its bytes unread.
-#[derive(Clone, Debug)]
-pub(super) struct Raw {
-    message_type: u16,
-    bytes: BytesMut,
-}
-
 impl Raw {
-    pub(super) fn list_qdiscs(index: u32) -> Self {
-        Self::request(GET_QDISC, index, 0)
+    pub(super) fn list_qdiscs() -> Self {
+        Self::request(GET_QDISC, 0, 0)
     }
 
     pub(super) fn list_filters(index: u32, direction: Direction) -> Self {
@@ -126,16 +132,14 @@ impl Raw {
     pub(super) fn filter(&self, direction: Direction) -> Option<Filter> {
         let [_, handle, _, info] = self.header()?;
         let kind = self.kind()?;
-        let options = self.attribute(OPTIONS).filter(|_| kind == "bpf").unwrap_or_default();
+        let options = self.attribute(HEADER, OPTIONS).filter(|_| kind == "bpf").unwrap_or_default();
         Some(Filter {
             direction,
             // The upper half of `tcm_info`; the lower one is the protocol.
             priority: (info >> 16) as u16,
             handle,
-            bpf_name: find(&options, BPF_NAME).map(|name| text(&name)),
-            bpf_id: find(&options, BPF_ID)
-                .and_then(|id| id.try_into().ok())
-                .map(u32::from_ne_bytes),
+            bpf_name: find(options, BPF_NAME).map(text),
+            bpf_id: find(options, BPF_ID).and_then(|id| id.try_into().ok()).map(u32::from_ne_bytes),
             kind,
         })
     }
@@ -151,45 +155,7 @@ impl Raw {
     }
 
     fn kind(&self) -> Option<String> {
-        self.attribute(KIND).map(|kind| text(&kind))
-    }
-
-    fn attribute(&self, wanted: u16) -> Option<Vec<u8>> {
-        find(self.bytes.get(HEADER..)?, wanted)
-    }
-}
-
-fn find(attributes: &[u8], wanted: u16) -> Option<Vec<u8>> {
-    NlasIterator::new(attributes)
-        .filter_map(Result::ok)
-        .find(|attribute| attribute.kind() == wanted)
-        .map(|attribute| attribute.value().to_vec())
-}
-
-fn text(bytes: &[u8]) -> String {
-    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(text).into_owned()
-}
-
-impl NetlinkSerializable for Raw {
-    fn message_type(&self) -> u16 {
-        self.message_type
-    }
-
-    fn buffer_len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn serialize(&self, buffer: &mut [u8]) {
-        buffer.copy_from_slice(&self.bytes);
-    }
-}
-
-impl NetlinkDeserializable for Raw {
-    type Error = Infallible;
-
-    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, Infallible> {
-        Ok(Self { message_type: header.message_type, bytes: BytesMut::from(payload) })
+        self.attribute(HEADER, KIND).map(text)
     }
 }
 

@@ -3,15 +3,16 @@
 
 mod error;
 mod message;
+mod watch;
 
 use netlink_proto::{ConnectionHandle, sys::protocols::NETLINK_ROUTE};
 use rustix::io::Errno;
 
 pub use error::{Error, Operation};
 pub use message::{Direction, Filter, Qdisc};
+pub use watch::{Change, Watch};
 
-use self::message::Raw;
-use super::netlink;
+use super::{netlink, raw::Raw};
 
 /// A connection to traffic control of one network namespace: that of the thread that opened it.
 ///
@@ -31,27 +32,28 @@ impl TrafficControl {
     /// Returns the queueing disciplines of the interface. TCX and netkit programs are not here:
     /// they are BPF links.
     pub async fn qdiscs(&self, index: u32) -> Result<Vec<Qdisc>, Error> {
-        let operation = Operation::ListQdiscs(index);
-        let replies = self.dump(operation, Raw::list_qdiscs(index)).await?;
-        let qdiscs = replies.iter().map(Raw::qdisc).collect::<Option<Vec<_>>>();
-        let qdiscs = qdiscs.ok_or(Error::Unreadable { operation })?;
+        let qdiscs = self.all_qdiscs().await?;
         Ok(qdiscs.into_iter().filter(|qdisc| qdisc.index == index).collect())
+    }
+
+    /// Returns the queueing disciplines of all interfaces. The kernel knows no smaller answer.
+    pub async fn all_qdiscs(&self) -> Result<Vec<Qdisc>, Error> {
+        let operation = Operation::ListQdiscs;
+        let replies = self.dump(operation, Raw::list_qdiscs()).await?;
+        let qdiscs = replies.iter().map(Raw::qdisc).collect::<Option<Vec<_>>>();
+        qdiscs.ok_or(Error::Unreadable { operation })
     }
 
     /// Returns the filters of the interface's `clsact` or `ingress` discipline, in both
     /// directions.
     pub async fn filters(&self, index: u32) -> Result<Vec<Filter>, Error> {
-        let qdiscs = self.qdiscs(index).await?;
-        let directions: &[Direction] =
-            match qdiscs.iter().find_map(|qdisc| match qdisc.kind.as_str() {
-                "clsact" => Some([Direction::Ingress, Direction::Egress].as_slice()),
-                // Whatever direction one asks it for, it lists its ingress filters.
-                "ingress" => Some([Direction::Ingress].as_slice()),
-                _ => None,
-            }) {
-                Some(directions) => directions,
-                None => return Ok(Vec::new()),
-            };
+        self.filters_of(index, &self.all_qdiscs().await?).await
+    }
+
+    /// As [`Self::filters`], when the queueing disciplines are known.
+    pub async fn filters_of(&self, index: u32, qdiscs: &[Qdisc]) -> Result<Vec<Filter>, Error> {
+        let of_interface = qdiscs.iter().filter(|qdisc| qdisc.index == index);
+        let directions = of_interface.filter_map(Qdisc::filtered).next().unwrap_or_default();
         let mut filters = Vec::new();
         for direction in directions {
             let operation = Operation::ListFilters(index, *direction);

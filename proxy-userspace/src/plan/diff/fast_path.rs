@@ -7,7 +7,7 @@ use std::{
 
 use super::Changes;
 use crate::{
-    model::{Backend, Frontend, Notice, ServicePortName},
+    model::{Backend, FastPath, Frontend, Notice, ServicePortName},
     plan::{
         Action, DesiredServer, FrontendEntry, Limits,
         ids::{IdMap, Numbered},
@@ -48,7 +48,7 @@ fn assign_frontends(
     }
     let entry = |(frontend, server): (Frontend, &DesiredServer)| {
         let id = *assigned.get(&frontend)?;
-        Some((frontend, FrontendEntry { id, learn: server.fast_path }))
+        Some((frontend, FrontendEntry { id, fast_path: server.fast_path }))
     };
     wanted.into_iter().filter_map(entry).collect()
 }
@@ -117,7 +117,8 @@ fn assign<K: Copy + Ord, V: Numbered>(
 }
 
 /// Ends the leases of every backend that loses a destination, a virtual server, its place in the
-/// map, or a frontend that learns.
+/// map, or a frontend that learns; and of those behind a frontend whose flows may do something else
+/// from now on.
 fn invalidate(
     changes: &mut Changes<'_>,
     frontends: &Entries<Frontend, FrontendEntry>,
@@ -128,8 +129,8 @@ fn invalidate(
     let edited = edited_backends(changes);
     let mut lost = edited.clone();
     for frontend in &changes.touched.frontends {
-        let learned = observed.frontends.get(frontend).is_some_and(|entry| entry.learn);
-        if learned && !frontends.get(frontend).is_some_and(|entry| entry.learn) {
+        let held = observed.frontends.get(frontend);
+        if held.is_some_and(|held| is_outdated(held, frontends.get(frontend))) {
             lost.extend(backends_behind(changes, frontend));
         }
     }
@@ -149,6 +150,11 @@ fn invalidate(
         changes.push(Rank::InvalidateAfter, action.clone());
     }
     changes.push(Rank::InvalidateBefore, action);
+}
+
+/// Says whether flows that were learned for an entry may do something else from now on.
+fn is_outdated(held: &FrontendEntry, wanted: Option<&FrontendEntry>) -> bool {
+    held.learns() && wanted.is_none_or(|wanted| wanted.fast_path != held.fast_path)
 }
 
 /// Returns the ids of the backends that IPVS is about to lose somewhere.
@@ -186,9 +192,16 @@ fn compare_frontends(changes: &mut Changes<'_>, wanted: &Entries<Frontend, Front
         match wanted.get(&frontend) {
             Some(entry) if held == Some(entry) => {}
             Some(&entry) => {
-                let stops = !entry.learn && held.is_some_and(|held| held.learn);
-                let rank = if stops { Rank::StopLearning } else { Rank::PutFrontend };
-                changes.push(rank, Action::PutFrontend { frontend, entry });
+                let put = |entry| Action::PutFrontend { frontend, entry };
+                // Nothing may be learned the old way over the invalidation that follows.
+                if held.is_some_and(|held| is_outdated(held, Some(&entry))) {
+                    let quiet = FrontendEntry { fast_path: FastPath::Off, ..entry };
+                    changes.push(Rank::StopLearning, put(quiet));
+                    if entry == quiet {
+                        continue;
+                    }
+                }
+                changes.push(Rank::PutFrontend, put(entry));
             }
             None if held.is_some() => {
                 changes.push(Rank::StopLearning, Action::RemoveFrontend(frontend));

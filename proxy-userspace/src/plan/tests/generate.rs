@@ -123,7 +123,7 @@ fn manner() -> impl Strategy<Value = Manner> {
             Forwarding::Route,
             Forwarding::Tunnel(Tunnel::Gre),
         ]),
-        select(vec![FastPath::On, FastPath::Off]),
+        select(FastPath::WORDS.map(|(_, mode)| mode).to_vec()),
     )
         .prop_map(|(scheduler, by_addr, by_node, forwarding, fast_path)| {
             let weights = Weights {

@@ -57,7 +57,7 @@ proptest! {
                 Action::PutDestination { frontend, .. } => {
                     prop_assert!(now.servers.get(frontend).is_some_and(|server| server.owned));
                 }
-                Action::PutFrontend { frontend, entry } if entry.learn => {
+                Action::PutFrontend { frontend, entry } if entry.learns() => {
                     let wanted = &desired.servers[frontend].destinations;
                     for destination in &now.servers[frontend].destinations {
                         let wanted = wanted.get(&destination.key).map_or(0, |wanted| wanted.weight);

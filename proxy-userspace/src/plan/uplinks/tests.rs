@@ -31,7 +31,8 @@ fn decide(
     mode: XdpMode,
     selection: &Selection,
 ) -> BTreeMap<u32, Transit> {
-    let decisions = present.iter().map(|each| (each.index, Decision::On { peer: false }));
+    let decisions =
+        present.iter().map(|each| (each.index, Decision::On { peer: false, manner: Manner::Fast }));
     let drivers = present.iter().map(|each| (each.index, driver.to_owned()));
     uplinks(present, &decisions.collect(), &drivers.collect(), mode, selection)
 }
@@ -55,7 +56,7 @@ fn auto_runs_on_nics_with_proven_drivers_only() {
     }
     let untold = uplinks(
         &[nic(2)],
-        &BTreeMap::from([(2, Decision::On { peer: false })]),
+        &BTreeMap::from([(2, Decision::On { peer: false, manner: Manner::Fast })]),
         &BTreeMap::new(),
         XdpMode::Auto,
         &Selection::Auto,

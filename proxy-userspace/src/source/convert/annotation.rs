@@ -38,14 +38,12 @@ pub(super) fn wishes(
     });
     let fast_path = annotations.fast_path.as_ref().map(|node| {
         let value = text(node);
-        match value.as_str() {
-            "on" => FastPath::On,
-            "off" => FastPath::Off,
-            _ => {
-                notices.push(Notice::UnknownFastPath { service: service.clone(), value });
-                FastPath::On
-            }
-        }
+        // `on` is what it was called before there were more than two.
+        let known = if value == "on" { Some(FastPath::Auto) } else { FastPath::named(&value) };
+        known.unwrap_or_else(|| {
+            notices.push(Notice::UnknownFastPath { service: service.clone(), value });
+            FastPath::Auto
+        })
     });
     let forwarding = annotations.forwarding.as_ref().map(|node| {
         let value = text(node);

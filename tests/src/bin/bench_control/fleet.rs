@@ -120,7 +120,7 @@ fn service(index: u32) -> Service {
         scheduler: None,
         weights: Weights::default(),
         forwarding: Forwarding::Masq,
-        fast_path: FastPath::On,
+        fast_path: FastPath::Auto,
         created_at: Some(1_700_000_000 + i64::from(index)),
     }
 }

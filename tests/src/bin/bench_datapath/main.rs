@@ -1,7 +1,9 @@
 //! `cargo xtask bench datapath`: what a packet costs, see `BENCHMARKS.md`.
 //!
 //! `native` runs programs by `BPF_PROG_TEST_RUN` on the kernel of this machine and measures time.
+//! `guest` sends traffic through namespaces and counts instructions, in a guest.
 
+mod guest;
 mod native;
 mod options;
 #[path = "../../../datapath/packets.rs"]
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
     };
     let done = match options {
         Options::Native { ladder, rounds } => native::run(&ladder, rounds),
+        Options::Guest => guest::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,9 +12,11 @@ pub(crate) enum Options {
         /// How often everything is measured.
         rounds: usize,
     },
+    /// Whole paths.
+    Guest,
 }
 
-const USAGE: &str = "Usage: bench-datapath native --ladder OBJECT [--rounds N]\n\n\
+const USAGE: &str = "Usage: bench-datapath native --ladder OBJECT [--rounds N]\n       bench-datapath guest\n\n\
     --ladder OBJECT  the programs to compare with, as `cargo xtask bench datapath` builds them\n\
     --rounds N       measure everything so often [default: 30]\n\n\
     The last line of output is JSON.";
@@ -25,6 +27,7 @@ impl Options {
         let mut arguments = arguments.into_iter();
         match arguments.next().as_deref() {
             Some("native") => Self::native(arguments),
+            Some("guest") if arguments.next().is_none() => Ok(Self::Guest),
             _ => Err(USAGE.to_owned()),
         }
     }
@@ -61,8 +64,10 @@ mod tests {
     fn arguments_are_read_and_unknown_ones_refused() {
         let native = parse(&["native", "--ladder", "x.o", "--rounds", "3"]);
         assert_eq!(native, Ok(Options::Native { ladder: "x.o".into(), rounds: 3 }));
+        assert_eq!(parse(&["guest"]), Ok(Options::Guest));
         for wrong in [
             &["native"][..],
+            &["guest", "now"],
             &["native", "--ladder"],
             &["native", "--ladder", "x.o", "--rounds", "0"],
             &["native", "--ladder", "x.o", "--fast"],

@@ -122,6 +122,10 @@ fn a_tunnel_that_the_kernel_would_refuse_is_a_notice() {
 
 #[test]
 fn the_fast_path_is_read() {
-    assert_eq!(service("fast-path", "off").fast_path, FastPath::Off);
-    assert!(notice("fast-path", "no").contains("on is used"));
+    for (word, mode) in FastPath::WORDS {
+        assert_eq!(service("fast-path", word).fast_path, mode);
+    }
+    assert_eq!(service("fast-path", "on").fast_path, FastPath::Auto);
+    let told = notice("fast-path", "forced");
+    assert!(told.contains("auto is used; write off, observe, auto or force"), "{told}");
 }
