@@ -223,6 +223,7 @@ fn flow<A: Addr + Into<IpAddr>>((key, flow): &(FlowKey<A>, abi::Flow<A>)) -> Opt
         out_interface: to.interface,
         peer: to.flags & FlowFlags::PEER != 0,
         reply: to.flags & FlowFlags::REPLY != 0,
+        observed: to.flags & FlowFlags::OBSERVE != 0,
         state: match flow.state {
             FlowState::LEARNING => dump::FlowState::Learning,
             FlowState::ACTIVE => dump::FlowState::Active,

@@ -186,6 +186,9 @@ pub struct Flow {
     pub peer: bool,
     /// From the backend to the client.
     pub reply: bool,
+    /// Its packets are counted as what would have been fast, and sent the slow way.
+    #[serde(default)]
+    pub observed: bool,
     /// What it is good for.
     pub state: FlowState,
     /// Jiffies when the kernel's path last carried a packet.

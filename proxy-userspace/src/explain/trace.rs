@@ -363,6 +363,10 @@ fn path(
                 because(&fast_path.reason)
             ),
         ),
+        Reason::Hit if flow.observed => slow(
+            Some(Reason::Observed),
+            "it would be fast, but an interface of its way or its Service is in mode observe",
+        ),
         Reason::Hit => (Plane::Fast, Some(Reason::Hit), fast(dump, flow, &standing)),
         reason => slow(Some(reason), why(reason)),
     }

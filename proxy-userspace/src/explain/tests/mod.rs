@@ -101,6 +101,7 @@ fn request() -> Flow {
         out_interface: BACKEND_VETH,
         peer: true,
         reply: false,
+        observed: false,
         state: FlowState::Active,
         renewed_at: 10_000 - 250,
         epoch: 7,

@@ -125,6 +125,12 @@ fn what_keeps_packets_from_the_datapath_goes_before_entries() {
             words: "slow, by the kernel: it would be fast, but the fast path only observes (--fast-path observe)",
         },
         Row {
+            name: "a flow that is only observed",
+            change: |dump| maps(dump).flows.iter_mut().for_each(|flow| flow.observed = true),
+            reason: Some(Reason::Observed),
+            words: "slow, by the kernel: it would be fast, but an interface of its way or its Service is in mode observe",
+        },
+        Row {
             name: "interface off",
             change: |dump| {
                 dump.interfaces[1].mode = Some("off".to_owned());
