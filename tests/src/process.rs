@@ -46,6 +46,14 @@ pub fn feed<S: AsRef<OsStr>>(program: &str, args: &[S], input: &str) -> Result<S
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Makes this thread, and those it starts, leave the processors to everything else: clients that
+/// ask without end shall not keep a proxy from reacting, on a machine of any speed.
+pub fn give_way() {
+    const LAST: i32 = 19;
+    // Not permitted is as good as it gets.
+    let _ = rustix::process::setpriority_process(None, LAST);
+}
+
 /// Whether `program` can be started at all.
 #[must_use]
 pub fn exists(program: &str) -> bool {

@@ -6,9 +6,9 @@ use anyhow::{Result, anyhow};
 
 /// How long a state of the node may take to come: generous, because an emulated guest is slow
 /// and a state that comes earlier ends the wait earlier.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Pause between two looks.
+/// Pause between two looks, at least: looking may not take the time of what is waited for.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Returns the first value `look` finds.
@@ -22,6 +22,7 @@ pub fn until<T>(
 ) -> Result<T> {
     let start = Instant::now();
     loop {
+        let looking = Instant::now();
         let last = match look() {
             Ok(Some(found)) => return Ok(found),
             Ok(None) => None,
@@ -31,7 +32,7 @@ pub fn until<T>(
             let cause = last.map_or_else(String::new, |error| format!(": {error:#}"));
             return Err(anyhow!("waited {limit:?} in vain until {what}{cause}"));
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(PAUSE.max(looking.elapsed()));
     }
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use proxy_tests::cluster::{Client, Cluster, backend, backends};
 use proxy_tests::exposed::{Condition, Exposed, Family, Way, load_balancer_ips};
 use proxy_tests::topology::NODE_ADDRESSES;
-use proxy_tests::wait;
+use proxy_tests::{process, wait};
 use proxy_userspace::model::Protocol;
 
 use crate::scenario::{AGENT, scenarios};
@@ -125,6 +125,7 @@ fn request_until(
     stop: &AtomicBool,
 ) -> Result<BTreeSet<String>> {
     const LEAST: u32 = 6;
+    process::give_way();
     let &(client, way, family, protocol) = class;
     let to = service.frontend(way, family, NODE_ADDRESSES);
     let dial = cluster.dial(client, protocol, to)?;

@@ -9,7 +9,7 @@ use proxy_tests::cluster::{Client, Cluster, STRANGER, backends};
 use proxy_tests::echo::Outcome;
 use proxy_tests::exposed::{Exposed, Family, Way};
 use proxy_tests::topology::{NODE_ADDRESSES, Topology};
-use proxy_tests::wait;
+use proxy_tests::{process, wait};
 use proxy_userspace::model::Protocol;
 
 use crate::scenario::{AGENT, scenarios};
@@ -154,6 +154,7 @@ fn dial_on(
     admitted: bool,
     stop: &AtomicBool,
 ) -> Result<u32> {
+    process::give_way();
     let to = service.frontend(Way::LoadBalancer, family, NODE_ADDRESSES);
     let mut dial = cluster.dial(Client::Outside, protocol, to)?;
     if !admitted {

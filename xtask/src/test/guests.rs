@@ -12,8 +12,8 @@ use super::level::{Level, Outcome, Setting};
 use crate::command::progress;
 use crate::vm::kernels::Kernel;
 
-/// Guests wait a lot: as many keep two cores busy. Each takes 2 GiB.
-const AT_ONCE: usize = 3;
+/// As many keep two cores busy; with more, each has too little to react in time. Each takes 2 GiB.
+const AT_ONCE: usize = 2;
 
 /// A share of a level's tests, for a guest of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -117,6 +117,9 @@ impl Guest {
         let mut environment: BTreeMap<String, String> =
             std::env::vars().filter(|(name, _)| is_passed_on(name)).collect();
         environment.insert("HOME".to_owned(), "/root".to_owned());
+        // The system's programs first: each directory before theirs is asked of the host in vain.
+        let path = environment.entry("PATH".to_owned()).or_default();
+        *path = format!("{SYSTEM_PATH}:{path}");
         environment.extend(self.environment.clone());
         let start = Start {
             command: self.command.clone(),
@@ -128,6 +131,8 @@ impl Guest {
         Ok(serde_json::to_vec(&start)?)
     }
 }
+
+const SYSTEM_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 fn is_passed_on(name: &str) -> bool {
     matches!(name, "PATH" | "CI" | "TERM")
