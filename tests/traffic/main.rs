@@ -12,6 +12,7 @@ mod cleanup;
 mod configured;
 mod counting;
 mod datagrams;
+mod devices;
 mod errors;
 mod explaining;
 mod fast_path;
@@ -68,6 +69,7 @@ fn main() {
         manifests::SCENARIOS,
         maps::SCENARIOS,
         interfaces::SCENARIOS,
+        devices::SCENARIOS,
         transit::SCENARIOS,
         modes::SCENARIOS,
         hazards::SCENARIOS,

@@ -13,7 +13,7 @@ use crate::model::{
 /// Which interfaces the operator wants: `--interfaces`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Selection {
-    /// Pods' veths and uplinks.
+    /// Pods' veths, bridges, and uplinks: NICs, bonds, VLANs and VXLANs.
     #[default]
     Auto,
     /// Names, each with at most one `*` for any characters.
@@ -159,7 +159,7 @@ fn unwanted(interface: &Interface, selection: &Selection) -> Option<String> {
             InterfaceKind::Physical => None,
             InterfaceKind::Veth if interface.peer_elsewhere => None,
             InterfaceKind::Veth => Some("veth whose peer is in this namespace".into()),
-            InterfaceKind::Other(kind) if kind == NETKIT => None,
+            InterfaceKind::Other(kind) if kind == NETKIT || ROUTED.contains(&&**kind) => None,
             InterfaceKind::Other(kind) => Some(format!("{kind} device")),
             InterfaceKind::Loopback => Some("loopback".into()),
         },
@@ -171,6 +171,9 @@ fn unwanted(interface: &Interface, selection: &Selection) -> Option<String> {
 }
 
 const NETKIT: &str = "netkit";
+/// Devices above others that are routed to and from as any uplink is: what they add to a packet,
+/// or which port they send it by, follows from its Ethernet header alone.
+const ROUTED: [&str; 5] = ["bond", "bridge", "team", "vlan", "vxlan"];
 /// Devices that take the packets of the one below them.
 const TAKERS: [&str; 4] = ["macvlan", "macvtap", "ipvlan", "ipvtap"];
 

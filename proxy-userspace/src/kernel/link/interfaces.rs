@@ -6,8 +6,8 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
     link::{
-        InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
-        LinkXdp, XdpAttached,
+        InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
+        LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
     },
 };
 
@@ -91,16 +91,26 @@ pub(super) fn name(link: &LinkMessage) -> &str {
         .unwrap_or_default()
 }
 
-/// Returns what the link is.
+/// Returns what the link is. A VXLAN that takes its tunnel from each packet's metadata is of a kind
+/// of its own, which no redirect could supply them for.
 pub(super) fn kind(link: &LinkMessage) -> InterfaceKind {
-    let info = link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::LinkInfo(info) => info.iter().find_map(|info| match info {
-            LinkInfo::Kind(kind) => Some(kind),
-            _ => None,
-        }),
-        _ => None,
+    let infos = link.attributes.iter().flat_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.as_slice(),
+        _ => &[],
     });
-    match info {
+    let mut kind = None;
+    for info in infos {
+        match info {
+            LinkInfo::Kind(found) => kind = Some(found),
+            LinkInfo::Data(InfoData::Vxlan(options))
+                if options.contains(&InfoVxlan::CollectMetadata(true)) =>
+            {
+                return InterfaceKind::Other("metadata vxlan".into());
+            }
+            _ => {}
+        }
+    }
+    match kind {
         Some(InfoKind::Veth) => InterfaceKind::Veth,
         Some(kind) => InterfaceKind::Other(kind.to_string()),
         None if link.header.link_layer_type == LinkLayerType::Loopback => InterfaceKind::Loopback,

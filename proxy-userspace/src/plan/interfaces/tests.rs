@@ -135,8 +135,16 @@ fn the_first_rule_that_names_an_interface_counts() {
 }
 
 #[test]
-fn auto_leaves_bridges_tunnels_and_the_vip_device_alone() {
-    for kind in ["bridge", "vxlan", "dummy", "wireguard"] {
+fn devices_above_others_run_when_headers_alone_say_where_packets_go() {
+    let wanted = Decision::On { peer: false, manner: Manner::Fast };
+    for kind in ["bond", "bridge", "team", "vlan", "vxlan"] {
+        assert_eq!(decision(other(kind), &POLICY), wanted, "{kind}");
+    }
+}
+
+#[test]
+fn auto_leaves_other_tunnels_and_the_vip_device_alone() {
+    for kind in ["metadata vxlan", "geneve", "openvswitch", "dummy", "wireguard"] {
         assert!(matches!(decision(other(kind), &POLICY), Decision::Off(_)), "{kind}");
     }
     let device = Interface { name: "kube-ipvs0".into(), ..veth() };
