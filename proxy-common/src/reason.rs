@@ -95,6 +95,8 @@ reasons! {
     Closed = 25, "closed", Learn;
     /// Rewritten and sent out of an uplink by `xdp_up`. What that passes on is counted by `tc_in`.
     XdpHit = 26, "xdp_hit", Fast;
+    /// The clients of the interface have made their share of this second's entries.
+    Limited = 27, "limited", Learn;
 }
 
 impl Reason {

@@ -21,6 +21,7 @@ use crate::{
     generation,
     ipv4::Ipv4,
     ipv6::Ipv6,
+    limit,
     maps::INTERFACES,
     parse::{self, Packet, SHORT, ether_type},
     service, token, warmup,
@@ -276,6 +277,11 @@ fn record<F: Family>(key: &FlowKey<F::Addr>, entry: &Flow<F::Addr>) -> Result<Re
     let Some(flow) = F::flows().get_ptr_mut(key) else {
         if !warmup::is_warm::<F>(key) {
             return Err(Reason::Warming);
+        }
+        // A reply leaves by the interface that its client is at.
+        let reply = entry.transform.flags & FlowFlags::REPLY != 0;
+        if !limit::admits(if reply { entry.transform.interface } else { key.interface }) {
+            return Err(Reason::Limited);
         }
         F::flows().insert(key, entry, ANY).map_err(|_| Reason::MapFull)?;
         return Ok(activate::<F>(key, entry).unwrap_or(Reason::Installed));

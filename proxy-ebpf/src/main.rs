@@ -23,6 +23,7 @@ mod ipv4;
 mod ipv6;
 mod key;
 mod learn;
+mod limit;
 mod maps;
 mod parse;
 mod served;

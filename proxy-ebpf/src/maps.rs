@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 use proxy_common::{
     abi::{
-        Counter, GENERATIONS, Interface, ObservedKey, Pair, RECENT_SLOTS, Recent, Served,
-        UPLINK_SLOTS, Uplink, WARMUP_SLOTS, capacity,
+        Counter, GENERATIONS, INSTALL_SLOTS, Installs, Interface, ObservedKey, Pair, RECENT_SLOTS,
+        Recent, Served, UPLINK_SLOTS, Uplink, WARMUP_SLOTS, capacity,
     },
     reason::Reason,
 };
@@ -40,6 +40,10 @@ pub static SEQUENCE: PerCpuArray<u32, 1> = PerCpuArray::new();
 
 #[btf_map(name = "warmup")]
 pub static WARMUP: Array<u32, { WARMUP_SLOTS as usize }> = Array::new();
+
+/// Not pinned: it is about the last second.
+#[btf_map(name = "installs")]
+pub static INSTALLS: Array<Installs, { INSTALL_SLOTS as usize }> = Array::new();
 
 #[btf_map(name = "frontends4")]
 pub static FRONTENDS4: Frontends<[u8; 4]> = Frontends::new();

@@ -13,3 +13,11 @@ pub static HARD_LEASE: Global<u32> = Global::new(1250);
 /// Jiffies between elections.
 #[unsafe(no_mangle)]
 pub static ELECTION: Global<u32> = Global::new(125);
+
+/// Jiffies of a second.
+#[unsafe(no_mangle)]
+pub static SECOND: Global<u32> = Global::new(250);
+
+/// New entries a second that the clients of one interface may cause.
+#[unsafe(no_mangle)]
+pub static INSTALL_RATE: Global<u32> = Global::new(u32::MAX);

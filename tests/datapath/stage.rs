@@ -81,6 +81,8 @@ impl Stage {
         let mut options = LoadOptions {
             bpffs: pins.0.clone(),
             flow_entries: 4096,
+            ipv6: true,
+            install_rate: u32::MAX,
             soft_lease: SOFT,
             hard_lease: HARD,
             log: false,

@@ -55,6 +55,8 @@ fn measure() -> anyhow::Result<Counts> {
     let options = LoadOptions {
         bpffs: root.to_owned(),
         flow_entries: 4096,
+        ipv6: true,
+        install_rate: u32::MAX,
         soft_lease: Duration::from_secs(3),
         hard_lease: Duration::from_secs(5),
         log: false,

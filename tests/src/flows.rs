@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
+use proxy_common::abi::LEARN_AFTER;
 use proxy_common::reason::{Class, Reason};
 use serde::Deserialize;
 use serde_json::Value;
@@ -61,6 +62,10 @@ pub fn drive(
     to: SocketAddr,
     mut exchange: impl FnMut() -> Result<()>,
 ) -> Result<Flow> {
+    // As many as it takes when nothing comes between.
+    for _ in 0..LEARN_AFTER {
+        exchange()?;
+    }
     wait::until("the flow is on the fast path", wait::PATIENCE, || {
         exchange()?;
         let flows = flows(agent)?;

@@ -2,7 +2,8 @@
 
 use anyhow::{Context as _, Result, ensure};
 use proxy_tests::dns::Resolver;
-use proxy_tests::flows;
+use proxy_tests::flows::{self, Counters};
+use proxy_tests::http::Connection;
 use proxy_tests::objects::{DNS_FRONTEND, WEB_FRONTEND};
 use proxy_tests::process;
 use proxy_tests::stage::Stage;
@@ -11,6 +12,7 @@ use crate::scenario::{AGENT, scenarios};
 
 scenarios! { AGENT =>
     full_flow_map_keeps_serving,
+    client_that_opens_flow_after_flow_leaves_the_fast_path_to_others,
     pinned_map_of_others_is_left_alone_and_the_slow_path_serves,
     another_size_of_the_flow_map_is_taken_up_by_a_restart,
     map_dump_has_named_fields,
@@ -19,7 +21,7 @@ scenarios! { AGENT =>
 fn full_flow_map_keeps_serving() -> Result<()> {
     // Two entries a flow: more than the smallest table that the agent accepts.
     const FLOWS: usize = 700;
-    let stage = Stage::start(&["--flow-entries", "1024"])?;
+    let stage = Stage::start(&["--flow-entries", "1024", "--install-rate", "100000"])?;
     let client = stage.client()?;
     let mut open = Vec::new();
     for number in 0..FLOWS {
@@ -36,6 +38,40 @@ fn full_flow_map_keeps_serving() -> Result<()> {
     let flows = flows::flows(&stage.agent)?.len();
     ensure!((512..=1024).contains(&flows), "{flows} entries: the table was not full");
     Ok(())
+}
+
+fn client_that_opens_flow_after_flow_leaves_the_fast_path_to_others() -> Result<()> {
+    const FLOWS: usize = 150;
+    let stage = Stage::start(&["--install-rate", "8"])?;
+    let greedy = stage.client()?;
+    let before = Counters::read(&stage.agent)?;
+    let mut open = Vec::new();
+    for number in 0..FLOWS {
+        let mut resolver = Resolver::open(&greedy, DNS_FRONTEND)?;
+        for _ in 0..4 {
+            resolver.ask().with_context(|| format!("flow {number}"))?;
+        }
+        open.push(resolver);
+        if number == FLOWS / 2 {
+            modest_client_is_fast(&stage)?;
+        }
+    }
+    let counters = Counters::read(&stage.agent)?.since(&before);
+    ensure!(counters.of("limited") > 0, "nothing was limited: {counters:?}");
+    let flows = flows::flows(&stage.agent)?.len();
+    ensure!(flows < 2 * FLOWS, "{flows} entries of {FLOWS} flows: each has its two");
+    for resolver in &mut open {
+        resolver.ask()?;
+    }
+    Ok(())
+}
+
+/// Another pod than the greedy one.
+fn modest_client_is_fast(stage: &Stage) -> Result<()> {
+    let modest = &stage.topology.pod("client-b")?.namespace;
+    let mut connection = Connection::open(modest, WEB_FRONTEND)?;
+    let local = connection.local()?;
+    stage.drive_to_fast_path(local, WEB_FRONTEND, || connection.get("/").map(drop)).map(drop)
 }
 
 /// A map that passlane did not pin is not its to remove: the slow path serves, and says why.

@@ -175,6 +175,8 @@ impl Polling {
             let mut datapath = Datapath::load(&LoadOptions {
                 bpffs,
                 flow_entries: 1024,
+                ipv6: true,
+                install_rate: u32::MAX,
                 soft_lease: Duration::from_secs(3),
                 hard_lease: Duration::from_secs(5),
                 log: false,

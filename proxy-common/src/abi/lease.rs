@@ -34,3 +34,16 @@ pub const SLOTS_PER_CPU: u32 = 1024;
 
 /// Slots of `warmup`, a power of two.
 pub const WARMUP_SLOTS: u32 = 1 << 14;
+
+abi_struct! {
+    /// Entries that the clients of an interface caused of late.
+    pub struct Installs (8) {
+        /// Jiffies when counting began.
+        pub since: u32,
+        /// How many since, at most a second ago.
+        pub count: u32,
+    }
+}
+
+/// Slots of `installs`, a power of two.
+pub const INSTALL_SLOTS: u32 = 1 << 12;

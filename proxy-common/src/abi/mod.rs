@@ -29,7 +29,7 @@ pub use interface::{Interface, InterfaceFlags};
 #[cfg(feature = "user")]
 pub use layout::Field;
 pub use layout::{Addr, Plain};
-pub use lease::{Pending, SLOTS_PER_CPU, WARMUP_SLOTS};
+pub use lease::{INSTALL_SLOTS, Installs, Pending, SLOTS_PER_CPU, WARMUP_SLOTS};
 pub use localhost::{
     LOCAL_PEERS, LOCAL_PORTS, LOCALHOST_MAPS, LocalAddress, LocalPeer, LocalPort, NAMESPACE_SETTING,
 };
@@ -71,6 +71,8 @@ pub mod capacity {
     /// Flow entries of a family: two a connection. 176 bytes each over IPv4, 224 over IPv6, so 44
     /// and 56 MiB.
     pub const FLOWS: u32 = 1 << 18;
+    /// The fewest that can be asked for.
+    pub const LEAST_FLOWS: u32 = 1 << 10;
     /// Frontends: one an address, port and protocol that clients dial.
     pub const FRONTENDS: u32 = 1 << 16;
     /// Backends: one an endpoint address, port and protocol.

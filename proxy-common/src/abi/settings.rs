@@ -14,6 +14,10 @@ impl Setting {
     pub const HARD_LEASE: &'static str = "HARD_LEASE";
     /// Jiffies between elections, when an elected packet did not come through.
     pub const ELECTION: &'static str = "ELECTION";
+    /// Jiffies of a second.
+    pub const SECOND: &'static str = "SECOND";
+    /// New entries a second that the clients of one interface may cause.
+    pub const INSTALL_RATE: &'static str = "INSTALL_RATE";
     /// A `u8`, aya-log's level: 0, the default, logs nothing; 4 logs what is learned. The hit path
     /// never logs.
     pub const LOG_LEVEL: &'static str = "AYA_LOG_LEVEL";

@@ -1,5 +1,6 @@
 //! Brings the fast path up, or says why it stays down. Never a reason not to start.
 
+use proxy_common::abi::capacity;
 use tracing::{info, warn};
 
 use super::sysctls;
@@ -8,13 +9,29 @@ use crate::{
     config::Settings,
     kernel::{
         bpf::{Datapath, Error, LoadOptions, Maps, PinDirectory, detach_filters},
-        link,
+        link, memory,
         node::Node,
     },
     ledger::{Ledger, Record},
     model::FastPath,
     status::FastPathReport,
 };
+
+/// The clients of one interface may cause no more new entries in a second than this part of the
+/// flow map: it then takes longer than the hard lease to push out the entries of all others.
+const INSTALL_SHARE: u32 = 8;
+/// The flow maps of both families take no more than this part of the memory.
+const MEMORY_SHARE: u64 = 200;
+/// Bytes of an entry in both families together, as the kernel allocates them.
+const ENTRY_BYTES: u64 = 176 + 224;
+
+/// Returns how many flow entries suit a node of so many bytes of memory: a power of two, and no more
+/// than a busy gateway was seen to need.
+fn entries_for(memory: u64) -> u32 {
+    let fitting = (memory / MEMORY_SHARE / ENTRY_BYTES).max(1);
+    let entries = 1_u64 << fitting.ilog2();
+    (entries as u32).clamp(capacity::LEAST_FLOWS, capacity::FLOWS)
+}
 
 /// Loads the datapath into the node as far as it can be, and ends what nobody would keep up to date:
 /// programs of another version, and all of them when there shall be none.
@@ -90,9 +107,12 @@ async fn end(settings: &Settings, node: &Node, ledger: &Ledger, what: End) {
 }
 
 fn open(settings: &Settings, ledger: &mut Ledger) -> Result<Datapath, Error> {
+    let flow_entries = settings.flow_entries.unwrap_or_else(|| entries_for(memory::total()));
     let options = LoadOptions {
         bpffs: settings.paths.bpffs.clone(),
-        flow_entries: settings.flow_entries,
+        flow_entries,
+        ipv6: !super::facts::no_ipv6(),
+        install_rate: settings.install_rate.unwrap_or(flow_entries / INSTALL_SHARE),
         soft_lease: settings.soft_lease,
         hard_lease: settings.hard_lease,
         log: settings.log_datapath,
@@ -128,4 +148,19 @@ fn remove_pins(directory: &std::path::Path) -> Result<(), Error> {
         detach_filters(&name);
     }
     pins.remove_pins().map_err(|source| Error::PinDirectory { path: directory.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flow_maps_take_a_small_part_of_the_memory() {
+        const GIB: u64 = 1 << 30;
+        assert_eq!(entries_for(0), 1 << 10);
+        assert_eq!(entries_for(2 * GIB), 1 << 14);
+        assert_eq!(entries_for(8 * GIB), 1 << 16);
+        assert_eq!(entries_for(24 * GIB), 1 << 18);
+        assert_eq!(entries_for(4096 * GIB), 1 << 18);
+    }
 }

@@ -7,7 +7,6 @@ use std::{
 };
 
 use ipnet::IpNet;
-use proxy_common::abi::capacity;
 
 use super::Paths;
 use crate::{
@@ -94,8 +93,11 @@ pub struct Settings {
     pub xdp: XdpMode,
     /// Which interfaces are uplinks; `Auto` means NICs.
     pub uplinks: Selection,
-    /// Entries of the flow map.
-    pub flow_entries: u32,
+    /// Entries of the flow map of each family; by the node's memory otherwise.
+    pub flow_entries: Option<u32>,
+    /// New entries a second that the clients of one interface may cause; a share of the map
+    /// otherwise.
+    pub install_rate: Option<u32>,
     /// After this time one packet of a flow takes the slow path and renews the lease.
     pub soft_lease: Duration,
     /// After this time no packet of a flow takes the fast path without renewal.
@@ -341,7 +343,8 @@ impl Default for Settings {
             interface_modes: Vec::new(),
             xdp: XdpMode::Off,
             uplinks: Selection::Auto,
-            flow_entries: capacity::FLOWS,
+            flow_entries: None,
+            install_rate: None,
             soft_lease: Duration::from_secs(3),
             hard_lease: Duration::from_secs(5),
             log_datapath: false,

@@ -16,6 +16,7 @@
 //! | [`module`] | kernel modules |
 //! | [`oom`] | what is ended first when memory runs out |
 //! | [`cpu`] | how many CPUs the node has |
+//! | [`memory`] | how much memory it has |
 //!
 //! Everything may import `model`; nothing here imports `plan`, `apply`, `source` or the command
 //! line. Writes are idempotent: putting what exists edits it, removing the absent succeeds.
@@ -27,6 +28,7 @@ pub mod cpu;
 pub mod ipvs;
 pub mod link;
 pub mod listen;
+pub mod memory;
 pub mod module;
 pub mod namespace;
 mod netlink;

@@ -23,6 +23,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("proxy-ebpf/src/served.rs", "adds to counters in their maps"),
     ("proxy-ebpf/src/service.rs", "map look-ups return references into the map"),
     ("proxy-ebpf/src/settings.rs", "globals that the loader finds by name"),
+    ("proxy-ebpf/src/limit.rs", "counts in a map entry in place"),
     ("proxy-ebpf/src/token.rs", "writes a pending entry in its map"),
     ("proxy-ebpf/src/transit.rs", "reads a flow entry and an uplink in their maps"),
     ("proxy-ebpf/src/warmup.rs", "counts in a map entry in place"),

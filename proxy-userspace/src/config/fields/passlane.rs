@@ -1,5 +1,7 @@
 //! What kube-proxy does not have: the section `passlane`.
 
+use proxy_common::abi::capacity;
+
 use super::{
     Field,
     Shape::{Flag, List, Number, Text, Time},
@@ -176,12 +178,27 @@ pub(super) const FIELDS: &[Field] = &[
     used(
         ("passlane.flowEntries", "flow-entries"),
         Number,
-        "Entries of the flow map: two a connection, 176 bytes each [default: 262144]",
+        "Entries of the flow map of each family: two a connection, 176 bytes each over IPv4 and 224 \
+         over IPv6; 0 takes up to a 200th of the memory [default: 0]",
         |draft, value| {
-            draft.settings.flow_entries = whole(value, 1024..=1 << 26)?;
+            draft.settings.flow_entries = match value {
+                Value::Whole(0) => None,
+                value => Some(whole(value, capacity::LEAST_FLOWS..=1 << 26)?),
+            };
             USED
         },
-        |settings| Value::Whole(settings.flow_entries.into()),
+        |settings| Value::Whole(settings.flow_entries.unwrap_or(0).into()),
+    ),
+    used(
+        ("passlane.installRate", "install-rate"),
+        Number,
+        "New flow entries a second that the clients of one interface may cause, so that one does \
+         not crowd out the others; 0 is an eighth of the flow map [default: 0]",
+        |draft, value| {
+            draft.settings.install_rate = Some(whole(value, 0..=1 << 26)?).filter(|rate| *rate > 0);
+            USED
+        },
+        |settings| Value::Whole(settings.install_rate.unwrap_or(0).into()),
     ),
     used(
         ("passlane.softLease", "soft-lease"),

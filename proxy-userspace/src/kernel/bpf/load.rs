@@ -6,7 +6,7 @@ use aya::{
     Ebpf, EbpfLoader,
     programs::{Program, SchedClassifier, Xdp},
 };
-use proxy_common::abi::{self, MAPS, MapSpec, Setting};
+use proxy_common::abi::{self, MAPS, MapSpec, Setting, capacity};
 
 use super::{Error, Hook, Maps, PinDirectory, jiffy};
 
@@ -25,6 +25,10 @@ pub struct LoadOptions {
     pub bpffs: PathBuf,
     /// Capacity of the flow map of either family: two entries a connection.
     pub flow_entries: u32,
+    /// The node has IPv6; the flow map of IPv6 is as small as can be without.
+    pub ipv6: bool,
+    /// New entries a second that the clients of one interface may cause.
+    pub install_rate: u32,
     /// After this time one packet of a flow renews the lease by the slow path.
     pub soft_lease: Duration,
     /// After this time no packet of a flow takes the fast path.
@@ -44,8 +48,17 @@ pub struct Datapath {
 impl LoadOptions {
     /// Returns the capacity a map shall have.
     pub fn capacity(&self, spec: &MapSpec) -> u32 {
-        let flows = [abi::IPV4.flows.name, abi::IPV6.flows.name];
-        if flows.contains(&spec.name) { self.flow_entries } else { spec.max_entries }
+        match spec.name {
+            name if name == abi::IPV4.flows.name => self.flow_entries,
+            name if name == abi::IPV6.flows.name => {
+                if self.ipv6 {
+                    self.flow_entries
+                } else {
+                    capacity::LEAST_FLOWS
+                }
+            }
+            _ => spec.max_entries,
+        }
     }
 }
 
@@ -107,6 +120,7 @@ fn load_object(options: &LoadOptions, pins: &PinDirectory) -> Result<Ebpf, Error
     let soft = jiffies(options.soft_lease);
     let hard = jiffies(options.hard_lease);
     let election = (soft / 6).max(1);
+    let second = jiffies(Duration::from_secs(1));
     let log_level: u8 = if options.log { 4 } else { 0 };
     let mut loader = EbpfLoader::new();
     loader
@@ -116,6 +130,8 @@ fn load_object(options: &LoadOptions, pins: &PinDirectory) -> Result<Ebpf, Error
         .override_global(Setting::SOFT_LEASE, &soft, true)
         .override_global(Setting::HARD_LEASE, &hard, true)
         .override_global(Setting::ELECTION, &election, true)
+        .override_global(Setting::SECOND, &second, true)
+        .override_global(Setting::INSTALL_RATE, &options.install_rate, true)
         .override_global(Setting::LOG_LEVEL, &log_level, true);
     for spec in &MAPS {
         loader.map_pin_path(spec.name, pins.map(spec.name));
