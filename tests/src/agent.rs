@@ -114,9 +114,9 @@ impl Agent {
             if let Some(status) = self.ended()? {
                 return Ok(Some(Err(status)));
             }
-            let status = self.status()?;
-            let ours = status["agent"]["pid"].as_u64() == Some(u64::from(pid));
-            Ok((ours && status["ready"] == true).then_some(Ok(())))
+            let report = self.report()?;
+            let ours = report["pid"].as_u64() == Some(u64::from(pid));
+            Ok((ours && report["ready"] == true).then_some(Ok(())))
         });
         match ready {
             Ok(Ok(())) => Ok(()),
@@ -182,6 +182,13 @@ impl Agent {
     /// `passlane status`.
     pub fn status(&self) -> Result<Value> {
         self.json("status")
+    }
+
+    /// What the agent said last, from its file: the command to ask is a process each time, and takes
+    /// from the agent the time it needs to get ready.
+    fn report(&self) -> Result<Value> {
+        let text = fs::read_to_string(self.directory.join("state").join("status.json"))?;
+        Ok(serde_json::from_str(&text)?)
     }
 
     /// Everything the processes of this agent logged so far.

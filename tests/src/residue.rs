@@ -37,14 +37,16 @@ pub fn remove(name: &str) {
     let directory = std::env::temp_dir().join(name);
     end_agent(&directory);
     remove_tree(&Path::new(BPFFS).join(name));
-    for namespace in namespaces_of(name) {
-        remove_namespace(&namespace);
-    }
+    remove_namespaces(&namespaces_of(name));
     remove_tree(&directory);
 }
 
-fn remove_namespace(namespace: &str) {
-    if let Err(error) = process::run("ip", &["netns", "del", namespace]) {
+fn remove_namespaces(namespaces: &[String]) {
+    let lines: String = namespaces.iter().map(|name| format!("netns del {name}\n")).collect();
+    // Goes on after one that cannot be removed.
+    if !lines.is_empty()
+        && let Err(error) = process::feed("ip", &["-force", "-batch", "-"], &lines)
+    {
         eprintln!("residue: {error:#}");
     }
 }

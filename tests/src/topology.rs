@@ -86,16 +86,20 @@ impl Topology {
             name,
         };
         topology.build_node().context("the node and its uplink")?;
-        for (name, octet) in pods {
-            topology.add_pod(name, *octet)?;
-        }
+        let pods: Vec<_> = pods.iter().map(|(name, octet)| topology.pod_of(name, *octet)).collect();
+        Pod::build(&pods, &NODE_ADDRESSES)?;
+        topology.pods = pods;
         Ok(topology)
+    }
+
+    fn pod_of(&self, name: &str, octet: u8) -> Pod {
+        Pod::new(&self.name, name, (&self.node, 1), octet)
     }
 
     /// Adds a pod at 10.1.1.`octet`, as a CNI plugin would.
     pub fn add_pod(&mut self, name: &str, octet: u8) -> Result<Pod> {
-        let pod = Pod::new(&self.name, name, (&self.node, 1), octet);
-        pod.build(&NODE_ADDRESSES).with_context(|| format!("pod {name}"))?;
+        let pod = self.pod_of(name, octet);
+        Pod::build(std::slice::from_ref(&pod), &NODE_ADDRESSES)?;
         self.pods.push(pod.clone());
         Ok(pod)
     }

@@ -25,7 +25,7 @@ impl Topology {
         };
         let pod = Pod::new(&self.name, name, (&peer, 2), octet);
         let addresses = [IpAddr::V4(PEER), IpAddr::V6(PEER6)];
-        pod.build(&addresses).with_context(|| format!("pod {name}"))?;
+        Pod::build(std::slice::from_ref(&pod), &addresses)?;
         self.pods.push(pod.clone());
         Ok(pod)
     }

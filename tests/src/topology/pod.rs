@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::netns::Namespace;
 use crate::process;
@@ -71,26 +71,38 @@ impl Pod {
         [self.address.into(), self.address6.into()]
     }
 
-    /// Makes the namespace, the link to its node and the routes of both ends. The node talks to the
-    /// pod from `node_addresses`.
-    pub(super) fn build(&self, node_addresses: &[IpAddr; 2]) -> Result<()> {
+    /// Makes the namespaces of pods of one node, their links to it and the routes of both ends. The
+    /// node talks to them from `node_addresses`.
+    pub(super) fn build(pods: &[Self], node_addresses: &[IpAddr; 2]) -> Result<()> {
+        let Some(Self { router: node, .. }) = pods.first() else { return Ok(()) };
+        // Few processes: in an emulated guest, starting them is what building takes.
+        let names = pods.iter().map(|pod| format!("netns add {}\n", pod.namespace.name()));
+        process::feed("ip", &["-batch", "-"], &names.collect::<String>())?;
+        for pod in pods {
+            pod.namespace.set_sysctl("net/ipv6/conf/default/accept_dad", "0")?;
+        }
+        let links: String = pods.iter().map(|pod| pod.link(node_addresses)).collect();
+        node.feed("ip", &["-batch", "-"], &links)?;
+        pods.iter().try_for_each(|pod| pod.settle().with_context(|| format!("pod {}", pod.name)))
+    }
+
+    /// What the node has to do for the link.
+    fn link(&self, [source, source6]: &[IpAddr; 2]) -> String {
         let (name, link) = (self.namespace.name(), self.interface());
+        let Self { address, address6, .. } = self;
+        format!(
+            "link add {link} type veth peer name eth0 netns {name}\n\
+             addr add {GATEWAY6}/64 dev {link} nodad\n\
+             link set {link} up\n\
+             route add {address}/32 dev {link} src {source}\n\
+             route add {address6}/128 dev {link} src {source6}\n"
+        )
+    }
+
+    /// What remains to be done once the link is there.
+    fn settle(&self) -> Result<()> {
         let Self { address, address6, router: node, .. } = self;
-        let [source, source6] = node_addresses;
-        process::run("ip", &["netns", "add", name])?;
-        self.namespace.set_sysctl("net/ipv6/conf/default/accept_dad", "0")?;
-        node.feed(
-            "ip",
-            &["-batch", "-"],
-            &format!(
-                "link add {link} type veth peer name eth0 netns {name}\n\
-                 addr add {GATEWAY6}/64 dev {link} nodad\n\
-                 link set {link} up\n\
-                 route add {address}/32 dev {link} src {source}\n\
-                 route add {address6}/128 dev {link} src {source6}\n"
-            ),
-        )?;
-        node.set_sysctl(&format!("net/ipv4/conf/{link}/proxy_arp"), "1")?;
+        node.set_sysctl(&format!("net/ipv4/conf/{}/proxy_arp", self.interface()), "1")?;
         self.namespace.feed(
             "ip",
             &["-batch", "-"],
