@@ -100,6 +100,8 @@ pub struct Settings {
     pub soft_lease: Duration,
     /// After this time no packet of a flow takes the fast path without renewal.
     pub hard_lease: Duration,
+    /// How many Service ports have metrics of their own.
+    pub metrics_per_service: u32,
     /// Log what the datapath learns.
     pub log_datapath: bool,
     /// Device that carries the VIPs.
@@ -344,6 +346,7 @@ impl Default for Settings {
             flow_entries: capacity::FLOWS,
             soft_lease: Duration::from_secs(3),
             hard_lease: Duration::from_secs(5),
+            metrics_per_service: 0,
             log_datapath: false,
             dummy_device: "kube-ipvs0".into(),
             paths: Paths::default(),

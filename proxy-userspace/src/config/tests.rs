@@ -140,6 +140,7 @@ fn every_field_is_taken_up_once() {
         flow_entries: 65_536,
         soft_lease: Duration::from_secs(1),
         hard_lease: Duration::from_millis(1500),
+        metrics_per_service: 20,
         log_datapath: true,
         dummy_device: "vips0".into(),
         paths: Paths {
