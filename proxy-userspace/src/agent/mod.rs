@@ -267,7 +267,10 @@ impl Agent {
         match (&event.error, &self.source.error) {
             (Some(error), before) if before.as_ref() != Some(error) => error!(
                 event = "source_bad",
-                source, "the source cannot be used, the last good state stays:\n{error}"
+                source,
+                // A manifest may have many problems, and they are one change of state.
+                error = error.replace('\n', "; "),
+                "the source cannot be used, the last good state stays"
             ),
             (None, Some(_)) => info!(event = "source_good", source, "the source is good again"),
             _ => {}

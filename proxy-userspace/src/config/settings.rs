@@ -307,6 +307,23 @@ impl Default for Conntrack {
     }
 }
 
+impl Settings {
+    /// Returns the settings as they may be shown: files are only named in them, and passwords are
+    /// taken out of URLs.
+    #[must_use]
+    pub fn without_secrets(&self) -> Self {
+        let api_servers = self.api_servers.iter().map(|url| without_password(url)).collect();
+        Self { api_servers, ..self.clone() }
+    }
+}
+
+fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
+}
+
 /// kube-proxy's defaults where it has the setting.
 impl Default for Settings {
     fn default() -> Self {
@@ -413,6 +430,16 @@ mod tests {
         let timeouts = IpvsTimeouts { tcp: Some(Duration::from_secs(7200)), ..Default::default() };
         let request = Timeouts { tcp_secs: 7200, tcp_fin_secs: 0, udp_secs: 0 };
         assert_eq!(timeouts.request(), Some(request), "0 leaves one as it is");
+    }
+
+    #[test]
+    fn passwords_are_taken_out_of_urls() {
+        let shown = |url: &str| {
+            let settings = Settings { api_servers: vec![url.into()], ..Settings::default() };
+            settings.without_secrets().api_servers.remove(0)
+        };
+        assert_eq!(shown("https://me:p@ss@192.0.2.1:6443/a@b"), "https://192.0.2.1:6443/a@b");
+        assert_eq!(shown("https://192.0.2.1:6443"), "https://192.0.2.1:6443");
     }
 
     #[test]

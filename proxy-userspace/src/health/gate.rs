@@ -121,13 +121,13 @@ impl Keeper {
             match listen::tcp(self.addr).and_then(registered) {
                 Ok(listener) => {
                     if self.say(None).is_some() {
-                        info!(addr = %self.addr, "{} answered again", self.purpose);
+                        info!(event = "port_open", addr = %self.addr, "{} answered again", self.purpose);
                     }
                     return listener;
                 }
                 Err(errno) if failures >= SILENT_FAILURES => {
                     if self.say(Some(Cause(errno))) != Some(Cause(errno)) {
-                        warn!(addr = %self.addr, error = %errno, "{} not answered", self.purpose);
+                        warn!(event = "port_closed", addr = %self.addr, error = %errno, "{} not answered", self.purpose);
                     }
                 }
                 Err(_) => {}
@@ -174,7 +174,7 @@ async fn accept(listener: &tokio::net::TcpListener) -> TcpStream {
             Ok((stream, _)) => return stream,
             Err(error) => {
                 // The client went, or the process has no file descriptor to spare: it may later.
-                debug!(%error, "accept a connection");
+                debug!(event = "accept_failed", %error, "accept a connection");
                 sleep(FIRST_RETRY).await;
             }
         }
@@ -202,7 +202,7 @@ async fn serve(
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     match timeout(CONNECTION_TIMEOUT, connection).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%error, "answer a connection"),
-        Err(_) => debug!("a connection took too long"),
+        Ok(Err(error)) => debug!(event = "answer_failed", %error, "answer a connection"),
+        Err(_) => debug!(event = "answer_late", "a connection took too long"),
     }
 }

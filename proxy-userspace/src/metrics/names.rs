@@ -194,7 +194,7 @@ metrics! {
     SERVICES_DROPPED = "passlane_service_metrics_dropped", Gauge, [],
         "Service ports that are left out since metricsPerService names fewer; none when it is 0";
     READINGS = "passlane_kernel_readings_total", Counter, ["outcome"],
-        "Readings of the kernel for /metrics. One serves all scrapes for a second at least, and for 50 times as long as it took";
+        "Readings of the kernel for /metrics. One serves all scrapes for a second at least, and for 10 times as long as it took";
     READING_DURATION = "passlane_kernel_reading_duration_seconds", Gauge, [],
         "Seconds that the last reading of the kernel took";
     READING_AGE = "passlane_kernel_reading_age_seconds", Gauge, [],

@@ -20,7 +20,7 @@ use crate::tally::{Counter, Table};
 /// A scrape waits for a reading for at most this time.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Reading takes at most one part in this many of the time.
-const SHARE: u32 = 50;
+const SHARE: u32 = 10;
 
 /// What was read.
 #[derive(Debug)]

@@ -100,22 +100,10 @@ impl Read for Kernel {
     }
 }
 
-/// The configuration in force, as a file for `--config`, under kube-proxy's name. What is secret is
-/// not in it: files are only named, and passwords are taken out of URLs.
+/// The configuration in force, as a file for `--config`, under kube-proxy's name.
 fn config(settings: &Settings) -> String {
-    let mut shown = settings.clone();
-    shown.api_servers.iter_mut().for_each(|url| *url = without_password(url));
-    let config = serde_json::json!({ "kubeproxy.config.k8s.io": shown.to_value() });
-    config.to_string()
-}
-
-fn without_password(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    let end = rest.find('/').unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
-        None => url.to_owned(),
-    }
+    let shown = settings.without_secrets().to_value();
+    serde_json::json!({ "kubeproxy.config.k8s.io": shown }).to_string()
 }
 
 async fn metrics(State(exporter): State<Arc<Exporter>>, headers: HeaderMap) -> Response {

@@ -131,6 +131,7 @@ impl PartialEq for Desired {
             && self.backends == other.backends
             && self.rules == other.rules
             && self.health == other.health
+            && self.unserved == other.unserved
             && self.notices() == other.notices()
     }
 }

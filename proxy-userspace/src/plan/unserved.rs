@@ -10,7 +10,7 @@ use crate::model::ServiceName;
 type Key = (ServiceName, bool, bool);
 
 /// They, by how many of their frontends it is true, and how many there are of each sort.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Unserved {
     frontends: BTreeMap<Key, u32>,
     services: [[usize; 2]; 2],
