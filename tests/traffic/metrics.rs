@@ -84,7 +84,7 @@ fn metrics_agree_with_other_counts_while_hostile_clients_hold_the_port() -> Resu
     let mut connection = stage.fast_connection(WEB_FRONTEND)?;
     for round in 0..30 {
         connection.get("/")?;
-        if round % 5 == 0 {
+        if round % 10 == 0 {
             let _more = hold(60)?;
             let started = Instant::now();
             Scraped::of(node)?;
