@@ -63,7 +63,7 @@ impl Scraped {
 
 fn metrics_agree_with_other_counts_while_hostile_clients_hold_the_port() -> Result<()> {
     const REFUSED: usize = 7;
-    let stage = Stage::start(&["--metrics-per-service", "1"])?;
+    let stage = Stage::start(&["--metrics-per-service", "1", "--flow-entries", "4096"])?;
     let (node, client) = (&stage.topology.node, stage.client()?);
     let (addr, port) = (WEB_FRONTEND.ip(), WEB_FRONTEND.port());
     let to = format!("ip daddr {addr} tcp dport {port}");
@@ -159,7 +159,7 @@ fn fast_path_is_told(stage: &Stage, scraped: &Scraped) -> Result<()> {
     ensure!(share > 0.0 && share < 1.0, "fast ratio {share}");
     let flows = scraped.number("passlane_bpf_map_entries", &[("map", "flows4")])?;
     let room = scraped.number("passlane_bpf_map_max_entries", &[("map", "flows4")])?;
-    ensure!(flows >= 2.0 && room == 262_144.0, "{flows} of {room} flows");
+    ensure!(flows >= 2.0 && room == 4096.0, "{flows} of {room} flows");
     let dropped = scraped.number("passlane_service_metrics_dropped", &[])?;
     let services = stage.agent.json("stats")?["services"].as_array().map_or(0, Vec::len);
     ensure!(dropped + 1.0 == services as f64, "{dropped} of {services} Service ports left out");

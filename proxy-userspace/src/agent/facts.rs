@@ -65,7 +65,6 @@ fn primary(settings: &Settings, node: Option<&Node>) -> Vec<IpAddr> {
     [first(false), first(true)].into_iter().flatten().collect()
 }
 
-/// Says whether the kernel has no IPv6.
 pub(super) fn no_ipv6() -> bool {
     !Path::new("/proc/sys/net/ipv6").exists()
 }
