@@ -105,6 +105,17 @@ fn load_balancers_are_told_how_many_endpoints_the_node_has() -> Result<()> {
     cluster.put(&service)?;
     let told = ask(Family::V4);
     ensure!(format!("{told:?}").contains("503"), "no endpoint here: {told:?}");
+    for (family, policy, services) in
+        [("IPv4", "external", 1), ("IPv6", "external", 1), ("IPv4", "internal", 0)]
+    {
+        let wanted = format!(
+            "kubeproxy_sync_proxy_rules_no_local_endpoints_total{{ip_family=\"{family}\",\
+             traffic_policy=\"{policy}\"}} {services}"
+        );
+        let metrics = SocketAddr::from(([127, 0, 0, 1], 10249));
+        let told = get_once(&cluster.topology.node, metrics, "/metrics")?;
+        ensure!(told.lines().any(|line| line == wanted), "no {wanted}:\n{told}");
+    }
     service.external_local = false;
     cluster.put(&service)?;
     wait::until_true("the port is closed", wait::PATIENCE, || {

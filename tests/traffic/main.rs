@@ -27,6 +27,7 @@ mod lifecycle;
 mod localhost;
 mod manifests;
 mod maps;
+mod metrics;
 mod modes;
 mod moving;
 mod policies;
@@ -59,6 +60,7 @@ fn main() {
         leases::SCENARIOS,
         states::SCENARIOS,
         counting::SCENARIOS,
+        metrics::SCENARIOS,
         explaining::SCENARIOS,
         lifecycle::SCENARIOS,
         localhost::SCENARIOS,

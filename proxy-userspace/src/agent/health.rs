@@ -29,6 +29,11 @@ impl Health {
         Self { proxy, node, services, taken: Vec::new() }
     }
 
+    /// Returns what the node's own answers come from.
+    pub(super) fn proxy(&self) -> Arc<ProxyHealth> {
+        Arc::clone(&self.proxy)
+    }
+
     /// A change came that is not in the kernel yet.
     pub(super) fn changed(&self) {
         self.proxy.changed();
@@ -37,6 +42,11 @@ impl Health {
     /// The kernel holds everything.
     pub(super) fn synced(&self) {
         self.proxy.synced();
+    }
+
+    /// Everything that is wanted was brought into the kernel once, or was not.
+    pub(super) fn set_ready(&self, ready: bool) {
+        self.proxy.set_ready(ready);
     }
 
     pub(super) fn set_node_leaving(&self, leaving: bool) {

@@ -6,6 +6,7 @@ mod facts;
 mod health;
 mod interfaces;
 mod localhost;
+mod metrics;
 mod pass;
 mod preflight;
 mod sysctls;
@@ -37,6 +38,7 @@ use crate::{
         tc,
     },
     ledger::Ledger,
+    metrics::Recorder,
     model::{Notice, interface::Interface},
     plan::{Observed, Planner},
     source::{
@@ -77,6 +79,9 @@ struct Agent {
     interfaces: interfaces::Interfaces,
     present: Vec<Interface>,
     health: Health,
+    metrics: metrics::Metrics,
+    /// The kernel has IPv6.
+    has_ipv6: bool,
     fast_path: FastPathReport,
     /// Why node ports are not served at loopback addresses, though asked for.
     no_localhost: Option<String>,
@@ -143,6 +148,7 @@ pub async fn run(settings: Settings) -> Result<(), Fatal> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
+        agent.metrics.relists = source.status().map_or(0, |status| status.relists);
         agent.report();
     }
     info!(event = "stopped", "the agent stops; forwarding stays as it is");
@@ -205,8 +211,12 @@ impl Agent {
             fast_path = fast_path.mode,
             "the agent starts"
         );
+        let health = Health::open(&settings);
+        let recorder = Recorder::new(health.proxy(), source.requests());
         Ok(Self {
-            health: Health::open(&settings),
+            metrics: metrics::Metrics::open(&settings, recorder),
+            has_ipv6: !facts::no_ipv6(),
+            health,
             retry: FIRST_RETRY,
             retry_at: None,
             next_pass: tokio::time::Instant::now(),
@@ -236,10 +246,12 @@ impl Agent {
     /// Takes up what the source says. What it cannot say leaves the last good state in force.
     async fn heard(&mut self, mut event: SourceEvent) {
         let update = event.update.take();
+        let triggers = std::mem::take(&mut event.triggers);
         self.tell_of_source(&event);
         self.source = event;
         if let Some(update) = update {
             self.health.changed();
+            self.metrics.heard(&update, triggers);
             self.planner.take(update);
             self.has_snapshot = true;
         }
@@ -255,7 +267,10 @@ impl Agent {
         match (&event.error, &self.source.error) {
             (Some(error), before) if before.as_ref() != Some(error) => error!(
                 event = "source_bad",
-                source, "the source cannot be used, the last good state stays:\n{error}"
+                source,
+                // A manifest may have many problems, and they are one change of state.
+                error = error.replace('\n', "; "),
+                "the source cannot be used, the last good state stays"
             ),
             (None, Some(_)) => info!(event = "source_good", source, "the source is good again"),
             _ => {}
@@ -326,11 +341,13 @@ impl Agent {
         if let Err(error) = report.write(&self.settings.paths.state_dir) {
             error!(event = "report_failed", %error, "the status file could not be written");
         }
+        self.show_metrics(report);
     }
 
     fn complaints(&self) -> Vec<String> {
         let notices = self.notices.iter().map(ToString::to_string);
-        let problems = self.health.problems().into_iter().chain(self.no_localhost.clone());
+        let problems = self.health.problems().into_iter().chain(self.metrics.problem());
+        let problems = problems.chain(self.no_localhost.clone());
         notices.chain(problems).chain(self.interfaces.losing()).collect()
     }
 

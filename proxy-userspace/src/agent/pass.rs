@@ -12,11 +12,12 @@ use tracing::{debug, error, info, warn};
 
 use super::{Agent, FIRST_RETRY, facts::facts};
 use crate::{
-    apply::{Executor, Outcome},
+    apply::{Executor, Outcome, Tally},
     audit::observe::observe,
     chain::chain,
     kernel::node::Node,
     ledger::{self, Ledger, Record},
+    metrics::Passed,
     model::Notice,
     plan::{Drains, Limits, Observed, Plan},
     status::Pass,
@@ -101,8 +102,12 @@ impl Agent {
         self.health.answer(&desired.health);
         let servers = &desired.servers;
         let mut executor = Executor { node: &mut self.node, ledger: &mut self.ledger, servers };
-        let outcomes = executor.apply(&plan, &mut self.observed).await;
-        self.note(&plan, &outcomes, started.elapsed());
+        let mut tally = Tally::default();
+        let outcomes = executor.apply_counted(&plan, &mut self.observed, &mut tally).await;
+        let took = started.elapsed();
+        self.note(&plan, &outcomes, took);
+        self.metrics.recorder().tallied(&tally);
+        self.metrics.passed(Passed { whole, took, complete: outcomes.is_empty() });
         self.collecting = false;
         self.next_pass = tokio::time::Instant::now() + self.settings.min_sync_period;
         self.follow_forced_services().await;
@@ -139,6 +144,7 @@ impl Agent {
             self.health.synced();
         }
         self.ready = !outcomes.iter().any(Outcome::is_foundation);
+        self.health.set_ready(self.ready);
         self.pass = Pass {
             at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
             duration_ms: took.as_millis() as u64,

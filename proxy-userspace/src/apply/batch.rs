@@ -25,6 +25,20 @@ pub(super) enum Batch<'a> {
     Single(&'a Action),
 }
 
+impl Batch<'_> {
+    /// Returns how many actions it has.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Ipvs(commands) => commands.len(),
+            Self::PutVips(_, actions)
+            | Self::RemoveVips(_, actions)
+            | Self::RetireVips(_, actions)
+            | Self::Flush(_, actions) => actions.len(),
+            Self::Single(_) => 1,
+        }
+    }
+}
+
 /// Returns the batches of a plan, in order.
 pub(super) fn batches(actions: &[Action]) -> Vec<Batch<'_>> {
     let mut batches: Vec<Batch<'_>> = Vec::new();
@@ -107,17 +121,7 @@ mod tests {
             Action::Flush { frontend, to: None },
             vip(3),
         ];
-        let sizes: Vec<usize> = batches(&actions)
-            .iter()
-            .map(|batch| match batch {
-                Batch::Ipvs(commands) => commands.len(),
-                Batch::PutVips(addrs, _)
-                | Batch::RemoveVips(addrs, _)
-                | Batch::RetireVips(addrs, _) => addrs.len(),
-                Batch::Flush(_, actions) => actions.len(),
-                Batch::Single(_) => 1,
-            })
-            .collect();
+        let sizes: Vec<usize> = batches(&actions).iter().map(Batch::len).collect();
         assert_eq!(sizes, [2, 2, 1, 2, 1]);
     }
 }

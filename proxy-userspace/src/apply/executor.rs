@@ -4,11 +4,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::Instant,
 };
 
 use proxy_common::abi::{self, FrontendFlags};
 
-use super::batch::{Batch, batches};
+use super::{
+    batch::{Batch, batches},
+    tally::{Search, Tally},
+};
 use crate::{
     kernel::{
         bpf::{self, Maps},
@@ -90,6 +94,16 @@ impl Executor<'_> {
     /// Carries out a plan, and takes up into `observed` what succeeded. Returns what failed:
     /// everything else was done, unless the guard failed, which everything stands on.
     pub async fn apply(&mut self, plan: &Plan, observed: &mut Observed) -> Vec<Outcome> {
+        self.apply_counted(plan, observed, &mut Tally::default()).await
+    }
+
+    /// The same, and counts it.
+    pub async fn apply_counted(
+        &mut self,
+        plan: &Plan,
+        observed: &mut Observed,
+        tally: &mut Tally,
+    ) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         let mut broken: Option<String> = None;
         let mut vips_lack = false;
@@ -98,7 +112,9 @@ impl Executor<'_> {
                 // They may be the only thing that makes a VIP local: the next pass retires them.
                 continue;
             }
-            for (action, result) in self.run(&batch, broken.as_deref(), &observed.vips).await {
+            let results = self.run(&batch, broken.as_deref(), &observed.vips, tally).await;
+            count(tally, &batch, &results);
+            for (action, result) in results {
                 match result {
                     Ok(()) => observed.apply(action),
                     Err(failure) => {
@@ -124,6 +140,7 @@ impl Executor<'_> {
         batch: &Batch<'b>,
         broken: Option<&str>,
         vips: &BTreeSet<IpAddr>,
+        tally: &mut Tally,
     ) -> Vec<(&'b Action, Result<(), Failure>)> {
         match batch {
             Batch::PutVips(addrs, actions) => {
@@ -140,27 +157,37 @@ impl Executor<'_> {
             Batch::RetireVips(addrs, actions) => {
                 all_alike(actions, self.retire_vips(addrs, vips).await)
             }
-            Batch::Ipvs(commands) => self.change_ipvs(commands).await,
-            Batch::Flush(stale, actions) => {
-                let flushed = self.node.conntrack.flush(stale).await;
-                all_alike(actions, flushed.map(drop).map_err(Failure::from))
-            }
-            Batch::Single(action) => vec![(*action, self.single(action).await)],
+            Batch::Ipvs(commands) => self.change_ipvs(commands, tally).await,
+            Batch::Flush(stale, actions) => all_alike(actions, self.flush(stale, tally).await),
+            Batch::Single(action) => vec![(*action, self.single(action, tally).await)],
         }
     }
 
-    async fn single(&mut self, action: &Action) -> Result<(), Failure> {
+    async fn flush(&self, stale: &conntrack::Stale, tally: &mut Tally) -> Result<(), Failure> {
+        for ipv6 in [false, true].into_iter().filter(|ipv6| stale.has_family(*ipv6)) {
+            let started = Instant::now();
+            let deleted = self.node.conntrack.flush_of(stale, ipv6).await? as u64;
+            tally.searches.push(Search { ipv6, took: started.elapsed(), deleted });
+        }
+        Ok(())
+    }
+
+    async fn single(&mut self, action: &Action, tally: &mut Tally) -> Result<(), Failure> {
         match action {
             Action::PutDevice => self.put_device().await,
             Action::InstallTable { rules, elements } => {
                 self.ledger.record([Record::NatTable { owned: true }])?;
-                Ok(self.node.nat.install(rules, elements).await?)
+                let result = self.node.nat.install(rules, elements).await;
+                tally.count_transaction(result.is_ok());
+                Ok(result?)
             }
             Action::ChangeElements { added, removed } => {
-                Ok(self.node.nat.change(added, removed).await?)
+                let result = self.node.nat.change(added, removed).await;
+                tally.count_transaction(result.is_ok());
+                Ok(result?)
             }
             Action::OrderDestinations { frontend, destinations } => {
-                self.order_destinations(*frontend, destinations).await
+                self.order_destinations(*frontend, destinations, tally).await
             }
             Action::PutLocalPort { .. } | Action::RemoveLocalPort(_) => {
                 Ok(self.node.localhost.as_mut().map_or(Ok(()), |ports| match action {
@@ -183,6 +210,7 @@ impl Executor<'_> {
         &self,
         frontend: Frontend,
         destinations: &[Destination],
+        tally: &mut Tally,
     ) -> Result<(), Failure> {
         let expire = Key::dotted("net.ipv4.vs.expire_nodest_conn");
         let before = sysctl::read(&expire)?;
@@ -193,7 +221,11 @@ impl Executor<'_> {
                 Command::PutDestination(frontend, *destination),
             ]
         });
-        let results = self.node.ipvs.batch(commands.collect()).await;
+        let commands: Vec<Command> = commands.collect();
+        let results = self.node.ipvs.batch(commands.clone()).await;
+        for (command, result) in commands.iter().zip(&results) {
+            tally.count_command(command.name(), result.is_ok());
+        }
         sysctl::write(&expire, &before)?;
         Ok(results.into_iter().collect::<Result<(), _>>()?)
     }
@@ -273,6 +305,7 @@ impl Executor<'_> {
     async fn change_ipvs<'b>(
         &mut self,
         commands: &[(&'b Action, Command)],
+        tally: &mut Tally,
     ) -> Vec<(&'b Action, Result<(), Failure>)> {
         let records = commands.iter().filter_map(|(_, command)| match command {
             Command::PutVirtualServer(server) => Some(Record::VirtualServer {
@@ -292,6 +325,9 @@ impl Executor<'_> {
         }
         let results =
             self.node.ipvs.batch(commands.iter().map(|(_, command)| *command).collect()).await;
+        for ((_, command), result) in commands.iter().zip(&results) {
+            tally.count_command(command.name(), result.is_ok());
+        }
         let removed = commands.iter().zip(&results).filter_map(|((_, command), result)| {
             match (command, result) {
                 (Command::RemoveVirtualServer(frontend), Ok(())) => {
@@ -302,13 +338,27 @@ impl Executor<'_> {
         });
         // A removal that is not recorded is found out by the next observation.
         if let Err(error) = self.ledger.record(removed.collect::<Vec<_>>()) {
-            tracing::warn!(%error, "the ledger still names virtual servers that are gone");
+            tracing::warn!(event = "ledger_failed", %error, "the ledger still names virtual servers that are gone");
         }
         commands
             .iter()
             .zip(results)
             .map(|((action, _), result)| (*action, result.map_err(Failure::from)))
             .collect()
+    }
+}
+
+/// Counts a batch. Of one whose actions share a fate only the first tells of a failure.
+fn count(tally: &mut Tally, batch: &Batch<'_>, results: &[(&Action, Result<(), Failure>)]) {
+    if let Some((action, Err(_))) = results.first()
+        && results.len() == 1
+    {
+        tally.count_action(action.name(), 0, batch.len() as u64);
+        return;
+    }
+    for (action, result) in results {
+        let (done, failed) = if result.is_ok() { (1, 0) } else { (0, 1) };
+        tally.count_action(action.name(), done, failed);
     }
 }
 
@@ -321,7 +371,7 @@ pub fn forget_counts(node: &mut Node, observed: &Observed) {
     let forgotten =
         datapath.maps.carried.forget(|id| frontends.contains(&id), |id| backends.contains(&id));
     if let Err(error) = forgotten {
-        tracing::warn!(%error, "counters of what is gone may be added to others");
+        tracing::warn!(event = "counts_mixed", %error, "counters of what is gone may be added to others");
     }
 }
 

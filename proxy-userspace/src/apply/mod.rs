@@ -2,5 +2,7 @@
 
 mod batch;
 mod executor;
+mod tally;
 
 pub use executor::{Executor, Failure, Outcome, forget_counts};
+pub use tally::{Search, Tally, Tries};

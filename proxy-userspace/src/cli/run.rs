@@ -1,5 +1,7 @@
 //! `passlane run`.
 
+use std::collections::BTreeMap;
+
 use tracing::{info, warn};
 
 use super::{Failure, logging};
@@ -12,10 +14,20 @@ use crate::{
 pub(super) fn run(flags: RunFlags) -> Result<(), Failure> {
     let (settings, reports) = Settings::load(&flags)?;
     logging::start(settings.logging);
+    info!(event = "configured", changed = changed(&settings), "what differs from the defaults");
     report(&reports);
     // One thread does the work: sockets of a network namespace belong to the thread that made
     // them, and so does the order of changes.
     super::block_on(async { Ok(agent::run(settings).await?) })
+}
+
+/// Returns the fields that are not as by default, without secrets, in one line.
+fn changed(settings: &Settings) -> String {
+    let (shown, default) = (settings.without_secrets(), Settings::default());
+    let defaults: BTreeMap<_, _> =
+        default.fields().map(|(field, value, _)| (field, value)).collect();
+    let changed = shown.fields().filter(|(field, value, _)| defaults.get(field) != Some(value));
+    changed.map(|(field, value, _)| format!("{field}: {value}")).collect::<Vec<_>>().join(", ")
 }
 
 /// Names once what cannot be honoured.
@@ -28,5 +40,24 @@ fn report(reports: &[FieldReport]) {
                 warn!(event = "field_unsupported", field, value, "{verdict}");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_from_the_defaults_is_one_line_without_secrets() {
+        assert_eq!(changed(&Settings::default()), "");
+        let settings = Settings {
+            qps: 50.0,
+            api_servers: vec!["https://admin:hunter2@192.0.2.1:6443".into()],
+            ..Settings::default()
+        };
+        assert_eq!(
+            changed(&settings),
+            "passlane.apiServers: [https://192.0.2.1:6443], clientConnection.qps: 50"
+        );
     }
 }

@@ -102,6 +102,8 @@ pub struct Settings {
     pub soft_lease: Duration,
     /// After this time no packet of a flow takes the fast path without renewal.
     pub hard_lease: Duration,
+    /// How many Service ports have metrics of their own.
+    pub metrics_per_service: u32,
     /// Log what the datapath learns.
     pub log_datapath: bool,
     /// Device that carries the VIPs.
@@ -307,6 +309,23 @@ impl Default for Conntrack {
     }
 }
 
+impl Settings {
+    /// Returns the settings as they may be shown: files are only named in them, and passwords are
+    /// taken out of URLs.
+    #[must_use]
+    pub fn without_secrets(&self) -> Self {
+        let api_servers = self.api_servers.iter().map(|url| without_password(url)).collect();
+        Self { api_servers, ..self.clone() }
+    }
+}
+
+fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
+}
+
 /// kube-proxy's defaults where it has the setting.
 impl Default for Settings {
     fn default() -> Self {
@@ -347,6 +366,7 @@ impl Default for Settings {
             install_rate: None,
             soft_lease: Duration::from_secs(3),
             hard_lease: Duration::from_secs(5),
+            metrics_per_service: 0,
             log_datapath: false,
             dummy_device: "kube-ipvs0".into(),
             paths: Paths::default(),
@@ -413,6 +433,16 @@ mod tests {
         let timeouts = IpvsTimeouts { tcp: Some(Duration::from_secs(7200)), ..Default::default() };
         let request = Timeouts { tcp_secs: 7200, tcp_fin_secs: 0, udp_secs: 0 };
         assert_eq!(timeouts.request(), Some(request), "0 leaves one as it is");
+    }
+
+    #[test]
+    fn passwords_are_taken_out_of_urls() {
+        let shown = |url: &str| {
+            let settings = Settings { api_servers: vec![url.into()], ..Settings::default() };
+            settings.without_secrets().api_servers.remove(0)
+        };
+        assert_eq!(shown("https://me:p@ss@192.0.2.1:6443/a@b"), "https://192.0.2.1:6443/a@b");
+        assert_eq!(shown("https://192.0.2.1:6443"), "https://192.0.2.1:6443");
     }
 
     #[test]

@@ -141,6 +141,7 @@ fn every_field_is_taken_up_once() {
         install_rate: Some(1_000),
         soft_lease: Duration::from_secs(1),
         hard_lease: Duration::from_millis(1500),
+        metrics_per_service: 20,
         log_datapath: true,
         dummy_device: "vips0".into(),
         paths: Paths {

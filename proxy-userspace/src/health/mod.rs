@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | cloud load balancers, per Service | `spec.healthCheckNodePort`, any path | [`service_health`] |
 //! | cloud load balancers, per node | `/healthz` on port 10256 | [`proxy_health`] |
-//! | the kubelet | `/livez` on port 10256 | [`proxy_health`] |
+//! | the kubelet | `/livez` and `/readyz` on port 10256 | [`proxy_health`] |
 //!
 //! ```text
 //! plan::HealthCheck ──▶ claims ──assign()──▶ port → ServiceState ──update()──▶ listeners
@@ -15,7 +15,7 @@
 //! again and again until they can; nothing here stops the agent or makes it wait.
 
 mod answer;
-mod gate;
+pub(crate) mod gate;
 pub mod problem;
 pub mod proxy_health;
 pub mod service_health;
@@ -24,5 +24,5 @@ mod tests;
 mod time;
 
 pub use problem::Problem;
-pub use proxy_health::{HealthServer, ProxyHealth};
+pub use proxy_health::{Answers, HealthServer, ProxyHealth};
 pub use service_health::{Claim, ServiceHealth, ServiceState, assign};

@@ -37,6 +37,14 @@ pub enum Problem {
         /// Why not.
         cause: Cause,
     },
+    /// `/metrics` cannot be answered.
+    #[error("/metrics: listen on {addr}: {cause}{}; trying again", cure(*.cause, *.addr))]
+    MetricsNotListening {
+        /// Where.
+        addr: SocketAddr,
+        /// Why not.
+        cause: Cause,
+    },
     /// The node's own health checks cannot be answered.
     #[error("health checks of the node: listen on {addr}: {cause}{}; trying again", cure(*.cause, *.addr))]
     NodeNotListening {

@@ -1,8 +1,12 @@
-//! `/healthz` and `/livez`: whether changes reach the kernel in time, and whether the node stays.
+//! `/healthz`, `/livez` and `/readyz`: whether changes reach the kernel in time, whether the node
+//! stays, and whether everything was done once.
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -15,6 +19,7 @@ use super::{
     gate::{Budget, Gate},
     time::go_time,
 };
+use crate::tally::Counter;
 
 /// A change must be in the kernel after this time.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -23,6 +28,17 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 #[derive(Debug, Default)]
 pub struct ProxyHealth {
     state: Mutex<Progress>,
+    ready: AtomicBool,
+    answers: Answers,
+}
+
+/// How often was asked, by what was answered: 200 or 503.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// Answers of `/healthz`.
+    pub healthz: [Counter; 2],
+    /// Answers of `/livez`.
+    pub livez: [Counter; 2],
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,6 +79,16 @@ impl ProxyHealth {
         self.lock().node_leaving = leaving;
     }
 
+    /// Everything that is wanted was brought into the kernel once, or was not.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Relaxed);
+    }
+
+    /// Returns what was answered.
+    pub fn answers(&self) -> &Answers {
+        &self.answers
+    }
+
     /// Returns true unless a change has waited for two minutes. The node plays no part.
     pub fn is_healthy(&self) -> bool {
         self.lock().is_healthy(Instant::now())
@@ -79,7 +105,7 @@ impl ProxyHealth {
     }
 }
 
-/// The server of `/healthz` and `/livez`. It ends with this value.
+/// The server of `/healthz`, `/livez` and `/readyz`. It ends with this value.
 #[derive(Debug)]
 pub struct HealthServer {
     gate: Gate,
@@ -92,6 +118,7 @@ impl HealthServer {
         let router = Router::new()
             .route("/healthz", any(healthz))
             .route("/livez", any(livez))
+            .route("/readyz", any(readyz))
             .with_state(health);
         Self { gate: Gate::open(addr, "health checks of the node", router, Budget::new()) }
     }
@@ -111,16 +138,32 @@ struct Body {
     node_eligible: Option<bool>,
 }
 
+#[derive(Serialize)]
+struct Readiness {
+    ready: bool,
+}
+
 async fn healthz(State(health): State<Arc<ProxyHealth>>) -> Response {
     let eligible = !health.lock().node_leaving;
-    respond(&health, Some(eligible))
+    respond(&health, Some(eligible), &health.answers.healthz)
+}
+
+/// Neither an API server that is away nor a fast path that this node cannot have makes it fail:
+/// forwarding goes on.
+async fn readyz(State(health): State<Arc<ProxyHealth>>) -> Response {
+    let ready = health.ready.load(Relaxed);
+    answer(ready, &Readiness { ready })
 }
 
 async fn livez(State(health): State<Arc<ProxyHealth>>) -> Response {
-    respond(&health, None)
+    respond(&health, None, &health.answers.livez)
 }
 
-fn respond(health: &ProxyHealth, node_eligible: Option<bool>) -> Response {
+fn respond(
+    health: &ProxyHealth,
+    node_eligible: Option<bool>,
+    [well, ill]: &[Counter; 2],
+) -> Response {
     let state = *health.lock();
     let now = SystemTime::now();
     let healthy = state.is_healthy(Instant::now()) && node_eligible.unwrap_or(true);
@@ -129,6 +172,7 @@ fn respond(health: &ProxyHealth, node_eligible: Option<bool>) -> Response {
         current_time: go_time(Some(now)),
         node_eligible,
     };
+    if healthy { well } else { ill }.add(1);
     answer(healthy, &body)
 }
 

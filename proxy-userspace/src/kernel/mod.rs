@@ -15,6 +15,7 @@
 //! | [`listen`] | sockets of the agent's own servers |
 //! | [`module`] | kernel modules |
 //! | [`oom`] | what is ended first when memory runs out |
+//! | [`process`] | what the agent itself uses |
 //! | [`cpu`] | how many CPUs the node has |
 //! | [`memory`] | how much memory it has |
 //!
@@ -35,6 +36,7 @@ mod netlink;
 pub mod nft;
 pub mod node;
 pub mod oom;
+pub mod process;
 mod raw;
 pub mod route;
 pub mod sysctl;

@@ -110,6 +110,33 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Returns what kind of change it is, as metrics name it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::PutDevice => "put_device",
+            Self::PutVip(_) => "put_vip",
+            Self::RemoveVip(_) => "remove_vip",
+            Self::RetireVip(_) => "retire_vip",
+            Self::InstallTable { .. } => "install_table",
+            Self::ChangeElements { .. } => "change_elements",
+            Self::PutBackend { .. } => "put_backend",
+            Self::RemoveBackend { .. } => "remove_backend",
+            Self::PutFrontend { .. } => "put_frontend",
+            Self::RemoveFrontend(_) => "remove_frontend",
+            Self::Invalidate { .. } => "invalidate",
+            Self::PutVirtualServer(_) => "put_virtual_server",
+            Self::RemoveVirtualServer(_) => "remove_virtual_server",
+            Self::PutDestination { .. } => "put_destination",
+            Self::RemoveDestination { .. } => "remove_destination",
+            Self::OrderDestinations { .. } => "order_destinations",
+            Self::PutLocalPort { .. } => "put_local_port",
+            Self::RemoveLocalPort(_) => "remove_local_port",
+            Self::Flush { .. } => "flush",
+        }
+    }
+}
+
 /// What to do, in the order to do it.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct Plan {

@@ -13,6 +13,7 @@ use super::{
     claims::Claims,
     servers::{Context, wanted},
     settings::DetectLocal,
+    unserved::Unserved,
 };
 use crate::model::{
     Backend, DestinationKey, Element, EndpointSlice, FastPath, Frontend, LocalEndpoints, Notice,
@@ -99,6 +100,8 @@ pub struct Desired {
     pub backends: Counted<Backend>,
     /// How many servers are forced: whether interfaces with programs of others are of use.
     pub forced: usize,
+    /// Services whose traffic is dropped here, since their endpoints are on other nodes.
+    pub unserved: Unserved,
     /// Fixed rules of the nft table.
     pub rules: RuleOptions,
     /// Ranges whose virtual servers are somebody else's.
@@ -128,6 +131,7 @@ impl PartialEq for Desired {
             && self.backends == other.backends
             && self.rules == other.rules
             && self.health == other.health
+            && self.unserved == other.unserved
             && self.notices() == other.notices()
     }
 }
@@ -265,6 +269,7 @@ impl Desired {
         server.elements.iter().for_each(|element| self.elements.add(element));
         server.backends().for_each(|backend| self.backends.add(&backend));
         self.forced += usize::from(server.fast_path == FastPath::Force);
+        self.unserved.add(server);
         if server.vip {
             self.vips.add(&server.virtual_server.frontend.addr);
         }
@@ -274,6 +279,7 @@ impl Desired {
         server.elements.iter().for_each(|element| self.elements.take(element));
         server.backends().for_each(|backend| self.backends.take(&backend));
         self.forced -= usize::from(server.fast_path == FastPath::Force);
+        self.unserved.take(server);
         if server.vip {
             self.vips.take(&server.virtual_server.frontend.addr);
         }

@@ -29,6 +29,7 @@ mod servers;
 pub mod settings;
 #[cfg(test)]
 mod tests;
+mod unserved;
 pub mod uplinks;
 
 pub use action::{Action, Plan};
@@ -40,3 +41,4 @@ pub use ids::{IdMap, Limits, Numbered};
 pub use observed::{FrontendEntry, Observed, ObservedServer, ObservedTable};
 pub use planner::Planner;
 pub use settings::{DetectLocal, ExternalIps, NodeFacts, Settings};
+pub use unserved::Unserved;

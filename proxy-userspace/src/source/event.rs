@@ -3,10 +3,19 @@
 use std::{io, path::Path, sync::Arc, time::SystemTime};
 
 use super::{
-    kubernetes::{Kubernetes, LoginError, Options, Publisher, Status},
+    kubernetes::{Kubernetes, LoginError, Options, Publisher, Requests, Status},
     watched_files::WatchedFiles,
 };
 use crate::model::{Notice, Update};
+
+/// Why an EndpointSlice changed, for the time that it took to bring it into the kernel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Trigger {
+    /// When the Pods or the Service changed.
+    pub at: SystemTime,
+    /// The slice has IPv6 addresses.
+    pub ipv6: bool,
+}
 
 /// News of a source.
 ///
@@ -19,6 +28,9 @@ pub struct SourceEvent {
     /// The first is an [`Update::Replace`], and before it nothing is known: a caller that plans
     /// nothing until it comes leaves alone what an earlier run has put into the kernel.
     pub update: Option<Update>,
+    /// What brought the update about, as far as its EndpointSlices say so. Those of lists are not
+    /// told: they may be old.
+    pub triggers: Vec<Trigger>,
     /// What there is to say about the objects as they are now, sorted: a notice goes when its
     /// object is mended or deleted.
     pub notices: Arc<[Notice]>,
@@ -128,6 +140,14 @@ impl Source {
         match self {
             Self::File(_) => None,
             Self::Kubernetes(kubernetes) => Some(kubernetes.status().borrow().clone()),
+        }
+    }
+
+    /// Returns what is counted of requests to the API server; `None` for files.
+    pub fn requests(&self) -> Option<Arc<Requests>> {
+        match self {
+            Self::File(_) => None,
+            Self::Kubernetes(kubernetes) => Some(kubernetes.requests()),
         }
     }
 

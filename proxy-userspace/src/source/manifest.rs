@@ -91,6 +91,8 @@ pub(super) struct Annotations {
     pub(super) forwarding: Option<Leaf>,
     #[serde(rename = "service.beta.kubernetes.io/load-balancer-source-ranges")]
     pub(super) source_ranges: Option<Leaf>,
+    #[serde(rename = "endpoints.kubernetes.io/last-change-trigger-time")]
+    pub(super) trigger_time: Option<Leaf>,
 }
 
 /// `spec` of any kind that has one: their fields do not collide either.

@@ -26,7 +26,7 @@ pub mod watch;
 pub mod watched_files;
 
 pub use convert::{Converted, Identity, Kind, Stored, StoredOutcome};
-pub use event::{Source, SourceError, SourceEvent};
+pub use event::{Source, SourceError, SourceEvent, Trigger};
 pub use file::{load, load_for};
 pub use problem::{Fault, Found, LoadError, Place, Problem};
 pub use watch::{Watch, watch};

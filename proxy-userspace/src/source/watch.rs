@@ -140,7 +140,9 @@ impl Watch {
                 }
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => return Err(error),
                 // Not there, or not ours to look into: the directories above tell when it comes.
-                Err(error) => debug!(path = %path.display(), %error, "not watched"),
+                Err(error) => {
+                    debug!(event = "not_watched", path = %path.display(), %error, "not watched")
+                }
             }
         }
         for descriptor in self.watched.keys().filter(|old| !watched.contains_key(*old)) {

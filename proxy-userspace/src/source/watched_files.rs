@@ -60,6 +60,7 @@ impl WatchedFiles {
             }
             Err(error) => (None, Some(error.to_string())),
         };
-        Ok(SourceEvent { update, notices: Arc::clone(&self.notices), error, stale_since: None })
+        let notices = Arc::clone(&self.notices);
+        Ok(SourceEvent { update, notices, error, ..SourceEvent::default() })
     }
 }

@@ -31,9 +31,9 @@ const ROOMS: &[Room] = &[
     Room { name: "model", rooms: Some(&[]), crates: PURE },
     Room { name: "plan", rooms: Some(&["model"]), crates: PURE },
     Room { name: "explain", rooms: Some(&["model"]), crates: PURE },
-    Room { name: "source", rooms: Some(&["model", "chain"]), crates: None },
+    Room { name: "source", rooms: Some(&["model", "chain", "tally"]), crates: None },
     Room { name: "kernel", rooms: Some(&["model"]), crates: None },
-    Room { name: "health", rooms: Some(&["model", "kernel"]), crates: None },
+    Room { name: "health", rooms: Some(&["model", "kernel", "tally"]), crates: None },
     Room { name: "apply", rooms: Some(&["model", "plan", "kernel", "ledger"]), crates: None },
 ];
 

@@ -223,6 +223,17 @@ pub(super) const FIELDS: &[Field] = &[
         |settings| shown(GoDuration(settings.hard_lease)),
     ),
     used(
+        ("passlane.metricsPerService", "metrics-per-service"),
+        Number,
+        "Connections, packets and bytes of this many Service ports in /metrics, the first by \
+         namespace and name [default: 0]",
+        |draft, value| {
+            draft.settings.metrics_per_service = whole(value, 0..=100_000)?;
+            USED
+        },
+        |settings| Value::Whole(settings.metrics_per_service.into()),
+    ),
+    used(
         ("passlane.logDatapath", "log-datapath"),
         Flag,
         "Log what the datapath learns; for looking closely, not for production",

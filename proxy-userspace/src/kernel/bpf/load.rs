@@ -94,7 +94,7 @@ impl Datapath {
         if options.log
             && let Err(error) = aya_log::EbpfLogger::init(&mut programs)
         {
-            tracing::warn!(%error, "the datapath's log is not available");
+            tracing::warn!(event = "datapath_log_off", %error, "the datapath's log is not available");
         }
         let maps = Maps::open(&pins)?;
         Ok(Self { programs, pins, maps })

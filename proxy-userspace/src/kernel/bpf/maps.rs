@@ -35,7 +35,7 @@ pub struct Maps {
     pub ipv4: ServiceMaps<[u8; 4]>,
     /// The maps of IPv6.
     pub ipv6: ServiceMaps<[u8; 16]>,
-    interfaces: HashMap<MapData, u32, Abi<Interface>>,
+    pub(super) interfaces: HashMap<MapData, u32, Abi<Interface>>,
     uplinks: Array<MapData, Abi<Uplink>>,
     observed: PerCpuHashMap<MapData, Abi<ObservedKey>, Abi<Counter>>,
     stats: PerCpuArray<MapData, Abi<Counter>>,
@@ -52,9 +52,9 @@ pub type Entries<K, V> = Vec<(K, V)>;
 /// The maps of an address family.
 pub struct ServiceMaps<A: Addr> {
     names: FamilyMaps,
-    flows: HashMap<MapData, Abi<FlowKey<A>>, Abi<Flow<A>>>,
-    frontends: HashMap<MapData, Abi<ServiceKey<A>>, Abi<Frontend>>,
-    backends: HashMap<MapData, Abi<ServiceKey<A>>, Abi<Backend>>,
+    pub(super) flows: HashMap<MapData, Abi<FlowKey<A>>, Abi<Flow<A>>>,
+    pub(super) frontends: HashMap<MapData, Abi<ServiceKey<A>>, Abi<Frontend>>,
+    pub(super) backends: HashMap<MapData, Abi<ServiceKey<A>>, Abi<Backend>>,
 }
 
 /// The map `generations`: what the agent raises to make flow entries stale.

@@ -16,7 +16,7 @@ const TRIES: u32 = 4;
 /// The two maps. What a pair has in both adds up, modulo 2^64, to what was carried.
 pub struct Carried {
     recent: PerCpuArray<MapData, Abi<Recent>>,
-    served: HashMap<MapData, Abi<Pair>, Abi<Served>>,
+    pub(super) served: HashMap<MapData, Abi<Pair>, Abi<Served>>,
 }
 
 /// Sums by frontend id and backend id.

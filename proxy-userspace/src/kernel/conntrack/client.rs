@@ -33,10 +33,23 @@ impl Client {
     /// stale, and never held in memory as a whole. An entry that went meanwhile is no error; one
     /// that cannot be deleted is, after the others are gone.
     pub async fn flush(&self, stale: &Stale) -> Result<usize, Error> {
+        self.flush_family(stale, |_| true).await
+    }
+
+    /// The same for one address family alone.
+    pub async fn flush_of(&self, stale: &Stale, ipv6: bool) -> Result<usize, Error> {
+        self.flush_family(stale, |scope| scope.ipv6 == ipv6).await
+    }
+
+    async fn flush_family(
+        &self,
+        stale: &Stale,
+        wanted: impl Fn(&Scope) -> bool,
+    ) -> Result<usize, Error> {
         let handle = self.handle.lock().await;
         let mut entries = Vec::new();
-        for scope in stale.scopes() {
-            find(&handle, &scope, stale, &mut entries).await?;
+        for scope in stale.scopes().iter().filter(|scope| wanted(scope)) {
+            find(&handle, scope, stale, &mut entries).await?;
         }
         delete(&handle, &entries).await
     }

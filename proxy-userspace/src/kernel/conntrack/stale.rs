@@ -22,6 +22,12 @@ impl Stale {
         self.frontends.is_empty() && self.pairs.is_empty()
     }
 
+    /// Returns whether entries of an address family can be stale.
+    pub fn has_family(&self, ipv6: bool) -> bool {
+        let paired = self.pairs.iter().map(|(frontend, _)| frontend);
+        self.frontends.iter().chain(paired).any(|frontend| frontend.addr.is_ipv6() == ipv6)
+    }
+
     pub(super) fn contains(&self, entry: &Entry) -> bool {
         self.frontends.contains(&entry.frontend)
             || self.pairs.contains(&(entry.frontend, entry.destination))

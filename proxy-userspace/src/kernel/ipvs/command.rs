@@ -36,6 +36,16 @@ impl fmt::Display for Command {
 }
 
 impl Command {
+    /// Returns what kind of write it is, as metrics name it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::PutVirtualServer(_) => "put_virtual_server",
+            Self::RemoveVirtualServer(_) => "remove_virtual_server",
+            Self::PutDestination(..) => "put_destination",
+            Self::RemoveDestination(..) => "remove_destination",
+        }
+    }
+
     /// Returns the requests that carry the command out, in order.
     ///
     /// A put is SET, then NEW. Whatever was there, the object is there and equal afterwards,

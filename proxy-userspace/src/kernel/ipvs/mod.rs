@@ -7,7 +7,7 @@
 //!
 //! [`message`] and everything below it are pure functions over bytes: they are tested with the
 //! bytes of real kernels and with arbitrary ones. Only [`Client`] does I/O, besides
-//! [`connections`], which reads `/proc/net/ip_vs_conn`.
+//! [`connections`] and [`Totals`], which read files of `/proc/net`.
 
 pub mod attribute;
 mod client;
@@ -21,6 +21,7 @@ mod golden;
 pub mod info;
 pub mod message;
 pub mod stats;
+mod totals;
 pub mod virtual_server;
 
 pub use attribute::DecodeError;
@@ -30,4 +31,5 @@ pub use destination::DestinationState;
 pub use error::{Error, Hint, Operation};
 pub use info::{Info, Timeouts};
 pub use stats::Stats;
+pub use totals::Totals;
 pub use virtual_server::VirtualServerState;

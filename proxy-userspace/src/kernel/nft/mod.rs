@@ -4,6 +4,7 @@
 //! Rules are fixed and versioned; only set elements change. Every write is one transaction of the
 //! `nft` command, which is nftables' documented interface. Other tables are never touched.
 
+mod drops;
 mod elements;
 mod error;
 mod expression;

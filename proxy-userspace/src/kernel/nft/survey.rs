@@ -19,25 +19,25 @@ use crate::kernel::{
 /// `NFNL_SUBSYS_NFTABLES`, in the upper byte of a message type.
 const NFTABLES: u16 = 10 << 8;
 /// `NFT_MSG_GETRULE`.
-const GET_RULE: u16 = NFTABLES | 7;
+pub(super) const GET_RULE: u16 = NFTABLES | 7;
 /// `NFT_MSG_GETGEN`.
 const GET_GENERATION: u16 = NFTABLES | 16;
 /// `NFT_MSG_GETFLOWTABLE`.
 const GET_FLOWTABLE: u16 = NFTABLES | 23;
 /// Size of `struct nfgenmsg`.
-const HEADER: usize = 4;
+pub(super) const HEADER: usize = 4;
 /// `NFTA_GEN_ID`.
 const GENERATION_ID: u16 = 1;
 /// `NFTA_FLOWTABLE_TABLE`, also `NFTA_RULE_TABLE`.
-const TABLE: u16 = 1;
+pub(super) const TABLE: u16 = 1;
 /// `NFTA_FLOWTABLE_NAME`, also `NFTA_RULE_CHAIN`.
 const NAME: u16 = 2;
 /// `NFTA_RULE_EXPRESSIONS`.
-const EXPRESSIONS: u16 = 4;
+pub(super) const EXPRESSIONS: u16 = 4;
 /// `NFTA_EXPR_NAME`.
-const EXPRESSION_NAME: u16 = 1;
+pub(super) const EXPRESSION_NAME: u16 = 1;
 /// `NFTA_EXPR_DATA`.
-const EXPRESSION_DATA: u16 = 2;
+pub(super) const EXPRESSION_DATA: u16 = 2;
 /// `NFTA_TARGET_NAME`.
 const TARGET_NAME: u16 = 1;
 
@@ -107,6 +107,11 @@ impl Ruleset {
         .await?;
         found.dedup();
         Ok(found)
+    }
+
+    /// Visits the rules that a request asks for.
+    pub(super) async fn rules_of(&self, request: Raw, visit: impl FnMut(Raw)) -> Result<(), Error> {
+        self.scan(Operation::ListRules, netlink::dump(request), visit).await
     }
 
     async fn scan(

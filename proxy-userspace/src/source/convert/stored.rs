@@ -1,12 +1,13 @@
 //! Objects as the API server stores them.
 
-use std::path::Path;
+use std::{path::Path, time::SystemTime};
 
 use serde::Deserialize;
 
 use super::{
     Converted, Identity, Kind, Rules, Strictness, convert_one,
     scope::{Scope, object_of, text_of},
+    timestamp,
 };
 use crate::{
     model::Notice,
@@ -31,6 +32,8 @@ pub struct StoredOutcome {
     /// and for one that lacks what every forwarding state needs: a cluster IP and a port, the
     /// Service of a slice.
     pub converted: Option<Converted>,
+    /// When what the object tells of happened, as far as it says so.
+    pub triggered_at: Option<SystemTime>,
     /// What could not be read and is left out. Source ranges are never left out so that the
     /// Service opens: then it is closed to everyone else.
     pub problems: Vec<Problem>,
@@ -73,7 +76,15 @@ impl Stored {
             Some(outcome) => (Some(outcome.identity), outcome.converted, outcome.notices),
             None => (None, None, Vec::new()),
         };
-        StoredOutcome { identity, converted, problems, notices }
+        let triggered_at = self.triggered_at();
+        StoredOutcome { identity, converted, triggered_at, problems, notices }
+    }
+
+    /// Returns when the Pods or the Service changed that an EndpointSlice was written for.
+    fn triggered_at(&self) -> Option<SystemTime> {
+        let metadata = object_of(&self.0)?.metadata.as_ref().and_then(object_of)?;
+        let annotations = metadata.annotations.as_ref().and_then(object_of)?;
+        timestamp::moment(text_of(&annotations.trigger_time)?)
     }
 
     fn metadata(&self, field: fn(&Metadata) -> &Option<Leaf>) -> Option<&str> {

@@ -1,5 +1,7 @@
 //! RFC 3339 timestamps, as the API server writes them.
 
+use std::time::{Duration, SystemTime};
+
 /// Returns the seconds since 1970-01-01T00:00:00Z; fractions are cut off. `None` if the text is
 /// no timestamp.
 pub(super) fn seconds(text: &str) -> Option<i64> {
@@ -17,6 +19,17 @@ pub(super) fn seconds(text: &str) -> Option<i64> {
         && (0..=60).contains(&second);
     let days = days_since_1970(year, month, day);
     valid.then_some(days * 86_400 + hour * 3_600 + minute * 60 + second - offset(zone)?)
+}
+
+/// Returns the moment, to the nanosecond. `None` if the text is no timestamp, or before 1970.
+pub(super) fn moment(text: &str) -> Option<SystemTime> {
+    let seconds = u64::try_from(seconds(text)?).ok()?;
+    let digits = text.split_once('.').map_or("", |(_, rest)| rest);
+    let digits = digits.bytes().take_while(u8::is_ascii_digit).take(9);
+    let (nanoseconds, _) = digits.fold((0, 100_000_000), |(sum, weight), digit| {
+        (sum + u32::from(digit - b'0') * weight, weight / 10)
+    });
+    SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds))
 }
 
 /// Returns the seconds that a zone is ahead of UTC.
@@ -49,7 +62,8 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::seconds;
+    use super::{moment, seconds};
+    use std::time::{Duration, SystemTime};
 
     #[test]
     fn timestamps_are_read() {
@@ -58,6 +72,16 @@ mod tests {
         assert_eq!(seconds("2026-01-31T12:00:00.123456Z"), Some(1_769_860_800));
         assert_eq!(seconds("2026-01-31T13:00:00+01:00"), Some(1_769_860_800));
         assert_eq!(seconds("1969-12-31T23:59:59Z"), Some(-1));
+    }
+
+    #[test]
+    fn a_moment_has_its_fraction() {
+        let after = |text| moment(text)?.duration_since(SystemTime::UNIX_EPOCH).ok();
+        assert_eq!(after("1970-01-01T00:00:01Z"), Some(Duration::from_secs(1)));
+        assert_eq!(after("1970-01-01T00:00:01.5Z"), Some(Duration::from_millis(1500)));
+        let nanoseconds = Duration::new(3600, 123_456_789);
+        assert_eq!(after("1970-01-01T00:00:00.1234567891-01:00"), Some(nanoseconds));
+        assert_eq!(after("1969-12-31T23:59:59Z"), None);
     }
 
     #[test]

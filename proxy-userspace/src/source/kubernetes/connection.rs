@@ -31,6 +31,7 @@ use super::{
     login::{self, Login, LoginError},
     merge::Told,
     pace::Pace,
+    requests::{Asked, Requests},
 };
 use crate::{chain::chain, source::convert::Kind};
 
@@ -52,6 +53,7 @@ pub(super) struct Connection {
     addresses: Vec<Uri>,
     pace: Pace,
     used: Mutex<Used>,
+    requests: Arc<Requests>,
 }
 
 /// What is in use.
@@ -70,6 +72,7 @@ struct Used {
 #[derive(Clone)]
 struct Made {
     client: Client,
+    address: Uri,
     token: Option<Token>,
 }
 
@@ -90,12 +93,18 @@ impl Connection {
     /// Reads where the API servers are; connects when first used.
     pub(super) async fn new(login: Login, pace: Pace) -> Result<Arc<Self>, LoginError> {
         let addresses = login.addresses().await?;
-        Ok(Arc::new(Self { login, addresses, pace, used: Mutex::default() }))
+        let (used, requests) = Default::default();
+        Ok(Arc::new(Self { login, addresses, pace, used, requests }))
     }
 
     /// Returns all addresses, in the order they are tried.
     pub(super) fn addresses(&self) -> &[Uri] {
         &self.addresses
+    }
+
+    /// Returns what is counted of requests.
+    pub(super) fn requests(&self) -> Arc<Requests> {
+        Arc::clone(&self.requests)
     }
 
     /// Returns the address in use.
@@ -137,8 +146,12 @@ impl Connection {
         if let Some(token) = &made.token {
             request.headers_mut().insert(AUTHORIZATION, token.header.clone());
         }
+        let (asked, started) = (Asked::of(&request, &made.address), Instant::now());
         let answer = timeout(ANSWER, made.client.send(request)).await;
-        match answer.unwrap_or_else(|_| Err(kube::Error::Service(NO_ANSWER.into()))) {
+        let answer = answer.unwrap_or_else(|_| Err(kube::Error::Service(NO_ANSWER.into())));
+        let status = answer.as_ref().ok().map(Response::status);
+        self.requests.count(&asked, status, started.elapsed());
+        match answer {
             Ok(response) => {
                 if response.status() == StatusCode::UNAUTHORIZED {
                     self.renew_credentials(generation).await;
@@ -182,7 +195,7 @@ impl Connection {
     async fn make(&self, address: Uri) -> Result<Made, LoginError> {
         let mut config = self.login.config().await?;
         let text = address.to_string();
-        config.cluster_url = address;
+        config.cluster_url = address.clone();
         let token = match config.auth_info.token_file.take() {
             // As in every client of Kubernetes, a token goes before a token file.
             Some(file) if config.auth_info.token.is_none() => {
@@ -194,7 +207,7 @@ impl Connection {
         };
         let client = client_of(&config)
             .map_err(|source| LoginError::Client { address: text, source: Box::new(source) })?;
-        Ok(Made { client, token })
+        Ok(Made { client, address, token })
     }
 
     /// Goes on to the next address, once for all requests of one client that failed.

@@ -6,12 +6,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::SystemTime,
 };
 
 use ipnet::IpNet;
 
 use super::{
-    super::convert::{Converted, Identity, Kind, StoredOutcome},
+    super::{
+        Trigger,
+        convert::{Converted, Identity, Kind, StoredOutcome},
+    },
     objects::KINDS,
 };
 use crate::model::{Change, Notice, ServiceName, SliceName, Snapshot, Update};
@@ -42,9 +46,15 @@ pub(super) struct Seen {
     /// `None` when it has no forwarding state.
     value: Option<Converted>,
     notices: Vec<Notice>,
+    triggered_at: Option<SystemTime>,
 }
 
 impl Seen {
+    /// Returns an object that is gone.
+    fn gone(identity: Identity) -> Self {
+        Self { identity, value: None, notices: Vec::new(), triggered_at: None }
+    }
+
     /// Takes what became of a stored object; `None` for one without a name.
     pub(super) fn new(outcome: StoredOutcome) -> Option<Self> {
         let identity = outcome.identity?;
@@ -58,7 +68,17 @@ impl Seen {
                 field => format!("{field}: {}", problem.fault),
             },
         }));
-        Some(Self { identity, value: outcome.converted, notices })
+        let triggered_at = outcome.triggered_at;
+        Some(Self { identity, value: outcome.converted, notices, triggered_at })
+    }
+}
+
+impl Seen {
+    /// Returns why an EndpointSlice is as it is. One that is gone tells of the time before.
+    fn trigger(&self) -> Option<Trigger> {
+        let Some(Converted::Slice(slice)) = &self.value else { return None };
+        let ipv6 = slice.endpoints.first().is_some_and(|endpoint| endpoint.addr.is_ipv6());
+        Some(Trigger { at: self.triggered_at?, ipv6 })
     }
 }
 
@@ -86,6 +106,8 @@ pub(super) struct Merge {
     changed: Vec<Identity>,
     pending: BTreeSet<Identity>,
     relists: u64,
+    /// Of the changes that are to be told.
+    triggers: Vec<Trigger>,
 }
 
 impl Merge {
@@ -102,7 +124,7 @@ impl Merge {
             Told::Complete => self.complete(kind),
             Told::Changed(seen) => self.change(*seen),
             Told::Deleted(identity) => {
-                self.change(Seen { identity, value: None, notices: Vec::new() });
+                self.change(Seen::gone(identity));
             }
             Told::Absent => {
                 let progress = self.progress(kind);
@@ -168,6 +190,11 @@ impl Merge {
         })
     }
 
+    /// Returns what brought about the changes since the last call.
+    pub(super) fn take_triggers(&mut self) -> Vec<Trigger> {
+        std::mem::take(&mut self.triggers)
+    }
+
     fn progress(&mut self, kind: Kind) -> &mut Progress {
         self.kinds.entry(kind).or_default()
     }
@@ -182,7 +209,7 @@ impl Merge {
         let gone: Vec<_> = gone.collect();
         let mut differs = false;
         for identity in gone {
-            differs |= self.put(Seen { identity, value: None, notices: Vec::new() });
+            differs |= self.put(Seen::gone(identity));
         }
         for seen in list.into_values() {
             differs |= self.put(seen);
@@ -192,8 +219,12 @@ impl Merge {
 
     fn change(&mut self, seen: Seen) {
         let identity = seen.identity.clone();
-        if self.put(seen) && self.pending.insert(identity.clone()) {
-            self.changed.push(identity);
+        let trigger = seen.trigger();
+        if self.put(seen) {
+            self.triggers.extend(trigger);
+            if self.pending.insert(identity.clone()) {
+                self.changed.push(identity);
+            }
         }
     }
 
@@ -221,7 +252,7 @@ impl Merge {
 
     /// Puts one object into the snapshot. Returns whether that changed anything.
     fn put(&mut self, seen: Seen) -> bool {
-        let Seen { identity, value, notices } = seen;
+        let Seen { identity, value, notices, .. } = seen;
         let noticed = self.noticed.get(&identity).map(Vec::as_slice).unwrap_or_default();
         if *noticed != *notices {
             self.notices_changed = true;

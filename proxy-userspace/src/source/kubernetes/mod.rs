@@ -18,6 +18,7 @@ mod login;
 mod merge;
 mod objects;
 mod pace;
+mod requests;
 mod run;
 pub mod status;
 #[cfg(test)]
@@ -36,6 +37,7 @@ use tracing::error;
 pub use self::{
     events::Publisher,
     login::{Login, LoginError},
+    requests::{BUCKETS as REQUEST_BUCKETS, Requests},
     status::{State, Status},
 };
 
@@ -133,6 +135,11 @@ impl Kubernetes {
     /// Returns how the source stands with the API server, now and at every change.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.clone()
+    }
+
+    /// Returns what is counted of requests.
+    pub fn requests(&self) -> Arc<Requests> {
+        self.connection.requests()
     }
 
     /// Starts what puts notices as Events on Services and on the node. It ends with the source.

@@ -206,6 +206,7 @@ impl Run {
         self.told_error = self.error();
         SourceEvent {
             update,
+            triggers: self.merge.take_triggers(),
             notices: Arc::clone(&self.notices),
             error: self.told_error.clone(),
             stale_since: self.stale_since,

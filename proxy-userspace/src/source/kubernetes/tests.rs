@@ -1,5 +1,7 @@
 //! Lists and changes become updates: what a real API server cannot show on demand.
 
+use std::time::{Duration, SystemTime};
+
 use serde_json::{Value, json};
 
 use super::{
@@ -8,7 +10,10 @@ use super::{
 };
 use crate::{
     model::{Change, Snapshot, Update},
-    source::convert::{Identity, Kind, Stored},
+    source::{
+        Trigger,
+        convert::{Identity, Kind, Stored},
+    },
 };
 
 fn seen(kind: Kind, object: Value) -> Seen {
@@ -32,6 +37,19 @@ fn annotated(name: &str, addr: &str, annotations: Value) -> Seen {
     let metadata = json!({"name": name, "namespace": "shop", "annotations": annotations});
     let spec = json!({"clusterIP": addr, "clusterIPs": [addr], "ports": [{"port": 80}]});
     seen(Kind::Service, json!({"metadata": metadata, "spec": spec}))
+}
+
+fn slice(addr: &str, ready: bool, trigger: &str) -> Seen {
+    let annotations = json!({"endpoints.kubernetes.io/last-change-trigger-time": trigger});
+    let labels = json!({"kubernetes.io/service-name": "web"});
+    let kind = if addr.contains(':') { "IPv6" } else { "IPv4" };
+    let metadata =
+        json!({"name": kind, "namespace": "shop", "labels": labels, "annotations": annotations});
+    let endpoints = json!([{"addresses": [addr], "conditions": {"ready": ready}}]);
+    let ports = json!([{"name": "", "port": 8080, "protocol": "TCP"}]);
+    let object =
+        json!({"metadata": metadata, "addressType": kind, "endpoints": endpoints, "ports": ports});
+    seen(Kind::EndpointSlice, object)
 }
 
 fn identity(name: &str) -> Identity {
@@ -76,6 +94,27 @@ fn changed(merge: &mut Merge) -> Vec<(String, bool)> {
         other => panic!("{other:?}"),
     });
     told.collect()
+}
+
+#[test]
+fn what_brought_about_a_change_of_a_slice_is_told_with_it_and_once() {
+    let mut merge = connected(Vec::new());
+    let kind = Kind::EndpointSlice;
+    list(&mut merge, kind, vec![slice("10.1.0.1", true, "2026-01-31T12:00:00Z")]);
+    assert!(merge.update().is_some());
+    assert_eq!(merge.take_triggers(), [], "a list may be old");
+    merge.take(kind, now(slice("10.1.0.1", false, "2026-01-31T12:00:01.5Z")));
+    merge.take(kind, now(slice("fd00::1", true, "2026-01-31T12:00:02Z")));
+    // Nothing of it is of use here.
+    merge.take(kind, now(slice("fd00::1", true, "2026-01-31T12:00:03Z")));
+    merge.take(kind, now(slice("10.1.0.1", true, "yesterday")));
+    assert!(merge.update().is_some());
+    let at = |milliseconds: u64| {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(1_769_860_800_000 + milliseconds)
+    };
+    let expected = [(1500, false), (2000, true)].map(|(ms, ipv6)| Trigger { at: at(ms), ipv6 });
+    assert_eq!(merge.take_triggers(), expected);
+    assert_eq!(merge.take_triggers(), []);
 }
 
 #[test]

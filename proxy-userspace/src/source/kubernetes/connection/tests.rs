@@ -65,6 +65,19 @@ async fn an_address_that_fails_is_left_and_one_that_serves_is_kept() {
     assert!(connection.address().await.contains(&good.to_string()));
     assert_eq!(asked_broken.lock().unwrap().len(), 1);
     assert_eq!(asked_good.lock().unwrap().len(), 3);
+    let host = |port| format!("127.0.0.1:{port}");
+    let key = |code: &str, port| (code.to_owned(), "GET".to_owned(), host(port));
+    let requests = connection.requests();
+    let counted: Vec<_> = requests
+        .answers
+        .entries()
+        .iter()
+        .map(|(key, count)| (key.clone(), count.value()))
+        .collect();
+    let expected = [(key("200", good), 3), (key("503", broken), 1), (key("<error>", closed), 1)];
+    assert_eq!(counted, expected);
+    let durations = requests.durations.entries();
+    assert_eq!(durations[&("GET".to_owned(), host(good))].distribution().count(), 3);
 }
 
 #[tokio::test]
