@@ -30,11 +30,13 @@ mod modes;
 mod moving;
 mod policies;
 mod preconditions;
+mod printing;
 mod promise;
 mod ranges;
 mod restraint;
 mod serving;
 mod states;
+mod supporting;
 mod topology;
 mod transit;
 
@@ -59,6 +61,8 @@ fn main() {
         states::SCENARIOS,
         counting::SCENARIOS,
         explaining::SCENARIOS,
+        printing::SCENARIOS,
+        supporting::SCENARIOS,
         lifecycle::SCENARIOS,
         localhost::SCENARIOS,
         cleanup::SCENARIOS,

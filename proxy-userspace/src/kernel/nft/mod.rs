@@ -8,6 +8,7 @@ mod elements;
 mod error;
 mod expression;
 mod observe;
+mod refused;
 mod ruleset;
 mod sets;
 mod survey;
@@ -15,6 +16,7 @@ mod table;
 
 pub use error::Error;
 pub use observe::{Observed, Reading};
+pub use refused::Refused;
 pub use ruleset::{TABLE, VERSION};
 pub use survey::Ruleset;
 pub use table::Table;
