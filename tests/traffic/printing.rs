@@ -217,7 +217,9 @@ fn verbs_print_documents_names_and_sequences_also_without_an_agent() -> Result<(
         ("dump", "Dump"),
     ] {
         let words: &[&str] = if verb == "dump" { &[verb] } else { &[verb, "-o", "json"] };
-        let document: Value = serde_json::from_slice(&stage.agent.verb(words)?.stdout)?;
+        let output = stage.agent.verb(words)?;
+        let document: Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("{verb}: {}", process::complaint(&output)))?;
         ensure!(document["kind"] == kind, "{verb}: {}", document["kind"]);
         ensure!(document["apiVersion"] == "cli.passlane.io/v1", "{verb}");
     }

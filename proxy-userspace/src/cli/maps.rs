@@ -57,8 +57,8 @@ struct Listed {
     kind: &'static str,
     key_size: u32,
     value_size: u32,
-    /// Elements; of an array, those that are not zero.
-    entries: usize,
+    /// Elements; absent of an array, which has all of them always.
+    entries: Option<usize>,
     max_entries: u32,
     id: u32,
     pin: String,
@@ -97,7 +97,10 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
 fn list(pinned: &[PinnedMap]) -> Result<Maps, Failure> {
     let mut items = Vec::new();
     for map in pinned {
-        let entries = kept(map, false)?.len();
+        let entries = match map.is_array() {
+            true => None,
+            false => Some(map.entries(false)?.len()),
+        };
         items.push(Listed {
             name: map.spec.name,
             kind: kind(map.spec.kind),
@@ -113,8 +116,7 @@ fn list(pinned: &[PinnedMap]) -> Result<Maps, Failure> {
 }
 
 /// Maps that say how things are and stay small on a busy node.
-const SMALL: &[&str] =
-    &["interfaces", "uplinks", "stats", "observed", "generations", "local_ports"];
+const SMALL: &[&str] = &["interfaces", "uplinks", "stats", "observed", "local_ports"];
 
 /// Returns the list of all and the entries of small ones; flows, frontends and backends are in a
 /// dump.
@@ -128,16 +130,8 @@ pub(super) fn whole(paths: &Paths) -> Result<String, Failure> {
     Ok(text)
 }
 
-fn kept(map: &PinnedMap, all: bool) -> Result<Vec<Entry>, Failure> {
-    let mut entries = map.entries()?;
-    if map.is_array() && !all {
-        entries.retain(|entry| !is_zero(&entry.value));
-    }
-    Ok(entries)
-}
-
 fn decode(map: &PinnedMap, all: bool) -> Result<Entries, Failure> {
-    let entries = kept(map, all)?;
+    let entries = map.entries(all)?;
     let name = map.spec.name;
     Ok(Entries {
         map: name,
@@ -154,14 +148,6 @@ fn kind(kind: u32) -> &'static str {
         9 => "lru_hash",
         10 => "lru_percpu_hash",
         _ => "other",
-    }
-}
-
-fn is_zero(value: &Shown) -> bool {
-    match value {
-        Shown::Number(number) => *number == 0,
-        Shown::Bytes(bytes) => bytes.iter().all(|byte| *byte == 0),
-        Shown::Fields(fields) => fields.iter().all(|(_, value)| is_zero(value)),
     }
 }
 
@@ -275,7 +261,7 @@ impl View for Maps {
             let mut row = vec![
                 map.name.to_owned(),
                 map.kind.to_owned(),
-                map.entries.to_string(),
+                map.entries.map_or("<all>".to_owned(), |entries| entries.to_string()),
                 map.max_entries.to_string(),
                 format!("{} B", map.key_size),
                 format!("{} B", map.value_size),
@@ -310,7 +296,7 @@ impl View for Entries {
 
 #[cfg(test)]
 mod tests {
-    use proxy_common::abi::{Counter, Flow, FlowKey, Served, Show, Transform};
+    use proxy_common::abi::{Counter, Flow, FlowKey, Show, Transform};
 
     use super::*;
 
@@ -374,8 +360,6 @@ hit      0     1         100
 hit      1     2         100
 ";
         assert_eq!(text, expected);
-        assert!(is_zero(&Served::default().show()));
-        assert!(!is_zero(&entry(0, 0).value));
     }
 
     #[test]
@@ -393,7 +377,7 @@ hit      1     2         100
             kind: kind(9),
             key_size: 20,
             value_size: 104,
-            entries: 4,
+            entries: Some(4),
             max_entries: 262_144,
             id: 17,
             pin: "/sys/fs/bpf/passlane/v3/flows4".into(),

@@ -14,6 +14,7 @@ use crate::{
         listing::{Key, ListedServer},
         virtual_server::{FLAG_ONE_PACKET, FLAG_PERSISTENT},
     },
+    model::Frontend,
 };
 
 /// What the fast path adds.
@@ -202,7 +203,8 @@ pub(super) fn list(info: &Info, servers: Vec<Listed>) -> String {
 fn name(key: &Key) -> String {
     match key {
         Key::Frontend(frontend) => {
-            format!("{}  {}", frontend.protocol, address(frontend.addr, frontend.port))
+            let Frontend { addr, port, protocol } = frontend;
+            format!("{:<4} {}", protocol.name(), address(*addr, *port))
         }
         // A mark is an int to ipvsadm.
         Key::Mark { mark, ipv6: false } => format!("FWM  {}", mark.cast_signed()),
@@ -259,6 +261,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::Protocol;
 
     #[test]
     fn large_numbers_are_shortened_as_ipvsadm_does() {
@@ -272,6 +275,17 @@ mod tests {
         ] {
             assert_eq!(large(number), expected);
         }
+    }
+
+    #[test]
+    fn names_are_aligned_and_marks_are_signed() {
+        let named = |protocol| {
+            name(&Key::Frontend(Frontend { addr: [10, 9, 0, 1].into(), port: 99, protocol }))
+        };
+        assert_eq!(named(Protocol::Tcp), "TCP  10.9.0.1:99");
+        assert_eq!(named(Protocol::Sctp), "SCTP 10.9.0.1:99");
+        assert_eq!(name(&Key::Mark { mark: 3, ipv6: true }), "FWM  3 IPv6");
+        assert_eq!(name(&Key::Mark { mark: 4_000_000_000, ipv6: false }), "FWM  -294967296");
     }
 
     #[test]

@@ -38,6 +38,17 @@ pub struct Entry {
     pub value: Shown,
 }
 
+/// Tells what is there from what never was.
+trait Zero {
+    fn is_zero(&self) -> bool;
+}
+
+impl<T: Default + PartialEq> Zero for T {
+    fn is_zero(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Returns the maps that are pinned; none without a fast path.
 pub fn pinned_maps(pins: &PinDirectory) -> Vec<PinnedMap> {
     let maps = abi::MAPS.into_iter().map(|spec| (spec, pins.map(spec.name)));
@@ -58,29 +69,29 @@ impl PinnedMap {
     }
 
     /// Returns the elements, in the kernel's order. Those that come or go meanwhile may be missing or
-    /// twice.
+    /// twice. Of arrays, those that are zero are left out unless all are asked for.
     ///
     /// # Errors
     ///
     /// [`Error::Map`] when it cannot be read.
-    pub fn entries(&self) -> Result<Vec<Entry>, Error> {
+    pub fn entries(&self, all: bool) -> Result<Vec<Entry>, Error> {
         match self.spec.name {
             "flows4" => self.hash::<FlowKey<[u8; 4]>, Flow<[u8; 4]>>(),
             "flows6" => self.hash::<FlowKey<[u8; 16]>, Flow<[u8; 16]>>(),
-            "pending4" => self.array::<Pending<[u8; 4]>>(),
-            "pending6" => self.array::<Pending<[u8; 16]>>(),
+            "pending4" => self.array::<Pending<[u8; 4]>>(all),
+            "pending6" => self.array::<Pending<[u8; 16]>>(all),
             "frontends4" => self.hash::<ServiceKey<[u8; 4]>, Frontend>(),
             "frontends6" => self.hash::<ServiceKey<[u8; 16]>, Frontend>(),
             "backends4" => self.hash::<ServiceKey<[u8; 4]>, Backend>(),
             "backends6" => self.hash::<ServiceKey<[u8; 16]>, Backend>(),
             "interfaces" => self.hash::<u32, Interface>(),
             "observed" => self.per_cpu_hash::<ObservedKey, Counter>(),
-            "uplinks" => self.array::<Uplink>(),
-            "stats" => self.per_cpu_array::<Counter>(),
-            "recent" => self.per_cpu_array::<Recent>(),
+            "uplinks" => self.array::<Uplink>(all),
+            "stats" => self.per_cpu_array::<Counter>(all),
+            "recent" => self.per_cpu_array::<Recent>(all),
             "served" => self.hash::<Pair, Served>(),
-            "sequence" => self.per_cpu_array::<u32>(),
-            "warmup" | "generations" => self.array::<u32>(),
+            "sequence" => self.per_cpu_array::<u32>(all),
+            "warmup" | "generations" => self.array::<u32>(all),
             "local_ports" => self.hash::<LocalPort, LocalAddress>(),
             "local_peers" => self.hash::<LocalPeer, LocalAddress>(),
             name => Err(Error::Missing { kind: "map", name }),
@@ -120,23 +131,28 @@ impl PinnedMap {
         Ok(entries)
     }
 
-    fn array<V: Plain + Show>(&self) -> Result<Vec<Entry>, Error> {
+    fn array<V: Plain + Show + Zero>(&self, all: bool) -> Result<Vec<Entry>, Error> {
         let map: Array<MapData, Abi<V>> =
             self.open()?.try_into().map_err(failed("open", self.spec.name))?;
-        let entry = |index| {
+        let mut entries = Vec::new();
+        for index in 0..map.len() {
             let Abi(value) = map.get(&index, 0).map_err(failed("read", self.spec.name))?;
-            Ok(Entry { key: index.show(), cpu: None, value: value.show() })
-        };
-        (0..map.len()).map(entry).collect()
+            if all || !value.is_zero() {
+                entries.push(Entry { key: index.show(), cpu: None, value: value.show() });
+            }
+        }
+        Ok(entries)
     }
 
-    fn per_cpu_array<V: Plain + Show>(&self) -> Result<Vec<Entry>, Error> {
+    fn per_cpu_array<V: Plain + Show + Zero>(&self, all: bool) -> Result<Vec<Entry>, Error> {
         let map: PerCpuArray<MapData, Abi<V>> =
             self.open()?.try_into().map_err(failed("open", self.spec.name))?;
         let mut entries = Vec::new();
         for index in 0..map.len() {
             let values = map.get(&index, 0).map_err(failed("read", self.spec.name))?;
-            entries.extend(per_cpu(&index.show(), &values));
+            if all || values.iter().any(|value| !value.0.is_zero()) {
+                entries.extend(per_cpu(&index.show(), &values));
+            }
         }
         Ok(entries)
     }
