@@ -215,7 +215,6 @@ fn verbs_print_documents_names_and_sequences_also_without_an_agent() -> Result<(
         ("stats", "Stats"),
         ("status", "Status"),
         ("doctor", "CheckList"),
-        ("version", "Version"),
         ("dump", "Dump"),
     ] {
         let words: &[&str] = if verb == "dump" { &[verb] } else { &[verb, "-o", "json"] };
