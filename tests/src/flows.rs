@@ -45,7 +45,7 @@ impl Flow {
 
 /// Returns all flows.
 pub fn flows(agent: &Agent) -> Result<Vec<Flow>> {
-    let json = agent.json("flows")?;
+    let json = agent.json("flows")?["items"].take();
     serde_json::from_value(json.clone()).with_context(|| format!("flows: {json}"))
 }
 

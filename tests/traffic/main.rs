@@ -32,11 +32,13 @@ mod modes;
 mod moving;
 mod policies;
 mod preconditions;
+mod printing;
 mod promise;
 mod ranges;
 mod restraint;
 mod serving;
 mod states;
+mod supporting;
 mod topology;
 mod transit;
 
@@ -62,6 +64,8 @@ fn main() {
         counting::SCENARIOS,
         metrics::SCENARIOS,
         explaining::SCENARIOS,
+        printing::SCENARIOS,
+        supporting::SCENARIOS,
         lifecycle::SCENARIOS,
         localhost::SCENARIOS,
         cleanup::SCENARIOS,

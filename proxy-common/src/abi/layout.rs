@@ -14,6 +14,45 @@ pub struct Field {
     pub meaning: &'static str,
 }
 
+/// What a field of a map holds.
+#[cfg(feature = "user")]
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Shown {
+    /// An integer.
+    Number(u64),
+    /// Bytes in the order they lie in: addresses, headers.
+    Bytes(Vec<u8>),
+    /// A map type with its fields, without padding.
+    Fields(Vec<(&'static str, Self)>),
+}
+
+/// Says what it holds.
+#[cfg(feature = "user")]
+pub trait Show {
+    /// Returns what it holds.
+    fn show(&self) -> Shown;
+}
+
+#[cfg(feature = "user")]
+macro_rules! show_number {
+    ($($ty:ty),+) => {$(
+        impl Show for $ty {
+            fn show(&self) -> Shown {
+                Shown::Number((*self).into())
+            }
+        }
+    )+};
+}
+#[cfg(feature = "user")]
+show_number!(u8, u16, u32, u64);
+
+#[cfg(feature = "user")]
+impl<const N: usize> Show for [u8; N] {
+    fn show(&self) -> Shown {
+        Shown::Bytes(self.to_vec())
+    }
+}
+
 /// Bytes that all mean something, whatever they are: integers, byte arrays, and the structs of the
 /// map ABI, which have no padding.
 pub trait Plain: sealed::Plain + Copy + 'static {}
@@ -80,6 +119,18 @@ macro_rules! abi_struct {
                     meaning: concat!($($field_doc),+),
                 },)+
             ];
+        }
+
+        #[cfg(feature = "user")]
+        impl $(<$addr: $crate::abi::Addr + $crate::abi::Show>)? $crate::abi::Show
+            for $name $(<$addr>)?
+        {
+            fn show(&self) -> $crate::abi::Shown {
+                let fields = [$((stringify!($field), $crate::abi::Show::show(&self.$field)),)+];
+                let padding = |name: &str| name.starts_with('_');
+                let fields = fields.into_iter().filter(|(name, _)| !padding(name));
+                $crate::abi::Shown::Fields(fields.collect())
+            }
         }
 
         $crate::abi::layout::laid_out!($name $(<$addr>)?);

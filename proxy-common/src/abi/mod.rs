@@ -26,9 +26,9 @@ pub use describe::describe;
 pub use flow::{Flow, FlowFlags, FlowKey, FlowState, Transform};
 pub use frontend::{Frontend, FrontendFlags, ServiceKey};
 pub use interface::{Interface, InterfaceFlags};
-#[cfg(feature = "user")]
-pub use layout::Field;
 pub use layout::{Addr, Plain};
+#[cfg(feature = "user")]
+pub use layout::{Field, Show, Shown};
 pub use lease::{INSTALL_SLOTS, Installs, Pending, SLOTS_PER_CPU, WARMUP_SLOTS};
 pub use localhost::{
     LOCAL_PEERS, LOCAL_PORTS, LOCALHOST_MAPS, LocalAddress, LocalPeer, LocalPort, NAMESPACE_SETTING,

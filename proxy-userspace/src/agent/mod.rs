@@ -9,10 +9,12 @@ mod localhost;
 mod metrics;
 mod pass;
 mod preflight;
+mod rehearsal;
 mod sysctls;
 mod transit;
 
 use std::{
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -26,6 +28,7 @@ use tracing::{error, info, warn};
 use health::Health;
 use pass::Scope;
 pub use preflight::Fatal;
+pub use rehearsal::{Rehearsal, rehearse};
 pub use sysctls::{Setting, settings};
 
 use crate::{
@@ -110,7 +113,8 @@ pub async fn run(settings: Settings) -> Result<(), Fatal> {
     preflight::root()?;
     let _lock = Lock::take(&settings.paths.state_dir)?;
     let node_name = facts::node_name(&settings);
-    let mut source = open_source(&settings, &node_name).await?;
+    let kept_in = Some(settings.paths.snapshot_dir.clone());
+    let mut source = open_source(&settings, &node_name, kept_in).await?;
     let mut agent = Agent::start(settings, node_name, &mut source).await?;
     let mut links = link::Watch::open(&agent.settings.dummy_device).await?;
     let mut traffic = tc::Watch::open().map_err(kernel::node::Error::from)?;
@@ -155,7 +159,12 @@ pub async fn run(settings: Settings) -> Result<(), Fatal> {
     Ok(())
 }
 
-async fn open_source(settings: &Settings, node_name: &str) -> Result<Source, SourceError> {
+/// Opens the source; a cluster's last good snapshot is kept in a directory, if there is one.
+async fn open_source(
+    settings: &Settings,
+    node_name: &str,
+    state_dir: Option<PathBuf>,
+) -> Result<Source, SourceError> {
     let login = match &settings.source {
         config::Source::File(path) => return Source::file(path, settings.proxy_name.clone()),
         config::Source::Kubernetes => Login {
@@ -167,7 +176,7 @@ async fn open_source(settings: &Settings, node_name: &str) -> Result<Source, Sou
         proxy_name: settings.proxy_name.clone(),
         qps: settings.qps,
         burst: settings.burst,
-        state_dir: Some(settings.paths.snapshot_dir.clone()),
+        state_dir,
         ..Options::new(login, node_name.to_owned())
     };
     Source::kubernetes(options).await

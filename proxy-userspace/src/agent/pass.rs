@@ -24,7 +24,8 @@ use crate::{
 };
 
 /// Capacities of the maps the agent writes.
-const LIMITS: Limits = Limits { frontends: capacity::FRONTENDS, backends: capacity::BACKENDS };
+pub(super) const LIMITS: Limits =
+    Limits { frontends: capacity::FRONTENDS, backends: capacity::BACKENDS };
 
 /// How much is compared.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

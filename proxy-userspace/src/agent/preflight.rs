@@ -55,6 +55,14 @@ pub enum Fatal {
     /// The source cannot be used.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// The source says nothing.
+    #[error("{source_name} says nothing that could be planned: {why}")]
+    NoAnswer {
+        /// The source.
+        source_name: String,
+        /// What it said last.
+        why: String,
+    },
     /// Signals cannot be caught.
     #[error("catch signals")]
     Signal(#[source] io::Error),

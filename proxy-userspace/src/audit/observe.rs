@@ -67,10 +67,20 @@ pub async fn observe(node: &Node, owned: &Owned, rules: &RuleOptions) -> Result<
         ..Observed::default()
     };
     if let Some(datapath) = &node.datapath {
-        observed.frontends = frontends(&datapath.maps)?;
-        observed.backends = backends(&datapath.maps)?;
+        read_entries(&datapath.maps, &mut observed)?;
     }
     Ok(observed)
+}
+
+/// Reads what plans have to know of the maps.
+///
+/// # Errors
+///
+/// [`Error::Bpf`].
+pub fn read_entries(maps: &Maps, observed: &mut Observed) -> Result<(), Error> {
+    observed.frontends = frontends(maps)?;
+    observed.backends = backends(maps)?;
+    Ok(())
 }
 
 /// What makes addresses local on the device that carries the VIPs.

@@ -28,11 +28,16 @@ pub(super) fn run(verb: &Verb) -> Result<(), Failure> {
         Verb::Convert { file, format } => {
             let file = ConfigFile::read(file)?;
             let (settings, reports) = Settings::resolve(&RunFlags::default(), Some(&file))?;
-            output::value(&settings.to_value(), format.output, |wide| verdicts(&reports, wide))?;
+            let FormatFlag { output, no_headers } = *format;
+            output::value(&settings.to_value(), output, !no_headers, |wide| {
+                verdicts(&reports, wide)
+            })?;
         }
         Verb::Show(format) => {
             let value = Settings::default().to_value();
-            output::value(&value, format.output, |_| defaults(&Settings::default()))?;
+            output::value(&value, format.output, !format.no_headers, |_| {
+                defaults(&Settings::default())
+            })?;
         }
     }
     Ok(())
@@ -72,7 +77,7 @@ mod tests {
                     mode: ipvs\nportRange: 1-2\nclusterCIDR: ''\n";
         let file = ConfigFile::parse("c.yaml", text).unwrap();
         let (_, reports) = Settings::resolve(&RunFlags::default(), Some(&file)).unwrap();
-        let printed = output::render(&verdicts(&reports, false));
+        let printed = output::render(&verdicts(&reports, false), true);
         let expected = "\
 FIELD         VALUE   VERDICT
 mode          ipvs    used
@@ -80,13 +85,13 @@ clusterCIDR   \"\"      not set
 portRange     1-2     ignored because only the userspace mode of kube-proxy had it
 ";
         assert_eq!(printed, expected);
-        let printed = output::render(&verdicts(&reports, true));
+        let printed = output::render(&verdicts(&reports, true), true);
         assert!(printed.lines().any(|line| line.ends_with("had it   c.yaml:4")), "{printed}");
     }
 
     #[test]
     fn every_default_is_listed_with_its_flag() {
-        let printed = output::render(&defaults(&Settings::default()));
+        let printed = output::render(&defaults(&Settings::default()), true);
         let has = |line: &[&str]| {
             let words = |text: &str| text.split_whitespace().eq(line.iter().copied());
             assert!(printed.lines().any(words), "{line:?} in\n{printed}");

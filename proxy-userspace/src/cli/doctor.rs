@@ -7,7 +7,10 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Failure, ReadFlags, output};
+use super::{
+    Failure, ReadFlags,
+    output::{self, Style, View},
+};
 use crate::{
     agent,
     chain::chain,
@@ -65,21 +68,38 @@ impl Check {
     }
 }
 
-/// Prints the checks, and which modules to load at boot. Fails when a check does.
+/// All checks, and which modules to load at boot.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Checks {
+    items: Vec<Check>,
+    modules: Vec<String>,
+}
+
+impl View for Checks {
+    const KIND: &'static str = "CheckList";
+
+    fn text(&self, style: Style) -> String {
+        output::render(&table(&self.items), style.headers) + &modules_file(&self.modules)
+    }
+}
+
+/// Prints the checks. Fails when one does.
 pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     let ReadFlags { paths, format } = &flags.read;
     let file = flags.config.as_deref().map(ConfigFile::read).transpose()?;
     let (settings, _) = Settings::resolve(&RunFlags::default(), file.as_ref())?;
-    let (checks, modules) = super::block_on(async {
-        let modules = modules(&settings).await;
-        Ok((checks(paths, &settings, &modules).await, modules))
-    })?;
-    output::value(&checks, format.output, |_| table(&checks))?;
-    if matches!(format.output, output::Format::Table | output::Format::Wide) {
-        output::text(&modules_file(&modules))?;
-    }
-    let failed = checks.iter().any(|check| check.grade == Grade::Fail);
+    let checks = gather(paths, &settings)?;
+    format.show(&checks)?;
+    let failed = checks.items.iter().any(|check| check.grade == Grade::Fail);
     if failed { Err(Failure::Degraded) } else { Ok(()) }
+}
+
+/// Looks at everything.
+pub(super) fn gather(paths: &Paths, settings: &Settings) -> Result<Checks, Failure> {
+    super::block_on(async {
+        let modules = modules(settings).await;
+        Ok(Checks { items: checks(paths, settings, &modules).await, modules })
+    })
 }
 
 async fn checks(paths: &Paths, settings: &Settings, modules: &[String]) -> Vec<Check> {
@@ -297,6 +317,16 @@ fn table(checks: &[Check]) -> comfy_table::Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn checks_are_printed_as_they_always_were() {
+        let items = vec![
+            Check::ok("kernel 5.15", "6.12.0"),
+            Check::bad("ip_vs", Grade::Fail, "not there", "modprobe ip_vs"),
+            Check::bad("agent", Grade::Warn, "does not run", "passlane run"),
+        ];
+        crate::cli::snapshot::check("doctor", &Checks { items, modules: vec!["ip_vs".into()] });
+    }
 
     #[test]
     fn the_file_for_modules_has_one_a_line() {

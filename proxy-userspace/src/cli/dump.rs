@@ -8,7 +8,10 @@ use std::{
 use clap::Args;
 use serde::Deserialize;
 
-use super::{Failure, output};
+use super::{
+    Failure,
+    output::{self, Format, Layout, Style, View},
+};
 use crate::{
     audit,
     config::Paths,
@@ -60,8 +63,21 @@ pub enum Error {
 /// Prints the dump as JSON on one line.
 pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     let dump = gather(&flags.paths, None)?;
-    let text = serde_json::to_string(&dump).map_err(output::Error::Json)?;
-    Ok(output::text(&(text + "\n"))?)
+    Ok(output::text(&text(&dump)?)?)
+}
+
+/// Returns the dump as JSON on one line.
+pub(super) fn text(dump: &Dump) -> Result<String, output::Error> {
+    output::show(dump, Format::Json, true, Layout::Sequence)
+}
+
+impl View for Dump {
+    const KIND: &'static str = "Dump";
+
+    /// It is for programs.
+    fn text(&self, _: Style) -> String {
+        String::new()
+    }
 }
 
 /// Reads the node, for one packet or for any.
@@ -110,7 +126,7 @@ mod tests {
     #[test]
     fn a_dump_is_read_as_it_was_written() {
         let dump = Dump { version: VERSION, taken_at: 5, ..Dump::default() };
-        let (_directory, path) = file(&serde_json::to_string(&dump).unwrap());
+        let (_directory, path) = file(&text(&dump).unwrap());
         assert_eq!(read(&path).unwrap(), dump);
     }
 

@@ -6,7 +6,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{
-    Failure, FormatFlag, output,
+    Failure, FormatFlag,
+    output::{self, Style, View},
+    repeat::Repeat,
     selection::{AddressFilter, ServiceFilter},
 };
 use crate::{
@@ -40,6 +42,13 @@ pub(super) struct Flags {
     paths: Paths,
     #[command(flatten)]
     format: FormatFlag,
+    #[command(flatten)]
+    repeat: Repeat,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Flows {
+    items: Vec<Flow>,
 }
 
 /// One direction of a connection.
@@ -80,7 +89,12 @@ struct Flow {
 
 /// Prints the flow entries.
 pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
-    let Flags { service, backend, client, paths, format } = flags;
+    flags.repeat.show(&flags.format, || gather(flags))?;
+    Ok(())
+}
+
+fn gather(flags: &Flags) -> Result<Flows, Failure> {
+    let Flags { service, backend, client, paths, .. } = flags;
     let maps = bpf::Maps::open(&PinDirectory::at(&paths.bpffs))?;
     let owned = Owned::read(&paths.state_dir)?;
     let report = Report::read(&paths.state_dir)?;
@@ -93,8 +107,23 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
             && backend.is_none_or(|filter| filter.matches(flow.backend))
             && client.is_none_or(|filter| filter.matches(flow.client))
     });
-    output::value(&flows, format.output, |wide| table(&flows, wide))?;
-    Ok(())
+    Ok(Flows { items: flows })
+}
+
+impl View for Flows {
+    const KIND: &'static str = "FlowList";
+
+    fn text(&self, style: Style) -> String {
+        output::render(&table(&self.items, style.wide), style.headers)
+    }
+
+    fn names(&self) -> Option<Vec<String>> {
+        let name = |flow: &Flow| {
+            let Flow { protocol, source, destination, .. } = flow;
+            format!("flow/{protocol}/{source}/{destination}")
+        };
+        Some(self.items.iter().map(name).collect())
+    }
 }
 
 /// What flow entries name by numbers.
@@ -177,8 +206,7 @@ fn table(flows: &[Flow], wide: bool) -> comfy_table::Table {
     if wide {
         header.extend(["DIRECTION", "BACKEND", "NEW-SOURCE", "IN", "OUT", "EPOCH", "GENERATION"]);
     }
-    let mut table = output::table([""; 0]);
-    table.set_header(header);
+    let mut table = output::columns(&header);
     for flow in flows {
         let mut row = vec![
             flow.protocol.to_owned(),
@@ -216,4 +244,38 @@ fn table(flows: &[Flow], wide: bool) -> comfy_table::Table {
 
 fn seconds(ms: Option<u64>) -> String {
     ms.map_or_else(|| "?".to_owned(), |ms| format!("{}.{}s", ms / 1000, ms % 1000 / 100))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flows_are_printed_as_they_always_were() {
+        let socket = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let flow = Flow {
+            source: socket("10.1.1.31:40000"),
+            destination: socket("10.96.0.10:80"),
+            protocol: "TCP",
+            interface: "v-client".into(),
+            new_source: socket("10.1.1.31:40000"),
+            new_destination: socket("10.1.1.11:8080"),
+            out_interface: "v-web-a".into(),
+            state: "active",
+            direction: "request",
+            client: socket("10.1.1.31:40000"),
+            service: Some("default/web:http".into()),
+            packets: 12,
+            bytes: 3456,
+            backend: socket("10.1.1.11:8080"),
+            next: "hit",
+            age_ms: Some(1234),
+            lease_left_ms: Some(3766),
+            epoch_current: true,
+            generation_current: None,
+        };
+        let unknown =
+            Flow { service: None, age_ms: None, generation_current: Some(false), ..flow.clone() };
+        crate::cli::snapshot::check("flows", &Flows { items: vec![flow, unknown] });
+    }
 }

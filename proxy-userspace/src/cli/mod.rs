@@ -2,18 +2,29 @@
 //!
 //! Exit codes: 0 done, 1 failed or degraded, 2 wrong usage, 3 a precondition is missing.
 
+mod backends;
+mod bugreport;
 mod cleanup;
+mod completion;
 mod config;
 mod doctor;
 mod dump;
 mod flows;
 mod logging;
+mod man;
+mod maps;
 pub mod output;
+mod plan;
+mod repeat;
 mod run;
 mod selection;
+mod servers;
 mod services;
+#[cfg(test)]
+mod snapshot;
 mod stats;
 mod status;
+mod top;
 mod trace;
 pub mod version;
 
@@ -34,11 +45,19 @@ pub use version::kernel;
 
 /// A Kubernetes Service proxy: the kernel's IPVS schedules, eBPF carries established flows
 #[derive(Debug, Parser)]
-#[command(name = "passlane", version, max_term_width = 100)]
+#[command(name = "passlane", version, max_term_width = 100, after_help = AFTER_HELP)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
 }
+
+/// What holds for every verb.
+const AFTER_HELP: &str = "\
+Exit codes: 0 done; 1 failed or degraded; 2 wrong usage or configuration; 3 a precondition is missing.
+stdout is data, stderr is messages. JSON and YAML documents say what they are by apiVersion and kind; \
+fields are added within a version, never renamed or removed.
+Every verb works without a network and without kubeconfig, but run and plan with a cluster; all that \
+only read work without an agent, from the kernel's state.";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -48,11 +67,21 @@ enum Verb {
     /// both.
     Run(Box<RunFlags>),
     /// What the agent last did, and what the kernel says now
-    Status(ReadFlags),
+    ///
+    /// Exit code 1 when no agent runs or it is not ready: fit for a probe.
+    Status(status::Flags),
     /// Virtual servers and their destinations, from IPVS
     Services(services::Flags),
+    /// Where traffic goes: every destination with its Services, connections and ids
+    Backends(backends::Flags),
     /// Flows on the fast path, from the pinned maps
     Flows(flows::Flags),
+    /// The pinned BPF maps, or the entries of one, decoded
+    Maps(maps::Flags),
+    /// Rates, the fast path's share, drops and drift, live in a terminal
+    ///
+    /// q or Ctrl-C ends it, s sorts by another column, p pauses.
+    Top(top::Flags),
     /// Packets and bytes by reason, by Service and by backend, of both planes
     Stats(stats::Flags),
     /// What becomes of a packet, and why
@@ -62,6 +91,10 @@ enum Verb {
     Trace(trace::Flags),
     /// Everything that passlane trace needs, as JSON: keep it, and ask it elsewhere
     Dump(dump::Flags),
+    /// What a pass would change now: reads the source and the node, and changes nothing
+    ///
+    /// Takes the flags of passlane run. One line a change, in order; none when all is as it should be.
+    Plan(Box<plan::Flags>),
     /// Check every precondition, with the cure for what is missing
     Doctor(doctor::Flags),
     /// What a configuration of kube-proxy means here
@@ -69,6 +102,13 @@ enum Verb {
     Config(config::Verb),
     /// Remove everything that passlane made, and nothing else
     Cleanup(cleanup::Flags),
+    /// One archive with all that support would ask for, without secrets
+    Bugreport(bugreport::Flags),
+    /// A completion script for a shell
+    Completion(completion::Flags),
+    /// Write the man pages into a directory
+    #[command(hide = true)]
+    Man(man::Flags),
     /// Versions of this build, of the map ABI and of the kernel
     Version(FormatFlag),
 }
@@ -87,6 +127,17 @@ struct FormatFlag {
     /// How to print
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
     output: output::Format,
+    /// Tables without their first line
+    #[arg(long)]
+    no_headers: bool,
+}
+
+impl FormatFlag {
+    /// Prints a view.
+    fn show<V: output::View>(&self, view: &V) -> Result<(), output::Error> {
+        let layout = output::Layout::Alone;
+        output::text(&output::show(view, self.output, !self.no_headers, layout)?)
+    }
 }
 
 /// Why a verb ends with another exit code than 0.
@@ -128,6 +179,20 @@ pub enum Failure {
     /// The status file.
     #[error(transparent)]
     Status(#[from] crate::status::Error),
+    /// The connection table of IPVS.
+    #[error(transparent)]
+    Connections(#[from] ipvs::connections::Error),
+    /// A file that was asked for cannot be written.
+    #[error("write {path}")]
+    Write {
+        /// The file or directory.
+        path: std::path::PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// The terminal.
+    #[error("use the terminal")]
+    Terminal(#[source] std::io::Error),
     /// stdout.
     #[error(transparent)]
     Output(#[from] output::Error),
@@ -145,8 +210,13 @@ pub enum Failure {
 impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Usage(_) | Self::Config(_) | Self::Dump(_) => ExitCode::from(2),
-            Self::Fatal(agent::Fatal::Source(_) | agent::Fatal::Signal(_)) => ExitCode::FAILURE,
+            Self::Usage(_)
+            | Self::Config(_)
+            | Self::Dump(_)
+            | Self::Output(output::Error::NoNames) => ExitCode::from(2),
+            Self::Fatal(
+                agent::Fatal::Source(_) | agent::Fatal::NoAnswer { .. } | agent::Fatal::Signal(_),
+            ) => ExitCode::FAILURE,
             Self::Fatal(_) | Self::Node(_) => ExitCode::from(3),
             _ => ExitCode::FAILURE,
         }
@@ -170,17 +240,29 @@ pub fn main() -> ExitCode {
 fn dispatch(verb: Verb) -> Result<(), Failure> {
     match verb {
         Verb::Run(flags) => run::run(*flags),
-        Verb::Status(flags) => status::run(&flags.paths, flags.format.output),
+        Verb::Status(flags) => status::run(&flags),
         Verb::Services(flags) => services::run(&flags),
+        Verb::Backends(flags) => backends::run(&flags),
         Verb::Flows(flags) => flows::run(&flags),
+        Verb::Maps(flags) => maps::run(&flags),
+        Verb::Top(flags) => top::run(&flags),
         Verb::Stats(flags) => stats::run(&flags),
         Verb::Trace(flags) => trace::run(&flags),
         Verb::Dump(flags) => dump::run(&flags),
+        Verb::Plan(flags) => plan::run(&flags),
         Verb::Doctor(flags) => doctor::run(&flags),
         Verb::Config(verb) => config::run(&verb),
         Verb::Cleanup(flags) => cleanup::run(&flags),
-        Verb::Version(format) => version::run(format.output),
+        Verb::Bugreport(flags) => bugreport::run(&flags),
+        Verb::Completion(flags) => completion::run(&flags),
+        Verb::Man(flags) => man::run(&flags),
+        Verb::Version(format) => version::run(&format),
     }
+}
+
+/// Returns the command line with all verbs.
+fn command() -> clap::Command {
+    <Arguments as clap::CommandFactory>::command()
 }
 
 /// Runs a verb that waits for the kernel.

@@ -10,14 +10,16 @@ use proxy_common::{
 };
 use serde::Serialize;
 
-use super::{Failure, dump, output};
+use super::{
+    Failure, dump,
+    output::{self, Style, View},
+    repeat::Repeat,
+    servers::{self, Servers},
+};
 use crate::{
     audit::traffic::{FastTraffic, Traffic},
     config::Paths,
-    kernel::{
-        bpf::Maps,
-        ipvs::{self, Client, DestinationState, VirtualServerState},
-    },
+    kernel::bpf::Maps,
     ledger::Owned,
     model::Backend,
 };
@@ -32,6 +34,8 @@ pub(super) struct Flags {
     paths: Paths,
     #[command(flatten)]
     format: super::FormatFlag,
+    #[command(flatten)]
+    repeat: Repeat,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -120,45 +124,53 @@ fn share(part: u64, all: u64) -> Option<f64> {
 
 /// Prints the counters.
 pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
-    let asked = |by| flags.by.is_none_or(|only| only == by);
-    let maps = dump::maps(&flags.paths)?;
+    flags.repeat.show(&flags.format, || gather(&flags.paths, flags.by))?;
+    Ok(())
+}
+
+/// Adds up by what is asked for, or by everything.
+fn gather(paths: &Paths, by: Option<By>) -> Result<Stats, Failure> {
+    let asked = |this| by.is_none_or(|only| only == this);
+    let maps = dump::maps(paths)?;
     let mut stats = Stats::default();
     if asked(By::Reason) {
         stats.reasons = Some(maps.as_ref().map(reasons).transpose()?.unwrap_or_default());
     }
     if asked(By::Service) || asked(By::Backend) {
         let fast = maps.as_ref().map(FastTraffic::read).transpose()?.unwrap_or_default();
-        let owned = Owned::read(&flags.paths.state_dir)?;
-        let servers = super::block_on(ours(&owned))?;
+        let owned = Owned::read(&paths.state_dir)?;
+        let servers = super::block_on(servers::ours(&owned))?;
         stats.services = asked(By::Service).then(|| services(&servers, &owned, &fast));
         stats.backends = asked(By::Backend).then(|| backends(&servers, &fast));
     }
-    match flags.format.output {
-        output::Format::Table => output::text(&describe(&stats, false))?,
-        output::Format::Wide => output::text(&describe(&stats, true))?,
-        format => output::value(&stats, format, |_| output::table([""]))?,
-    }
-    Ok(())
+    Ok(stats)
 }
 
-type Servers = Vec<(VirtualServerState, Vec<DestinationState>)>;
+/// Everything at once.
+pub(super) fn all(paths: &Paths) -> Result<impl View, Failure> {
+    gather(paths, None)
+}
 
-/// Returns our virtual servers with their destinations; none without IPVS.
-async fn ours(owned: &Owned) -> Result<Servers, Failure> {
-    let client = match Client::open().await {
-        Err(ipvs::Error::IpvsMissing) => return Ok(Servers::new()),
-        client => client?,
-    };
-    let mut servers = Servers::new();
-    for server in client.virtual_servers().await? {
-        let frontend = server.virtual_server.frontend;
-        if owned.virtual_servers.contains_key(&frontend) {
-            let destinations = client.destinations(&frontend).await?;
-            servers.push((server, destinations));
-        }
+impl View for Stats {
+    const KIND: &'static str = "Stats";
+
+    fn text(&self, style: Style) -> String {
+        let wide = style.wide;
+        let tables = [
+            self.reasons.as_deref().map(|reasons| reason_table(reasons, wide)),
+            self.services.as_deref().map(|services| service_table(services, wide)),
+            self.backends.as_deref().map(|backends| backend_table(backends, wide)),
+        ];
+        let rendered = tables.iter().flatten().map(|table| output::render(table, style.headers));
+        rendered.collect::<Vec<String>>().join("\n")
     }
-    servers.sort_by_key(|(server, _)| server.virtual_server.frontend);
-    Ok(servers)
+
+    fn names(&self) -> Option<Vec<String>> {
+        let reasons = self.reasons.iter().flatten().map(|row| format!("reason/{}", row.reason));
+        let services = self.services.iter().flatten().map(|row| format!("service/{}", row.service));
+        let backends = self.backends.iter().flatten().map(|row| format!("backend/{}", row.backend));
+        Some(reasons.chain(services).chain(backends).collect())
+    }
 }
 
 fn reasons(maps: &Maps) -> Result<Vec<OfReason>, Failure> {
@@ -231,17 +243,7 @@ fn backends(servers: &Servers, fast: &FastTraffic) -> Vec<OfBackend> {
     slow.into_iter().map(row).collect()
 }
 
-fn describe(stats: &Stats, wide: bool) -> String {
-    let tables = [
-        stats.reasons.as_deref().map(|reasons| reason_table(reasons, wide)),
-        stats.services.as_deref().map(|services| service_table(services, wide)),
-        stats.backends.as_deref().map(|backends| backend_table(backends, wide)),
-    ];
-    let rendered: Vec<String> = tables.iter().flatten().map(output::render).collect();
-    rendered.join("\n")
-}
-
-fn percent(share: Option<f64>) -> String {
+pub(super) fn percent(share: Option<f64>) -> String {
     share.map_or_else(|| "-".to_owned(), |share| format!("{:.2}%", share * 100.0))
 }
 
@@ -272,10 +274,8 @@ const DIRECTIONS: [&str; 8] = [
 ];
 
 fn plane_table(names: &[&str], wide: bool) -> Table {
-    let mut table = output::table([""; 0]);
     let directions = if wide { &DIRECTIONS[..] } else { &[] };
-    table.set_header([names, &PLANES[..], directions].concat());
-    table
+    output::columns(&[names, &PLANES[..], directions].concat())
 }
 
 fn plane_cells(planes: &Planes, wide: bool) -> Vec<String> {
@@ -339,7 +339,7 @@ mod tests {
         ]);
         let shares: Vec<_> = reasons.iter().map(|reason| reason.share).collect();
         assert_eq!(shares, [Some(0.9), Some(0.1), None, None]);
-        let printed = output::render(&reason_table(&reasons, false));
+        let printed = output::render(&reason_table(&reasons, false), true);
         let expected = "\
 REASON        CLASS   PACKETS   BYTES    SHARE
 hit           fast    90        9000     90.00%
@@ -360,5 +360,27 @@ installed     learn   4         400      -
         assert_eq!(planes.fast_share, Some(0.75));
         let cells = plane_cells(&planes, false);
         assert_eq!(cells, ["4", "1", "3", "75.00%", "200", "100", "100"]);
+    }
+
+    #[test]
+    fn statistics_are_printed_as_they_always_were() {
+        let traffic = |packets| Traffic {
+            in_packets: packets,
+            in_bytes: packets * 60,
+            out_packets: packets,
+            out_bytes: packets * 1500,
+        };
+        let planes = Planes::of(traffic(10), traffic(90));
+        let frontend = OfFrontend { frontend: "10.96.0.10:80/TCP".into(), connections: 4, planes };
+        let stats = Stats {
+            reasons: Some(shares(&[(Reason::Hit, Counter { packets: 180, bytes: 140_400 })])),
+            services: Some(vec![OfService {
+                service: "default/web:http".into(),
+                planes,
+                frontends: vec![frontend],
+            }]),
+            backends: Some(vec![OfBackend { backend: "10.1.1.11:8080/TCP".into(), planes }]),
+        };
+        crate::cli::snapshot::check("stats", &stats);
     }
 }

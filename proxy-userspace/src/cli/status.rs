@@ -7,10 +7,16 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use clap::Args;
 use proxy_common::reason::{Class, Reason};
 use serde::Serialize;
 
-use super::{Failure, output, version};
+use super::{
+    Failure, FormatFlag,
+    output::{self, Style, View},
+    repeat::Repeat,
+    version,
+};
 use crate::{
     config::Paths,
     kernel::bpf::{Maps, PinDirectory},
@@ -18,9 +24,20 @@ use crate::{
     status::{FastPathReport, InterfaceReport, Lock, Pass, Report},
 };
 
+/// The flags of `passlane status`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Flags {
+    #[command(flatten)]
+    paths: Paths,
+    #[command(flatten)]
+    format: FormatFlag,
+    #[command(flatten)]
+    repeat: Repeat,
+}
+
 /// Everything `status` says.
 #[derive(Clone, Debug, Serialize)]
-struct Status {
+pub(super) struct Status {
     version: &'static str,
     kernel: String,
     agent: Agent,
@@ -51,16 +68,21 @@ struct Agent {
 }
 
 /// Prints the status. Fails when no agent runs or it is not ready: fit for a probe.
-pub(super) fn run(paths: &Paths, format: output::Format) -> Result<(), Failure> {
-    let status = gather(paths)?;
-    match format {
-        output::Format::Table | output::Format::Wide => output::text(&describe(&status))?,
-        format => output::value(&status, format, |_| output::table([""]))?,
-    }
+pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
+    let status = flags.repeat.show(&flags.format, || gather(&flags.paths))?;
     if status.agent.running && status.ready { Ok(()) } else { Err(Failure::Degraded) }
 }
 
-fn gather(paths: &Paths) -> Result<Status, Failure> {
+impl View for Status {
+    const KIND: &'static str = "Status";
+
+    fn text(&self, style: Style) -> String {
+        describe(self, style.headers)
+    }
+}
+
+/// Reads everything.
+pub(super) fn gather(paths: &Paths) -> Result<Status, Failure> {
     let report = Report::read(&paths.state_dir)?;
     let running = Lock::is_taken(&paths.state_dir);
     let maps = Maps::open(&PinDirectory::at(&paths.bpffs)).ok();
@@ -112,7 +134,7 @@ fn share(counters: &BTreeMap<&'static str, u64>) -> Option<f64> {
     (fast + slow > 0).then(|| fast as f64 / (fast + slow) as f64)
 }
 
-fn describe(status: &Status) -> String {
+fn describe(status: &Status, headers: bool) -> String {
     let mut text = String::new();
     let mut line = |key: &str, value: String| text += &format!("{:16}{value}\n", format!("{key}:"));
     line(
@@ -157,12 +179,12 @@ fn describe(status: &Status) -> String {
     if let Some(share) = status.fast_path_share {
         line("Fast share", format!("{:.1} % of the packets of known Services", share * 100.0));
     }
-    text += &interfaces(&status.interfaces);
-    text += &observed::describe(&status.observed);
+    text += &interfaces(&status.interfaces, headers);
+    text += &observed::describe(&status.observed, headers);
     text
 }
 
-fn interfaces(interfaces: &[InterfaceReport]) -> String {
+fn interfaces(interfaces: &[InterfaceReport], headers: bool) -> String {
     if interfaces.is_empty() {
         return String::new();
     }
@@ -171,5 +193,39 @@ fn interfaces(interfaces: &[InterfaceReport]) -> String {
         let InterfaceReport { name, index, mode, reason, xdp } = interface;
         table.add_row([name, &index.to_string(), mode, reason, xdp]);
     }
-    format!("\n{}", output::render(&table))
+    format!("\n{}", output::render(&table, headers))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_is_printed_as_it_always_was() {
+        let status = Status {
+            version: "0.0.0",
+            kernel: "6.12.0".into(),
+            agent: Agent { running: true, pid: Some(7), version: Some("0.0.0".into()) },
+            ready: true,
+            source: "file:/etc/passlane".into(),
+            source_error: Some("web.yaml: no such port".into()),
+            source_stale_since: None,
+            services: 2,
+            frontends: 3,
+            last_reconcile: Pass { at: 1, duration_ms: 12, actions: 5, errors: vec!["no".into()] },
+            notices: vec!["default/web: something".into()],
+            fast_path: FastPathReport { mode: "on".into(), ..FastPathReport::default() },
+            interfaces: vec![InterfaceReport {
+                name: "eth0".into(),
+                index: 2,
+                mode: "fast".into(),
+                reason: String::new(),
+                xdp: String::new(),
+            }],
+            observed: Vec::new(),
+            counters: BTreeMap::from([("hit", 99), ("syn", 1)]),
+            fast_path_share: Some(0.99),
+        };
+        crate::cli::snapshot::check("status", &status);
+    }
 }

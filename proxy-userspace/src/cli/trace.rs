@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Failure, FormatFlag, dump, output};
+use super::{
+    Failure, FormatFlag, dump,
+    output::{Style, View},
+};
 use crate::{
     config::Paths,
     explain::{self, Packet, Trace},
@@ -48,15 +51,15 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     {
         return Err(Failure::Usage(format!("--interface {name}: the node has no such interface")));
     }
-    let trace = explain::trace(&dump, &packet);
-    match flags.format.output {
-        output::Format::Table | output::Format::Wide => output::text(&describe(&trace))?,
-        format => output::value(&trace, format, |_| output::table([""]))?,
-    }
-    Ok(())
+    Ok(flags.format.show(&explain::trace(&dump, &packet))?)
 }
 
-fn describe(trace: &Trace) -> String {
-    let line = |step: &explain::Step| format!("{:12}{}\n", format!("{}:", step.topic), step.says);
-    trace.steps.iter().map(line).collect()
+impl View for Trace {
+    const KIND: &'static str = "Trace";
+
+    fn text(&self, _: Style) -> String {
+        let line =
+            |step: &explain::Step| format!("{:12}{}\n", format!("{}:", step.topic), step.says);
+        self.steps.iter().map(line).collect()
+    }
 }

@@ -14,6 +14,7 @@
 //! | [`conntrack`] | stale conntrack entries, by netlink |
 //! | [`listen`] | sockets of the agent's own servers |
 //! | [`module`] | kernel modules |
+//! | [`inspect`] | files and commands for who helps from afar |
 //! | [`oom`] | what is ended first when memory runs out |
 //! | [`process`] | what the agent itself uses |
 //! | [`cpu`] | how many CPUs the node has |
@@ -26,6 +27,7 @@ pub mod bpf;
 pub mod cgroup;
 pub mod conntrack;
 pub mod cpu;
+pub mod inspect;
 pub mod ipvs;
 pub mod link;
 pub mod listen;

@@ -1,17 +1,21 @@
 //! The lists that `ipvsadm -Ln` prints (ipvsadm 1.31), byte for byte, also with `--stats` and
 //! `--rate`; there the numbers are those of both planes.
 
-use std::{cmp::Ordering, net::IpAddr};
-
-use super::forwarding;
-use crate::{
-    audit::traffic::{FastTraffic, Traffic},
-    kernel::ipvs::{DestinationState, Info, Stats, VirtualServerState},
-    model::{Scheduler, SchedulerFlags},
+use std::{
+    cmp::Ordering,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
-/// A virtual server and its destinations.
-type Listed = (VirtualServerState, Vec<DestinationState>);
+use super::{Listed, forwarding};
+use crate::{
+    audit::traffic::{FastTraffic, Traffic},
+    kernel::ipvs::{
+        Info, Stats,
+        listing::{Key, ListedServer},
+        virtual_server::{FLAG_ONE_PACKET, FLAG_PERSISTENT},
+    },
+    model::Frontend,
+};
 
 /// What the fast path adds.
 pub(super) enum Fast {
@@ -75,13 +79,19 @@ pub(super) fn numbers(info: &Info, servers: Vec<Listed>, fast: &Fast) -> String 
     let header: String = fast.header().iter().map(|name| format!(" {name:>8}")).collect();
     text += &format!("{:<33}{header}\n  -> RemoteAddress:Port\n", "Prot LocalAddress:Port");
     for (server, destinations) in &servers {
-        let frontend = server.virtual_server.frontend;
-        let numbers = fast.numbers(&server.stats, |fast| fast.frontend(&frontend));
-        let name = format!("{}  {}", frontend.protocol, address(frontend.addr, frontend.port));
-        text += &format!("{name:<33}{}\n", row(numbers));
-        for state in destinations {
-            let key = state.destination.key;
-            let numbers = fast.numbers(&state.stats, |fast| fast.destination(&frontend, key));
+        // The fast path knows no marks.
+        let frontend = server.key.frontend();
+        let carried = |fast: &FastTraffic| {
+            frontend.map(|frontend| fast.frontend(&frontend)).unwrap_or_default()
+        };
+        let numbers = fast.numbers(&server.stats, carried);
+        text += &format!("{:<33}{}\n", name(&server.key), row(numbers));
+        for listed in destinations {
+            let key = listed.state.destination.key;
+            let carried = |fast: &FastTraffic| {
+                frontend.map(|frontend| fast.destination(&frontend, key)).unwrap_or_default()
+            };
+            let numbers = fast.numbers(&listed.state.stats, carried);
             text += &format!("  -> {:<28}{}\n", address(key.addr, key.port), row(numbers));
         }
     }
@@ -103,24 +113,34 @@ fn large(number: u64) -> String {
     }
 }
 
-fn sort(servers: Vec<Listed>) -> Vec<Listed> {
-    let family = |server: &Listed| {
-        let frontend = server.0.virtual_server.frontend;
-        (frontend.addr.is_ipv6(), frontend.protocol.number())
+/// Sorts as ipvsadm sorts: virtual servers by mark are last, those of negative marks first.
+pub(super) fn sort(servers: Vec<Listed>) -> Vec<Listed> {
+    let mark = |key: &Key| match key {
+        Key::Frontend(_) => 0,
+        Key::Mark { mark, .. } => *mark,
     };
+    let kind = |key: &Key| (key.is_ipv6(), key.frontend().map(|each| each.protocol.number()));
     let mut servers = merge_sort(servers, &|one, two| {
-        let (first, second) = (one.0.virtual_server.frontend, two.0.virtual_server.frontend);
-        family(one)
-            .cmp(&family(two))
-            .then_with(|| difference((first.addr, first.port), (second.addr, second.port)))
+        let (one, two) = (&one.0.key, &two.0.key);
+        sign(mark(one).wrapping_sub(mark(two))).then_with(|| kind(one).cmp(&kind(two))).then_with(
+            || match (one.frontend(), two.frontend()) {
+                (Some(one), Some(two)) => difference((one.addr, one.port), (two.addr, two.port)),
+                _ => Ordering::Equal,
+            },
+        )
     });
     for (_, destinations) in &mut servers {
         *destinations = merge_sort(std::mem::take(destinations), &|one, two| {
-            let (first, second) = (one.destination.key, two.destination.key);
+            let (first, second) = (one.state.destination.key, two.state.destination.key);
             difference((first.addr, first.port), (second.addr, second.port))
         });
     }
     servers
+}
+
+/// The C library takes a difference of words for an int.
+fn sign(difference: u32) -> Ordering {
+    (difference as i32).cmp(&0)
 }
 
 /// ipvsadm takes addresses as words and looks at the sign of their 32-bit difference, so of two that
@@ -154,9 +174,6 @@ fn merge_sort<T>(mut items: Vec<T>, compare: &impl Fn(&T, &T) -> Ordering) -> Ve
     sorted
 }
 
-/// `IP_VS_SVC_F_ONEPACKET` of `linux/ip_vs.h`.
-const ONE_PACKET: u32 = 0x04;
-
 /// Returns the list, sorted as ipvsadm sorts.
 pub(super) fn list(info: &Info, servers: Vec<Listed>) -> String {
     let servers = sort(servers);
@@ -168,8 +185,8 @@ pub(super) fn list(info: &Info, servers: Vec<Listed>) -> String {
     );
     for (server, destinations) in &servers {
         text += &header(server);
-        for state in destinations {
-            let destination = &state.destination;
+        for listed in destinations {
+            let (state, destination) = (&listed.state, &listed.state.destination);
             text += &format!(
                 "  -> {:<28} {:<7} {:<6} {:<10} {:<10}\n",
                 address(destination.key.addr, destination.key.port),
@@ -183,42 +200,60 @@ pub(super) fn list(info: &Info, servers: Vec<Listed>) -> String {
     text
 }
 
-fn header(state: &VirtualServerState) -> String {
-    let server = &state.virtual_server;
-    let mut line = format!(
-        "{}  {} {}",
-        server.frontend.protocol,
-        address(server.frontend.addr, server.frontend.port),
-        server.scheduler
-    );
-    if state.flags & ONE_PACKET != 0 {
-        line += " ops";
+fn name(key: &Key) -> String {
+    match key {
+        Key::Frontend(frontend) => {
+            let Frontend { addr, port, protocol } = frontend;
+            format!("{:<4} {}", protocol.name(), address(*addr, *port))
+        }
+        // A mark is an int to ipvsadm.
+        Key::Mark { mark, ipv6: false } => format!("FWM  {}", mark.cast_signed()),
+        Key::Mark { mark, ipv6: true } => format!("FWM  {} IPv6", mark.cast_signed()),
     }
-    let names = flag_names(server.scheduler, server.flags);
+}
+
+fn header(server: &ListedServer) -> String {
+    let mut line = format!("{} {}", name(&server.key), server.scheduler);
+    let names = flag_names(&server.scheduler, server.flags);
     if !names.is_empty() {
         line += &format!(" ({})", names.join(","));
     }
-    if server.persistent_secs != 0 {
-        line += &format!(" persistent {}", server.persistent_secs);
+    if server.flags & FLAG_PERSISTENT != 0 {
+        line += &format!(" persistent {}", server.timeout_secs);
+        if let Some(mask) = mask(server) {
+            line += &format!(" mask {mask}");
+        }
+        if !server.engine.is_empty() {
+            line += &format!(" pe {}", server.engine);
+        }
+    }
+    if server.flags & FLAG_ONE_PACKET != 0 {
+        line += " ops";
     }
     line + "\n"
 }
 
-fn flag_names(scheduler: Scheduler, flags: SchedulerFlags) -> Vec<&'static str> {
-    let names = match scheduler {
-        Scheduler::Sh => ["sh-fallback", "sh-port", "flag-3"],
-        Scheduler::Mh => ["mh-fallback", "mh-port", "flag-3"],
-        _ => ["flag-1", "flag-2", "flag-3"],
-    };
-    [0x08, 0x10, 0x20]
-        .into_iter()
-        .zip(names)
-        .filter_map(|(bit, name)| (flags.0 & bit != 0).then_some(name))
-        .collect()
+/// Returns the mask of persistence; `None` where each client persists alone.
+pub(super) fn mask(server: &ListedServer) -> Option<String> {
+    match (server.key.is_ipv6(), server.netmask) {
+        (false, u32::MAX) | (true, 128) => None,
+        (true, prefix) => Some(prefix.to_string()),
+        (false, mask) => Some(Ipv4Addr::from(mask.to_ne_bytes()).to_string()),
+    }
 }
 
-fn address(addr: IpAddr, port: u16) -> String {
-    std::net::SocketAddr::new(addr, port).to_string()
+pub(super) fn flag_names(scheduler: &str, flags: u32) -> Vec<&'static str> {
+    let names = match scheduler {
+        "sh" => ["sh-fallback", "sh-port", "flag-3"],
+        "mh" => ["mh-fallback", "mh-port", "flag-3"],
+        _ => ["flag-1", "flag-2", "flag-3"],
+    };
+    let named = [0x08, 0x10, 0x20].into_iter().zip(names);
+    named.filter_map(|(bit, name)| (flags & bit != 0).then_some(name)).collect()
+}
+
+pub(super) fn address(addr: IpAddr, port: u16) -> String {
+    SocketAddr::new(addr, port).to_string()
 }
 
 #[cfg(test)]
@@ -226,6 +261,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::Protocol;
 
     #[test]
     fn large_numbers_are_shortened_as_ipvsadm_does() {
@@ -239,6 +275,17 @@ mod tests {
         ] {
             assert_eq!(large(number), expected);
         }
+    }
+
+    #[test]
+    fn names_are_aligned_and_marks_are_signed() {
+        let named = |protocol| {
+            name(&Key::Frontend(Frontend { addr: [10, 9, 0, 1].into(), port: 99, protocol }))
+        };
+        assert_eq!(named(Protocol::Tcp), "TCP  10.9.0.1:99");
+        assert_eq!(named(Protocol::Sctp), "SCTP 10.9.0.1:99");
+        assert_eq!(name(&Key::Mark { mark: 3, ipv6: true }), "FWM  3 IPv6");
+        assert_eq!(name(&Key::Mark { mark: 4_000_000_000, ipv6: false }), "FWM  -294967296");
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub(super) fn gather(maps: &Maps, owned: &Owned) -> Vec<Observed> {
 }
 
 /// Returns the table for people; nothing when nothing was counted.
-pub(super) fn describe(observed: &[Observed]) -> String {
+pub(super) fn describe(observed: &[Observed], headers: bool) -> String {
     if observed.is_empty() {
         return String::new();
     }
@@ -54,5 +54,5 @@ pub(super) fn describe(observed: &[Observed]) -> String {
         let (packets, bytes) = (row.packets.to_string(), row.bytes.to_string());
         table.add_row([&row.service, &row.frontend, &row.interface, &packets, &bytes]);
     }
-    format!("\n{}", output::render(&table))
+    format!("\n{}", output::render(&table, headers))
 }

@@ -34,7 +34,7 @@ pub(super) const PROGRAMS: [&str; 6] =
 /// The programs, attached, and where the node ports lead.
 pub struct Localhost {
     programs: Ebpf,
-    ports: HashMap<MapData, Abi<LocalPort>, Abi<LocalAddress>>,
+    ports: Ports,
 }
 
 impl Localhost {
@@ -61,11 +61,7 @@ impl Localhost {
         for name in PROGRAMS {
             attach(&mut programs, name, cgroup, &directory)?;
         }
-        let ports = Map::HashMap(
-            MapData::from_pin(directory.join(LOCAL_PORTS.name))
-                .map_err(failed("open", LOCAL_PORTS.name))?,
-        );
-        let ports = ports.try_into().map_err(failed("open", LOCAL_PORTS.name))?;
+        let ports = open_ports(&directory.join(LOCAL_PORTS.name))?;
         Ok(Self { programs, ports })
     }
 
@@ -80,16 +76,22 @@ impl Localhost {
     ///
     /// [`Error::Map`] when the map cannot be read.
     pub fn ports(&self) -> Result<BTreeMap<Frontend, Frontend>, Error> {
-        let mut ports = BTreeMap::new();
-        for entry in self.ports.iter() {
-            let (Abi(port), Abi(to)) = entry.map_err(failed("read", LOCAL_PORTS.name))?;
-            if let Some(protocol) = Protocol::from_number(port.protocol) {
-                let addr = loopback(port.family == 6);
-                let to = Frontend { addr: unmapped(to.addr), port: to.port, protocol };
-                ports.insert(Frontend { addr, port: port.port, protocol }, to);
-            }
+        read_ports(&self.ports)
+    }
+
+    /// The same from the pinned map, without programs of our own; `None` when there is none.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::ports`].
+    pub fn pinned_ports(
+        pins: &PinDirectory,
+    ) -> Result<Option<BTreeMap<Frontend, Frontend>>, Error> {
+        let pin = pins.localhost().join(LOCAL_PORTS.name);
+        match pin.exists() {
+            true => read_ports(&open_ports(&pin)?).map(Some),
+            false => Ok(None),
         }
-        Ok(ports)
     }
 
     /// Sends who dials a node port elsewhere.
@@ -112,6 +114,27 @@ impl Localhost {
         let removed = absent_is_fine(self.ports.remove(&Abi(key(frontend))));
         removed.map_err(failed("remove", LOCAL_PORTS.name))
     }
+}
+
+/// Where node ports lead, by port, protocol and family.
+type Ports = HashMap<MapData, Abi<LocalPort>, Abi<LocalAddress>>;
+
+fn open_ports(pin: &Path) -> Result<Ports, Error> {
+    let data = MapData::from_pin(pin).map_err(failed("open", LOCAL_PORTS.name))?;
+    Map::HashMap(data).try_into().map_err(failed("open", LOCAL_PORTS.name))
+}
+
+fn read_ports(map: &Ports) -> Result<BTreeMap<Frontend, Frontend>, Error> {
+    let mut ports = BTreeMap::new();
+    for entry in map.iter() {
+        let (Abi(port), Abi(to)) = entry.map_err(failed("read", LOCAL_PORTS.name))?;
+        if let Some(protocol) = Protocol::from_number(port.protocol) {
+            let addr = loopback(port.family == 6);
+            let to = Frontend { addr: unmapped(to.addr), port: to.port, protocol };
+            ports.insert(Frontend { addr, port: port.port, protocol }, to);
+        }
+    }
+    Ok(ports)
 }
 
 /// Attaches a program beside the one of an earlier agent, and then takes its pin, which ends that

@@ -3,6 +3,7 @@
 
 mod attach;
 mod clock;
+mod entries;
 mod error;
 mod guard;
 mod load;
@@ -18,6 +19,7 @@ mod transit;
 
 pub use attach::{Hook, detach_filters};
 pub use clock::Clock;
+pub use entries::{Entry, PinnedMap, pinned_maps};
 pub use error::Error;
 pub use guard::{ForeignProgram, foreign_programs, others_programs};
 pub use load::{Datapath, LoadOptions};

@@ -44,6 +44,8 @@ pub mod svc {
     pub const NETMASK: u16 = 9;
     /// Nest of 32-bit counters.
     pub const STATS: u16 = 10;
+    /// Name of the persistence engine, NUL-terminated.
+    pub const PE_NAME: u16 = 11;
     /// Nest of 64-bit counters, Linux 4.1 and later.
     pub const STATS64: u16 = 12;
 }

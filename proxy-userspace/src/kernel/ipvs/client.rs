@@ -12,6 +12,7 @@ use super::{
     error::{Error, Operation},
     family::{self, Raw},
     info::{self, Info, Timeouts},
+    listing::{self, Key, ListedDestination, ListedServer},
     message::{self, Reply, Request},
     virtual_server::VirtualServerState,
 };
@@ -73,6 +74,23 @@ impl Client {
         let messages = self.read(operation, Request::ListDestinations(*frontend)).await?;
         message::decode_destinations(&messages, frontend)
             .map_err(|cause| Error::Unreadable { operation, cause })
+    }
+
+    /// Returns all virtual servers, also those by firewall mark, with all they have.
+    pub async fn list(&self) -> Result<Vec<ListedServer>, Error> {
+        let operation = Operation::ListVirtualServers;
+        let messages = self.read(operation, Request::ListVirtualServers).await?;
+        let decoded = messages.iter().map(|message| listing::decode_server(message));
+        decoded.collect::<Result<_, _>>().map_err(|cause| Error::Unreadable { operation, cause })
+    }
+
+    /// Returns the destinations of any virtual server in the kernel's order. Empty when there is no
+    /// such virtual server.
+    pub async fn list_destinations(&self, key: &Key) -> Result<Vec<ListedDestination>, Error> {
+        let operation = Operation::ListDestinationsOf(*key);
+        let messages = self.read(operation, Request::ListDestinationsOf(*key)).await?;
+        let decoded = messages.iter().map(|message| listing::decode_destination(message, key));
+        decoded.collect::<Result<_, _>>().map_err(|cause| Error::Unreadable { operation, cause })
     }
 
     /// Carries [`Command::PutVirtualServer`] out.

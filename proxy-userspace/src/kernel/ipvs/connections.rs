@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
 };
 
@@ -48,12 +48,34 @@ pub enum Error {
     },
 }
 
+/// A line of the file, also of virtual servers by firewall mark.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Line {
+    /// `TCP`, `UDP`, `SCTP`, or `IP` of a persistence template by mark.
+    pub protocol: String,
+    /// Client; port 0 in a persistence template.
+    pub client: SocketAddr,
+    /// What the client dialled; of a template by mark, the mark as an address.
+    pub frontend: SocketAddr,
+    /// Where its packets go.
+    pub destination: SocketAddr,
+    /// State name.
+    pub state: String,
+    /// Seconds until the entry expires.
+    pub expires_secs: u64,
+}
+
 /// Reads the connection table of the calling thread's network namespace.
 ///
 /// Before Linux 7.1 the kernel walks its table from the start for every 4 KiB: with a million
 /// entries this takes minutes. For people, never for a loop.
 pub fn read() -> Result<Vec<Connection>, Error> {
     read_from(Path::new(PATH))
+}
+
+/// The same, line by line.
+pub fn lines() -> Result<Vec<Line>, Error> {
+    parse_lines(&fs::read_to_string(PATH).map_err(Error::Read)?)
 }
 
 fn read_from(path: &Path) -> Result<Vec<Connection>, Error> {
@@ -63,19 +85,38 @@ fn read_from(path: &Path) -> Result<Vec<Connection>, Error> {
 /// Parses the text of `/proc/net/ip_vs_conn`. Entries of other protocols than TCP, UDP and SCTP
 /// (`IP`, of firewall-mark virtual servers) are skipped.
 pub fn parse(text: &str) -> Result<Vec<Connection>, Error> {
-    text.lines()
-        .enumerate()
-        .filter(|(_, line)| !line.starts_with(HEADER))
-        .filter_map(|(index, line)| {
-            parse_line(line).map_err(|field| Error::Parse { line: index + 1, field }).transpose()
+    let connection = |line: Line| {
+        let protocol = line.protocol.parse::<Protocol>().ok()?;
+        Some(Connection {
+            protocol,
+            client_addr: line.client.ip(),
+            client_port: line.client.port(),
+            frontend: Frontend { addr: line.frontend.ip(), port: line.frontend.port(), protocol },
+            destination: DestinationKey {
+                addr: line.destination.ip(),
+                port: line.destination.port(),
+            },
+            state: line.state,
+            expires_secs: line.expires_secs,
+        })
+    };
+    Ok(parse_lines(text)?.into_iter().filter_map(connection).collect())
+}
+
+/// Parses the text of `/proc/net/ip_vs_conn`.
+pub fn parse_lines(text: &str) -> Result<Vec<Line>, Error> {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.starts_with(HEADER));
+    lines
+        .map(|(index, line)| {
+            parse_line(line).map_err(|field| Error::Parse { line: index + 1, field })
         })
         .collect()
 }
 
-fn parse_line(line: &str) -> Result<Option<Connection>, &'static str> {
+fn parse_line(line: &str) -> Result<Line, &'static str> {
     let mut fields = line.split_whitespace();
     let mut next = |name| fields.next().ok_or(name);
-    let Ok(protocol) = next("protocol")?.parse::<Protocol>() else { return Ok(None) };
+    let protocol = next("protocol")?.to_owned();
     let client_addr = address(next("client address")?).ok_or("client address")?;
     let client_port = port(next("client port")?).ok_or("client port")?;
     let addr = address(next("virtual address")?).ok_or("virtual address")?;
@@ -84,15 +125,14 @@ fn parse_line(line: &str) -> Result<Option<Connection>, &'static str> {
     let destination_port = port(next("destination port")?).ok_or("destination port")?;
     let state = next("state")?.to_owned();
     let expires_secs = next("expiry")?.parse().map_err(|_| "expiry")?;
-    Ok(Some(Connection {
+    Ok(Line {
         protocol,
-        client_addr,
-        client_port,
-        frontend: Frontend { addr, port: frontend_port, protocol },
-        destination: DestinationKey { addr: destination_addr, port: destination_port },
+        client: SocketAddr::new(client_addr, client_port),
+        frontend: SocketAddr::new(addr, frontend_port),
+        destination: SocketAddr::new(destination_addr, destination_port),
         state,
         expires_secs,
-    }))
+    })
 }
 
 /// IPv4 is eight hexadecimal digits in network order; IPv6 is written out (`%pI6`).

@@ -89,11 +89,19 @@ fn method(forwarding: Forwarding) -> u32 {
 /// Reads a GET_DEST reply without its headers. Kernels before 3.18 do not say the address family:
 /// it is that of `frontend`.
 pub fn decode(message: &[u8], frontend: &Frontend) -> Result<DestinationState, DecodeError> {
+    decode_of_family(message, family(frontend.addr))
+}
+
+/// The same, where the kernel does not say it, of this `AF_*` family.
+pub(super) fn decode_of_family(
+    message: &[u8],
+    default: u16,
+) -> Result<DestinationState, DecodeError> {
     let message = Attributes::parse("destination message", message)?;
     let nest = Attributes::parse("destination", message.bytes(top::DEST)?)?;
     let af = match nest.optional(dest::ADDR_FAMILY) {
         Some(_) => nest.u16(dest::ADDR_FAMILY)?,
-        None => family(frontend.addr),
+        None => default,
     };
     let forwarding = match nest.u32(dest::FWD_METHOD)? & FORWARDING_MASK {
         0 => Forwarding::Masq,

@@ -4,7 +4,7 @@ use std::{fmt, io};
 
 use rustix::io::Errno;
 
-use super::{attribute::DecodeError, command::Command};
+use super::{attribute::DecodeError, command::Command, listing::Key};
 use crate::{
     kernel::netlink::Failure,
     model::{Frontend, Scheduler},
@@ -79,6 +79,8 @@ pub enum Operation {
     GetVirtualServer(Frontend),
     /// A dump of the destinations of one virtual server.
     ListDestinations(Frontend),
+    /// The same of any virtual server.
+    ListDestinationsOf(Key),
     /// A read of the timeouts.
     GetTimeouts,
     /// A write of the timeouts.
@@ -95,6 +97,7 @@ impl fmt::Display for Operation {
             Self::ListVirtualServers => f.write_str("list virtual servers"),
             Self::GetVirtualServer(frontend) => write!(f, "read virtual server {frontend}"),
             Self::ListDestinations(frontend) => write!(f, "list destinations of {frontend}"),
+            Self::ListDestinationsOf(key) => write!(f, "list destinations of {key}"),
             Self::GetTimeouts => f.write_str("read ipvs timeouts"),
             Self::SetTimeouts => f.write_str("set ipvs timeouts"),
             Self::GetInfo => f.write_str("read ipvs version"),

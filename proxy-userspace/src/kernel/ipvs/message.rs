@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 
-use super::{attribute::DecodeError, destination, info, info::Timeouts, virtual_server};
+use super::{attribute::DecodeError, destination, info, info::Timeouts, listing, virtual_server};
 use crate::model::{Destination, DestinationKey, Frontend, VirtualServer};
 
 /// A request of the IPVS family.
@@ -28,6 +28,8 @@ pub enum Request {
     RemoveDestination(Frontend, DestinationKey),
     /// GET_DEST, always a dump; empty when there is no such virtual server.
     ListDestinations(Frontend),
+    /// The same of any virtual server.
+    ListDestinationsOf(listing::Key),
     /// SET_CONFIG.
     SetTimeouts(Timeouts),
     /// GET_CONFIG.
@@ -58,7 +60,7 @@ impl Request {
             Self::NewDestination(..) => 5,
             Self::SetDestination(..) => 6,
             Self::RemoveDestination(..) => 7,
-            Self::ListDestinations(_) => 8,
+            Self::ListDestinations(_) | Self::ListDestinationsOf(_) => 8,
             Self::SetTimeouts(_) => 12,
             Self::GetTimeouts => 13,
             Self::GetInfo => 15,
@@ -69,7 +71,9 @@ impl Request {
     pub fn reply(&self) -> Reply {
         match self {
             Self::GetVirtualServer(_) | Self::GetTimeouts | Self::GetInfo => Reply::One,
-            Self::ListVirtualServers | Self::ListDestinations(_) => Reply::Dump,
+            Self::ListVirtualServers | Self::ListDestinations(_) | Self::ListDestinationsOf(_) => {
+                Reply::Dump
+            }
             Self::NewVirtualServer(_)
             | Self::SetVirtualServer(_)
             | Self::RemoveVirtualServer(_)
@@ -92,6 +96,7 @@ impl Request {
             | Self::ListDestinations(frontend) => {
                 virtual_server::encode_key(&mut buffer, frontend);
             }
+            Self::ListDestinationsOf(key) => listing::encode_key(&mut buffer, key),
             Self::NewDestination(frontend, destination)
             | Self::SetDestination(frontend, destination) => {
                 virtual_server::encode_key(&mut buffer, frontend);

@@ -19,6 +19,7 @@ mod family;
 #[cfg(test)]
 mod golden;
 pub mod info;
+pub mod listing;
 pub mod message;
 pub mod stats;
 mod totals;

@@ -9,6 +9,7 @@ mod elements;
 mod error;
 mod expression;
 mod observe;
+mod refused;
 mod ruleset;
 mod sets;
 mod survey;
@@ -16,6 +17,7 @@ mod table;
 
 pub use error::Error;
 pub use observe::{Observed, Reading};
+pub use refused::Refused;
 pub use ruleset::{TABLE, VERSION};
 pub use survey::Ruleset;
 pub use table::Table;

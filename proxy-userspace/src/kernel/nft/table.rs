@@ -118,7 +118,10 @@ async fn apply(operation: Operation, commands: Vec<NfCmd<'_>>) -> Result<(), Err
     helper::apply_ruleset_async(&ruleset).await.map_err(|error| Error::of(operation, error))
 }
 
-async fn list<const N: usize>(operation: Operation, arguments: [&str; N]) -> Result<String, Error> {
+pub(super) async fn list<const N: usize>(
+    operation: Operation,
+    arguments: [&str; N],
+) -> Result<String, Error> {
     let result: Result<String, NftablesError> =
         helper::get_current_ruleset_raw_async(helper::DEFAULT_NFT, arguments).await;
     result.map_err(|error| Error::of(operation, error))
