@@ -165,7 +165,9 @@ async fn a_neighbour_is_reported_when_its_address_changes() -> anyhow::Result<()
     sh("ip neigh change 10.1.0.2 dev pod1 lladdr 02:00:00:00:00:02 nud reachable")?;
     ensure!(neighbour(events(&mut watch).await?) == [Some([2, 0, 0, 0, 0, 2])]);
     sh("ip neigh del 10.1.0.2 dev pod1")?;
-    ensure!(neighbour(events(&mut watch).await?) == [None]);
+    // Whoever still talks to it may bring it back, or the kernel say twice that it is gone.
+    let told = neighbour(events(&mut watch).await?);
+    ensure!(told.first() == Some(&None), "{told:?}");
     Ok(())
 }
 

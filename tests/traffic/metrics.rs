@@ -190,7 +190,7 @@ fn metrics_count_what_readiness_and_liveness_answered() -> Result<()> {
         .number("kubeproxy_sync_proxy_rules_last_timestamp_seconds", &[("ip_family", "IPv4")])?;
     ensure!(synced > 1.7e9, "last synced at {synced}");
     let puts = [("action", "put_virtual_server"), ("outcome", "done")];
-    let servers = stage.agent.json("services")?.as_array().map_or(0, Vec::len);
+    let servers = stage.agent.json("services")?["items"].as_array().map_or(0, Vec::len);
     let put = scraped.number("passlane_actions_total", &puts)?;
     ensure!(put == servers as f64, "{put} puts of {servers} virtual servers");
     // One answer to a connection: the next one is another.
