@@ -25,8 +25,9 @@ const MEMORY_SHARE: u64 = 200;
 /// Bytes of an entry in both families together, as the kernel allocates them.
 const ENTRY_BYTES: u64 = 176 + 224;
 
-/// Returns how many flow entries suit a node of so many bytes of memory: a power of two, and no more
-/// than a busy gateway was seen to need.
+/// Returns how many flow entries suit a node of so many bytes of memory: a power of two, so that a
+/// little more or less memory asks for the same map, and at most [`capacity::FLOWS`]: who wants more
+/// says so.
 fn entries_for(memory: u64) -> u32 {
     let fitting = (memory / MEMORY_SHARE / ENTRY_BYTES).max(1);
     let entries = 1_u64 << fitting.ilog2();

@@ -39,7 +39,6 @@ pub(super) fn collect(recorder: &Recorder, samples: &mut Samples) {
     if let Some(requests) = &recorder.requests {
         rest(requests, samples);
     }
-    drift(recorder, samples);
     build(&state, samples);
     standing(&state, samples);
     interfaces(&state.report, samples);
@@ -91,15 +90,6 @@ fn rest(requests: &Requests, samples: &mut Samples) {
     }
     for ((verb, host), durations) in requests.durations.entries().iter() {
         samples.put(&names::REST_DURATION, [verb, host], durations.distribution());
-    }
-}
-
-fn drift(recorder: &Recorder, samples: &mut Samples) {
-    for ((subsystem, kind), objects) in recorder.drift.objects().iter() {
-        samples.put(&names::DRIFT, [subsystem, kind], *objects);
-    }
-    for ((subsystem, kind), objects) in recorder.drift.healed_so_far() {
-        samples.put(&names::DRIFT_HEALED, [subsystem, kind], objects);
     }
 }
 

@@ -151,10 +151,6 @@ metrics! {
         "Commands to IPVS";
     NFT_TRANSACTIONS = "passlane_nft_transactions_total", Counter, ["outcome"],
         "Transactions of the nft table";
-    DRIFT = "passlane_drift_objects", Gauge, ["subsystem", "kind"],
-        "Objects on the node that are not as they should be, when they were last looked at";
-    DRIFT_HEALED = "passlane_drift_healed_total", Counter, ["subsystem", "kind"],
-        "Objects on the node that were not as they should be and were mended";
     SOURCE_CONNECTED = "passlane_source_connected", Gauge, [],
         "1 when the source can tell everything; the last good state stays in force meanwhile";
     SOURCE_STALE_SINCE = "passlane_source_stale_since_timestamp_seconds", Gauge, [],

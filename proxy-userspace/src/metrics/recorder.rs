@@ -7,10 +7,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use super::{
-    DriftRecorder,
-    names::{PROGRAMMING_BUCKETS, SYNC_BUCKETS},
-};
+use super::names::{PROGRAMMING_BUCKETS, SYNC_BUCKETS};
 use crate::{
     apply::{Tally, Tries},
     health::ProxyHealth,
@@ -40,7 +37,6 @@ pub struct Recorder {
     pub(super) actions: Table<Pair>,
     pub(super) ipvs: Table<Pair>,
     pub(super) nft: Table<&'static str>,
-    pub(super) drift: DriftRecorder,
     pub(super) health: Arc<ProxyHealth>,
     pub(super) requests: Option<Arc<Requests>>,
     pub(super) state: ArcSwap<State>,
@@ -112,16 +108,10 @@ impl Recorder {
             actions: Table::default(),
             ipvs: Table::default(),
             nft: Table::default(),
-            drift: DriftRecorder::default(),
             health,
             requests,
             state: ArcSwap::default(),
         }
-    }
-
-    /// Returns what an audit counts with.
-    pub fn drift(&self) -> DriftRecorder {
-        self.drift.clone()
     }
 
     /// Takes up that a change came that is to be carried out.

@@ -107,15 +107,7 @@ fn purpose(comment: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let mut bytes = (4 + value.len() as u16).to_ne_bytes().to_vec();
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
+    use super::{survey::tests::attribute, *};
 
     fn expression(name: &str, data: &[u8]) -> Vec<u8> {
         let name = attribute(survey::EXPRESSION_NAME, format!("{name}\0").as_bytes());

@@ -167,13 +167,13 @@ fn queues(rule: &Raw) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
     /// Returns an attribute, padded.
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    pub(in super::super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
         let mut bytes = (4 + value.len() as u16).to_ne_bytes().to_vec();
         bytes.extend(kind.to_ne_bytes());
         bytes.extend(value);
