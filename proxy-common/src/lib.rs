@@ -17,12 +17,14 @@
 //! | `served` | hash | [`abi::Pair`] | [`abi::Served`] | `tc_in`, `xdp_up`, agent | `tc_in`, `xdp_up`, agent |
 //!
 //! `abi` is the layout of those maps: integers and byte arrays only, no hidden padding. `packet`
-//! is arithmetic on header fields. Nothing here does I/O or allocates.
+//! is arithmetic on header fields, `hash` what the kernel's hashing schedulers choose. Nothing here does
+//! I/O, and only the tables of `hash`, which user space builds, allocate.
 
 #![cfg_attr(not(feature = "user"), no_std)]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 pub mod abi;
+pub mod hash;
 pub mod packet;
 pub mod reason;

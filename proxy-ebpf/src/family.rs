@@ -35,7 +35,7 @@ pub struct IpHeader<W> {
 pub trait Family {
     type Addr: Addr;
     /// An address by words.
-    type Words: Copy;
+    type Words: AsRef<[u32]> + Copy;
 
     /// Bytes of a frame before the L4 header.
     const L4: usize;

@@ -22,7 +22,8 @@ pub struct FlowWords<W> {
 /// A service key by words.
 #[repr(C)]
 pub struct ServiceWords<W> {
-    addr: W,
+    /// As it lies in the packet.
+    pub addr: W,
     port_and_protocol: u32,
 }
 
@@ -62,6 +63,18 @@ impl<W: Copy> FlowWords<W> {
 }
 
 impl<W: Copy> ServiceWords<W> {
+    /// Returns the port, in host order.
+    #[inline(always)]
+    pub fn port(&self) -> u16 {
+        self.port_and_protocol as u16
+    }
+
+    /// Returns the protocol's number.
+    #[inline(always)]
+    pub fn protocol(&self) -> u8 {
+        (self.port_and_protocol >> 16) as u8
+    }
+
     /// Returns the key.
     #[inline(always)]
     pub fn key<F: Family<Words = W>>(&self) -> &ServiceKey<F::Addr> {

@@ -91,6 +91,9 @@ fn of_family<F: Family>(skb: &Skb<'_>) -> Verdict {
     let Some(packet) = parse::ingress::<F>(skb) else {
         return slow(skb, Reason::Unparsed);
     };
+    if !service::is_possible(&packet) {
+        return slow(skb, Reason::NotService);
+    }
     let Some(flow) = F::flows().get_ptr_mut(packet.key()) else {
         return unknown(skb, &packet);
     };

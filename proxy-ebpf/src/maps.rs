@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 use proxy_common::{
     abi::{
-        Counter, GENERATIONS, INSTALL_SLOTS, Installs, Interface, ObservedKey, Pair, RECENT_SLOTS,
-        Recent, Served, UPLINK_SLOTS, Uplink, WARMUP_SLOTS, capacity,
+        self, Counter, FilterBlock, GENERATIONS, INSTALL_SLOTS, Installs, Interface, ObservedKey,
+        Pair, RECENT_SLOTS, Recent, Served, UPLINK_SLOTS, Uplink, WARMUP_SLOTS, capacity,
     },
     reason::Reason,
 };
@@ -56,6 +56,9 @@ pub static BACKENDS4: Backends<[u8; 4]> = Backends::new();
 
 #[btf_map(name = "backends6")]
 pub static BACKENDS6: Backends<[u8; 16]> = Backends::new();
+
+#[btf_map(name = "filter")]
+pub static FILTER: Array<FilterBlock, { abi::FILTER.max_entries as usize }> = Array::new();
 
 #[btf_map(name = "generations")]
 pub static GENERATION_MAP: Array<u32, { GENERATIONS as usize }> = Array::new();

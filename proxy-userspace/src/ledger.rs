@@ -4,6 +4,9 @@
 //! a crash cut short is the last one, names an object that was not made yet, and is ignored. The
 //! file is on a tmpfs (`/run`): it lives as long as the kernel state it speaks of.
 //!
+//! A line that says something else is kept: after a rollback it is a newer version's, which may come
+//! back and then needs it.
+//!
 //! VIP routes need no record: their route protocol marks them. VIPs that are addresses have one, and
 //! one line may name many of them.
 
@@ -149,6 +152,7 @@ pub struct Ledger {
     file: File,
     lines: usize,
     owned: Owned,
+    unknown: Vec<u8>,
 }
 
 impl Owned {
@@ -161,8 +165,8 @@ impl Owned {
         let path = path_in(state_dir);
         match File::open(&path) {
             Ok(file) => {
-                let (owned, _) = replay(file).map_err(|source| failed("read", &path, source))?;
-                Ok(owned)
+                let replayed = replay(file).map_err(|source| failed("read", &path, source))?;
+                Ok(replayed.owned)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(source) => Err(failed("read", &path, source)),
@@ -280,8 +284,9 @@ impl Ledger {
         let open = || OpenOptions::new().read(true).append(true).create(true).open(&path);
         let file = open().map_err(|source| failed("open", &path, source))?;
         let readable = file.try_clone().map_err(|source| failed("open", &path, source))?;
-        let (owned, lines) = replay(readable).map_err(|source| failed("read", &path, source))?;
-        let mut ledger = Self { path, file, lines, owned };
+        let replayed = replay(readable).map_err(|source| failed("read", &path, source))?;
+        let Replayed { owned, lines, unknown } = replayed;
+        let mut ledger = Self { path, file, lines, owned, unknown };
         // A log that ends in the middle of a line must not swallow the next record.
         ledger.rewrite()?;
         Ok(ledger)
@@ -316,7 +321,7 @@ impl Ledger {
     /// Writes the log anew, as short as it can be, and puts it in place at once.
     fn rewrite(&mut self) -> Result<(), Error> {
         let beside = self.path.with_extension("new");
-        let mut text = Vec::new();
+        let mut text = self.unknown.clone();
         let records = self.owned.records();
         self.lines = records.iter().map(Record::weight).sum();
         let written = records
@@ -348,16 +353,31 @@ fn write_line(text: &mut Vec<u8>, record: &Record) -> io::Result<()> {
     Ok(())
 }
 
-fn replay(file: File) -> io::Result<(Owned, usize)> {
-    let mut owned = Owned::default();
-    let mut lines = 0;
+/// What a log says.
+#[derive(Default)]
+struct Replayed {
+    owned: Owned,
+    lines: usize,
+    /// Lines of another version, as they are.
+    unknown: Vec<u8>,
+}
+
+fn replay(file: File) -> io::Result<Replayed> {
+    let mut replayed = Replayed::default();
     for line in BufReader::new(file).split(b'\n') {
-        lines += 1;
-        if let Ok(record) = serde_json::from_slice(&line?) {
-            owned.take(record);
+        let line = line?;
+        replayed.lines += 1;
+        match serde_json::from_slice(&line) {
+            Ok(record) => drop(replayed.owned.take(record)),
+            // One that a crash cut short is no object.
+            Err(_) if serde_json::from_slice::<serde_json::Map<_, _>>(&line).is_ok() => {
+                replayed.unknown.extend(line);
+                replayed.unknown.push(b'\n');
+            }
+            Err(_) => {}
         }
     }
-    Ok((owned, lines))
+    Ok(replayed)
 }
 
 #[cfg(test)]
@@ -423,6 +443,22 @@ mod tests {
         assert_eq!(ledger.owned().virtual_servers.len(), 1);
         ledger.record([server(82, Some("c"))]).unwrap();
         drop(ledger);
+        assert_eq!(Owned::read(directory.path()).unwrap().virtual_servers.len(), 2);
+    }
+
+    #[test]
+    fn what_a_newer_version_wrote_is_kept_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = path_in(directory.path());
+        let newer = "{\"object\":\"hologram\",\"name\":\"a\"}\n";
+        fs::write(&path, newer).unwrap();
+        for port in [80, 81] {
+            let mut ledger = Ledger::open(directory.path()).unwrap();
+            ledger.record([server(port, Some("a"))]).unwrap();
+        }
+        drop(Ledger::open(directory.path()).unwrap());
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text.matches(newer).count(), 1, "{text}");
         assert_eq!(Owned::read(directory.path()).unwrap().virtual_servers.len(), 2);
     }
 

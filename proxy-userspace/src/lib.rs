@@ -10,6 +10,7 @@
 //! `kernel`. `agent` runs the loop, `cli` has one file a verb. `cargo xtask lint` checks who may
 //! import whom.
 
+pub mod admin;
 pub mod agent;
 pub mod apply;
 pub mod audit;

@@ -41,6 +41,24 @@ pub struct Report {
     pub lease: Option<Lease>,
     /// Interfaces, by index.
     pub interfaces: Vec<InterfaceReport>,
+    /// What others changed of ours.
+    #[serde(default)]
+    pub audit: AuditReport,
+}
+
+/// What the audit did since the start of the agent.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct AuditReport {
+    /// Looks at the whole node.
+    pub looks: u64,
+    /// Looks after which a part of the node was read in full.
+    pub readings: u64,
+    /// Microseconds of processor time that the looks took.
+    pub cost_us: u64,
+    /// Changes that others made to what is ours.
+    pub drifts: u64,
+    /// The last of them, a sentence each.
+    pub last: Vec<String>,
 }
 
 /// One comparison of what should be with what is.
@@ -222,7 +240,9 @@ impl Report {
     ///
     /// [`Error::File`].
     pub fn remove(state_dir: &Path) -> Result<(), Error> {
-        for path in [report_path(state_dir), lock_path(state_dir), state_dir.join("ledger.jsonl")] {
+        let names = ["ledger.jsonl", "admin.sock", "admin.new"];
+        let others = names.map(|name| state_dir.join(name));
+        for path in [report_path(state_dir), lock_path(state_dir)].into_iter().chain(others) {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(failed("remove", &path)(error));

@@ -21,6 +21,9 @@ const START: Duration = Duration::from_mins(5);
 /// The node that the source under test is on.
 pub(crate) const NODE: &str = "node-a";
 
+/// The first address of the cluster's Services: the API server's own.
+const API_VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+
 /// A running cluster without nodes. Dropping it ends it.
 pub(crate) struct Cluster {
     tools: PathBuf,
@@ -28,6 +31,7 @@ pub(crate) struct Cluster {
     credentials: Credentials,
     etcd_port: u16,
     api_port: u16,
+    node: Option<Ipv4Addr>,
     processes: Mutex<Processes>,
 }
 
@@ -38,28 +42,40 @@ struct Processes {
 }
 
 impl Cluster {
+    /// Starts one that only this machine's loopback reaches, with an account for the agent.
     pub(crate) fn start() -> Result<Self> {
+        let cluster = Self::start_at(None)?;
+        cluster.add_proxier("passlane")?;
+        Ok(cluster)
+    }
+
+    /// Starts one for the node at this address and its pods.
+    pub(crate) fn start_for(node: Ipv4Addr) -> Result<Self> {
+        Self::start_at(Some(node))
+    }
+
+    fn start_at(node: Option<Ipv4Addr>) -> Result<Self> {
         let tools = env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from).context(
             "KUBEBUILDER_ASSETS names no directory with etcd, kube-apiserver and kubectl; \
              `cargo xtask test --level L5` builds one",
         )?;
         let directory = tempfile::tempdir()?;
-        let credentials = Credentials::make(directory.path())?;
+        let addrs: Vec<_> = node.into_iter().chain(node.map(|_| API_VIP)).collect();
+        let credentials = Credentials::make(directory.path(), &addrs)?;
         let (etcd_port, api_port) = (free_port()?, free_port()?);
         let processes = Mutex::default();
-        let cluster = Self { tools, directory, credentials, etcd_port, api_port, processes };
+        let cluster = Self { tools, directory, credentials, etcd_port, api_port, node, processes };
         cluster.start_etcd()?;
         cluster.start_api()?;
-        let account = ["create", "serviceaccount", "passlane", "-n", "kube-system"];
-        cluster.kubectl(&account)?;
-        cluster.kubectl(&[
-            "create",
-            "clusterrolebinding",
-            "passlane",
-            "--clusterrole=system:node-proxier",
-            "--serviceaccount=kube-system:passlane",
-        ])?;
         Ok(cluster)
+    }
+
+    /// Makes an account in kube-system with the role that every Service proxy has.
+    pub(crate) fn add_proxier(&self, account: &str) -> Result<()> {
+        self.kubectl(&["create", "serviceaccount", account, "-n", "kube-system"])?;
+        let holder = format!("--serviceaccount=kube-system:{account}");
+        let role = "--clusterrole=system:node-proxier";
+        self.kubectl(&["create", "clusterrolebinding", account, role, &holder]).map(drop)
     }
 
     /// Runs kubectl as the administrator and returns what it printed.
@@ -72,16 +88,13 @@ impl Cluster {
         self.kubectl_with(&["apply", "-f", "-"], manifest).map(drop)
     }
 
+    /// Writes an object over the one that is there.
+    pub(crate) fn replace(&self, manifest: &str) -> Result<()> {
+        self.kubectl_with(&["replace", "-f", "-"], manifest).map(drop)
+    }
+
     fn kubectl_with(&self, arguments: &[&str], input: &str) -> Result<String> {
-        let kubeconfig = self.write_kubeconfig(
-            "admin",
-            self.api_port,
-            &format!(
-                "client-certificate: {}\n    client-key: {}",
-                self.credentials.text("admin.crt"),
-                self.credentials.text("admin.key")
-            ),
-        )?;
+        let kubeconfig = self.certificate_login("admin")?;
         let kubectl = self.tools.join("kubectl").display().to_string();
         let kubeconfig = kubeconfig.display().to_string();
         let cache = self.directory.path().join("cache").display().to_string();
@@ -99,6 +112,11 @@ impl Cluster {
         Ok(kube::Client::try_from(config)?)
     }
 
+    /// The kubeconfig of the administrator.
+    pub(crate) fn admin(&self) -> PathBuf {
+        self.directory.path().join("admin.kubeconfig")
+    }
+
     /// Returns a new relay to the API server.
     pub(crate) fn relay(&self) -> Result<Relay> {
         Relay::to(self.api_port)
@@ -114,6 +132,23 @@ impl Cluster {
         self.login(name, self.api_port, &self.token("passlane")?)
     }
 
+    /// Writes a kubeconfig that logs in with a certificate that was made.
+    pub(crate) fn certificate_login(&self, name: &str) -> Result<PathBuf> {
+        let file = |kind: &str| self.credentials.text(&format!("{name}.{kind}"));
+        let user = format!("client-certificate: {}\n    client-key: {}", file("crt"), file("key"));
+        self.write_kubeconfig(name, self.api_port, &user)
+    }
+
+    /// The port of the API server.
+    pub(crate) fn api_port(&self) -> u16 {
+        self.api_port
+    }
+
+    /// A directory for the files of this cluster's processes.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     pub(crate) fn credentials(&self) -> &Credentials {
         &self.credentials
     }
@@ -126,14 +161,20 @@ impl Cluster {
         Ok((self.write_kubeconfig(name, port, &user)?, file))
     }
 
+    /// Where the API server listens, and relays to it.
+    fn host(&self) -> Ipv4Addr {
+        self.node.unwrap_or(Ipv4Addr::LOCALHOST)
+    }
+
     fn write_kubeconfig(&self, name: &str, port: u16, user: &str) -> Result<PathBuf> {
         let path = self.directory.path().join(format!("{name}.kubeconfig"));
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: test\n\
-             clusters:\n- name: test\n  cluster:\n    server: https://127.0.0.1:{port}\n    \
+             clusters:\n- name: test\n  cluster:\n    server: https://{}:{port}\n    \
              certificate-authority: {}\n\
              contexts:\n- name: test\n  context: {{cluster: test, user: test}}\n\
              users:\n- name: test\n  user:\n    {user}\n",
+            self.host(),
             self.credentials.text("ca.crt")
         );
         fs::write(&path, text)?;
@@ -162,26 +203,37 @@ impl Cluster {
 
     fn start_api(&self) -> Result<()> {
         let file = |flag: &str, name: &str| format!("--{flag}={}", self.credentials.text(name));
-        let child = self.spawn(
-            "kube-apiserver",
-            &[
-                format!("--etcd-servers={}", address("http", self.etcd_port)),
-                "--etcd-compaction-interval=0".to_owned(),
-                "--bind-address=127.0.0.1".to_owned(),
-                format!("--secure-port={}", self.api_port),
-                // A loopback address cannot be advertised; nobody looks for this one.
-                "--advertise-address=192.0.2.1".to_owned(),
-                "--endpoint-reconciler-type=none".to_owned(),
-                file("tls-cert-file", "api.crt"),
-                file("tls-private-key-file", "api.key"),
-                file("client-ca-file", "ca.crt"),
-                "--authorization-mode=RBAC".to_owned(),
-                "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-                file("service-account-key-file", "sa.pub"),
-                file("service-account-signing-key-file", "sa.key"),
-                "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+        let mut arguments = vec![
+            format!("--etcd-servers={}", address("http", self.etcd_port)),
+            "--etcd-compaction-interval=0".to_owned(),
+            format!("--bind-address={}", self.host()),
+            format!("--secure-port={}", self.api_port),
+            file("tls-cert-file", "api.crt"),
+            file("tls-private-key-file", "api.key"),
+            file("client-ca-file", "ca.crt"),
+            "--authorization-mode=Node,RBAC".to_owned(),
+            // As in every cluster that has a kube-proxy.
+            "--allow-privileged=true".to_owned(),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            file("service-account-key-file", "sa.pub"),
+            file("service-account-signing-key-file", "sa.key"),
+            "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+            // Nobody has such policies, and their schemas are half of the work of starting.
+            "--disable-admission-plugins=MutatingAdmissionPolicy,ValidatingAdmissionPolicy"
+                .to_owned(),
+        ];
+        arguments.extend(match self.node {
+            Some(node) => vec![
+                format!("--advertise-address={node}"),
+                file("kubelet-client-certificate", "admin.crt"),
+                file("kubelet-client-key", "admin.key"),
             ],
-        )?;
+            // A loopback address cannot be advertised; nobody looks for this one.
+            None => ["--advertise-address=192.0.2.1", "--endpoint-reconciler-type=none"]
+                .map(str::to_owned)
+                .to_vec(),
+        });
+        let child = self.spawn("kube-apiserver", &arguments)?;
         self.processes().api = Some(child);
         wait::until_true("the API server is ready", START, || {
             if let Some(api) = &mut self.processes().api
@@ -189,8 +241,27 @@ impl Cluster {
             {
                 bail!("kube-apiserver ended, {status}: {}", self.last_lines("kube-apiserver"));
             }
-            self.kubectl(&["get", "--raw", "/readyz"]).map(|text| text == "ok")
+            self.is_ready()
         })
+    }
+
+    fn is_ready(&self) -> Result<bool> {
+        self.get("/readyz").map(|text| text == "ok")
+    }
+
+    /// Returns what the API server has at a path. For what is asked again and again: starting
+    /// kubectl takes seconds in an emulated guest, from the API server too.
+    pub(crate) fn get(&self, path: &str) -> Result<String> {
+        let file = |name| self.credentials.text(name);
+        let url = format!("https://{}:{}{path}", self.host(), self.api_port);
+        let [ca, certificate, key] = [file("ca.crt"), file("admin.crt"), file("admin.key")];
+        let words = ["-sSf", "--cacert", &ca, "--cert", &certificate, "--key", &key, &url];
+        process::run("curl", &words)
+    }
+
+    /// Returns the object, or the list of objects, at a path.
+    pub(crate) fn object(&self, path: &str) -> Result<serde_json::Value> {
+        Ok(serde_json::from_str(&self.get(path)?)?)
     }
 
     /// Ends the API server; what it has stored stays.
@@ -225,6 +296,8 @@ impl Cluster {
             .args(["--pdeathsig", "KILL", "--"])
             .arg(self.tools.join(program))
             .args(arguments)
+            // Memory is at hand, and time is not.
+            .env("GOGC", "400")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

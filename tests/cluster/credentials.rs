@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
 };
 
@@ -14,21 +15,26 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    /// Makes a CA, the API server's certificate, an administrator's, and the key that signs the
-    /// tokens of service accounts.
-    pub(crate) fn make(directory: &Path) -> Result<Self> {
+    /// Makes a CA, the API server's certificate, for loopback and these addresses, an
+    /// administrator's, and the key that signs the tokens of service accounts.
+    pub(crate) fn make(directory: &Path, addrs: &[Ipv4Addr]) -> Result<Self> {
         let made = Self { directory: directory.to_owned() };
         // Without the extensions that the system's configuration adds.
         fs::write(made.path("openssl.cnf"), "[req]\ndistinguished_name = name\n[name]\n")?;
         made.certificate("ca", "/CN=test-ca", None, "basicConstraints=critical,CA:TRUE")?;
-        let names = "subjectAltName=IP:127.0.0.1,DNS:localhost";
-        made.certificate("api", "/CN=kube-apiserver", Some("ca"), names)?;
-        let client = "extendedKeyUsage=clientAuth";
-        made.certificate("admin", "/O=system:masters/CN=admin", Some("ca"), client)?;
+        let mut names = "subjectAltName=IP:127.0.0.1,DNS:localhost".to_owned();
+        addrs.iter().for_each(|addr| names.push_str(&format!(",IP:{addr}")));
+        made.certificate("api", "/CN=kube-apiserver", Some("ca"), &names)?;
+        made.client("admin", "/O=system:masters/CN=admin")?;
         run("openssl", &["genrsa", "-out", &made.text("sa.key"), "2048"])?;
         let public = made.text("sa.pub");
         run("openssl", &["rsa", "-in", &made.text("sa.key"), "-pubout", "-out", &public])?;
         Ok(made)
+    }
+
+    /// Makes the certificate of a client.
+    pub(crate) fn client(&self, name: &str, subject: &str) -> Result<()> {
+        self.certificate(name, subject, Some("ca"), "extendedKeyUsage=clientAuth")
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -3,16 +3,22 @@
 //! One cluster serves all tests, one after another; `KUBEBUILDER_ASSETS` names the directory of its
 //! programs. Objects are made with the real kubectl. The source is used as the agent uses it, as a
 //! library: it touches nothing of the node. In a guest, where `PASSLANE_IN_GUEST` is set, the tests
-//! of [`on_a_node`] run instead.
+//! of [`on_a_node`], [`adoption`] and [`node`] run instead.
 
 mod cluster;
 mod credentials;
 mod follower;
+mod held;
+mod kube_proxy;
 mod manifests;
 mod relay;
 
+mod adoption;
+mod chart;
 mod cold_start;
 mod events;
+mod image;
+mod node;
 mod on_a_node;
 mod outages;
 mod permissions;
@@ -47,7 +53,9 @@ fn main() {
     arguments.test_threads = Some(1);
     if on_a_node::is_wanted() {
         let said = |error| Failed::from(format!("{error:#}"));
-        let trials = on_a_node::TESTS.iter();
+        // The last has the guest to itself.
+        let groups = [on_a_node::TESTS, adoption::TESTS, image::TESTS, node::TESTS];
+        let trials = groups.into_iter().flatten();
         let trials =
             trials.map(|&(name, test)| Trial::test(name, move || test().map_err(said))).collect();
         libtest_mimic::run(&arguments, trials).exit();
@@ -59,6 +67,10 @@ fn main() {
         outages::TESTS,
         cold_start::TESTS,
         scale::TESTS,
+        chart::rendered::TESTS,
+        chart::installed::TESTS,
+        chart::monitoring::TESTS,
+        image::NATIVE,
     ];
     // Started by the first test that runs, so that `--list` starts nothing.
     let cluster: &'static Shared = Box::leak(Box::default());

@@ -19,7 +19,7 @@ pub(crate) fn is_wanted() -> bool {
 }
 
 /// A test with a cluster of its own: its name, and what it does.
-type Test = (&'static str, fn() -> Result<()>);
+pub(crate) type Test = (&'static str, fn() -> Result<()>);
 
 pub(crate) const TESTS: &[Test] = &[(
     "traffic_follows_the_api_server_and_goes_on_without_it",
@@ -27,11 +27,14 @@ pub(crate) const TESTS: &[Test] = &[(
 )];
 
 /// The API server shares an emulated guest with the agent.
-const PATIENCE: Duration = Duration::from_mins(3);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 const PODS: &[(&str, u8)] = &[("web-a", 11), ("web-b", 12), ("client", 31)];
 const CLUSTER_IP: &str = "10.96.0.10";
 const WEB: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 10)), 80);
+
+const METRICS: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 10249);
 
 fn traffic_follows_the_api_server_and_goes_on_without_it() -> Result<()> {
     let topology = Topology::with_pods(PODS)?;
@@ -40,11 +43,22 @@ fn traffic_follows_the_api_server_and_goes_on_without_it() -> Result<()> {
     topology.node.enter(|| Scene::set(&topology)?.play())
 }
 
+/// Dates an EndpointSlice, as the controller that makes them does.
+fn as_of_now(slice: &str) -> Result<String> {
+    let now = proxy_tests::process::run("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"])?;
+    let dated = format!(
+        "metadata: {{annotations: {{endpoints.kubernetes.io/last-change-trigger-time: '{}'}}, ",
+        now.trim()
+    );
+    Ok(slice.replace("metadata: {", &dated))
+}
+
 /// The cluster, the agent and who asks.
 struct Scene {
     agent: Agent,
     cluster: Cluster,
     client: Namespace,
+    node: Namespace,
     snapshot: PathBuf,
 }
 
@@ -69,13 +83,16 @@ impl Scene {
         agent.spawn()?;
         agent.wait_ready()?;
         let client = topology.pod("client")?.namespace.clone();
-        Ok(Self { agent, cluster, client, snapshot })
+        let node = topology.node.clone();
+        Ok(Self { agent, cluster, client, node, snapshot })
     }
 
     fn play(mut self) -> Result<()> {
         self.answered_by(&["web-a", "web-b"]).context("what was there at the start")?;
-        self.cluster.apply(&slice("shop", "web", &["10.1.1.12"]))?;
+        self.cluster.apply(&as_of_now(&slice("shop", "web", &["10.1.1.12"]))?)?;
         self.answered_by(&["web-b"]).context("an endpoint went")?;
+        self.tells_who_changed_something()?;
+        self.counts_what_kubernetes_asks_for()?;
 
         // A change is on disk within seconds, not at once.
         wait::until_true("the snapshot is up to date", PATIENCE, || {
@@ -101,6 +118,38 @@ impl Scene {
         wait::until_true("the Service is gone", PATIENCE, || {
             Ok(get_once(&self.client, WEB, "/").is_err())
         })
+    }
+
+    /// Somebody removes a destination: it comes back, and the Service has an Event that names him.
+    fn tells_who_changed_something(&self) -> Result<()> {
+        let removed = ["-d", "-t", "10.96.0.10:80", "-r", "10.1.1.12:8080"];
+        proxy_tests::process::run("ipvsadm", &removed)?;
+        self.event_names("by ipvsadm[").context("a removed destination")?;
+        self.answered_by(&["web-b"]).context("a destination that came back")?;
+        let healed = self.metric("passlane_drift_healed_total{subsystem=\"ipvs\"")?;
+        ensure!(healed >= 1.0, "{healed} drifts were counted");
+        Ok(())
+    }
+
+    /// What dashboards of kube-proxy show of the way from the API server to the kernel.
+    fn counts_what_kubernetes_asks_for(&self) -> Result<()> {
+        for name in [
+            "kubeproxy_network_programming_duration_seconds_count{",
+            "rest_client_requests_total{",
+            "rest_client_request_duration_seconds_count{",
+        ] {
+            let value = self.metric(name)?;
+            ensure!(value > 0.0, "{name} is {value}");
+        }
+        Ok(())
+    }
+
+    /// Returns the sum of the samples whose line begins so.
+    fn metric(&self, line: &str) -> Result<f64> {
+        let text = get_once(&self.node, METRICS, "/metrics")?;
+        let lines = text.lines().filter(|sample| sample.starts_with(line));
+        let values = lines.filter_map(|sample| sample.rsplit(' ').next()?.parse::<f64>().ok());
+        Ok(values.sum())
     }
 
     /// Takes away what the node holds, as a reboot does.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use proxy_userspace::source::kubernetes::State;
+use proxy_userspace::source::kubernetes::{Limits, Options, State};
 
 use crate::{
     cluster::Cluster,
@@ -13,6 +13,7 @@ use crate::{
 
 crate::tests![
     an_api_server_that_restarts_is_watched_again_and_nothing_is_lost_meanwhile,
+    an_api_server_that_hangs_is_told_and_followed_when_it_goes_on,
     what_was_missed_and_compacted_comes_by_one_list_that_is_never_seen_in_part,
 ];
 
@@ -35,6 +36,28 @@ fn an_api_server_that_restarts_is_watched_again_and_nothing_is_lost_meanwhile(
     follower.until("all is well again", |now| now.last.error.is_none())?;
     ensure!(follower.status()?.state == State::Connected, "{:?}", follower.status()?);
     ensure!(follower.services().len() == services + 1, "nothing else changed");
+    Ok(())
+}
+
+/// It takes connections and never says hello, as a process that hangs does.
+fn an_api_server_that_hangs_is_told_and_followed_when_it_goes_on(cluster: &Cluster) -> Result<()> {
+    const LIMIT: Duration = Duration::from_secs(2);
+    cluster.apply(&[namespace("hang"), service("hang", "web", "")].concat())?;
+    let relay = cluster.relay()?;
+    relay.hang();
+    let limits = Limits { connect: LIMIT, ..Limits::default() };
+    let options = Options { limits, ..options(cluster, "hang", &relay)? };
+    let mut follower = Follower::start(options)?;
+    follower.until("the silence is told", |now| now.last.error.is_some())?;
+    let status = follower.status()?;
+    ensure!(matches!(status.state, State::Away { .. }), "{status:?}");
+    let why = status.last_error.map(|(_, text)| text).unwrap_or_default();
+    ensure!(why.contains("no connection within 2 seconds"), "{why}");
+    ensure!(follower.known.is_none(), "nothing is known, and something was told");
+    relay.mend();
+    follower.until("everything is known", |now| now.services_in("hang") == ["web"])?;
+    follower.until("all is well again", |now| now.last.error.is_none())?;
+    ensure!(follower.status()?.state == State::Connected, "{:?}", follower.status()?);
     Ok(())
 }
 

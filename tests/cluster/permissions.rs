@@ -3,9 +3,11 @@
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
+use proxy_tests::wait;
 use proxy_userspace::source::kubernetes::State;
 
 use crate::{
+    PATIENCE,
     cluster::Cluster,
     follower::{Follower, options, with_kubeconfig},
     manifests::{namespace, service},
@@ -15,6 +17,7 @@ crate::tests![
     an_expired_token_is_told_and_a_renewed_one_is_taken_up,
     a_missing_verb_is_told_with_its_resource_and_mended_by_the_role_alone,
     a_role_without_service_cidrs_is_enough,
+    each_verb_that_the_role_of_a_proxy_lacks_is_told,
 ];
 
 fn an_expired_token_is_told_and_a_renewed_one_is_taken_up(cluster: &Cluster) -> Result<()> {
@@ -96,5 +99,61 @@ fn a_role_without_service_cidrs_is_enough(cluster: &Cluster) -> Result<()> {
     let relay = cluster.relay()?;
     let full = Follower::connect(options(cluster, "new", &relay)?)?;
     ensure!(full.known.as_ref().is_some_and(|known| !known.service_cidrs.is_empty()));
+    Ok(())
+}
+
+/// What an agent cannot serve without.
+const NEEDED: &[(&str, &str)] =
+    &[("", "services"), ("discovery.k8s.io", "endpointslices"), ("", "nodes")];
+const VERBS: &[&str] = &["list", "watch"];
+
+/// A role that has it all, but for one verb of one resource.
+fn role_without(resource: &str, verb: &str) -> String {
+    let rules = NEEDED.iter().map(|&(group, each)| {
+        let verbs = VERBS.iter().filter(|&&other| (each, other) != (resource, verb));
+        let verbs = verbs.copied().collect::<Vec<_>>().join(", ");
+        format!("- {{apiGroups: [\"{group}\"], resources: [{each}], verbs: [{verbs}]}}\n")
+    });
+    format!(
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\n\
+         metadata: {{name: lacking}}\nrules:\n{}",
+        rules.collect::<String>()
+    )
+}
+
+fn each_verb_that_the_role_of_a_proxy_lacks_is_told(cluster: &Cluster) -> Result<()> {
+    cluster.apply(&role_without("nothing", "at all"))?;
+    cluster.kubectl(&["create", "serviceaccount", "lacking", "-n", "kube-system"])?;
+    let holder = "--serviceaccount=kube-system:lacking";
+    cluster.kubectl(&[
+        "create",
+        "clusterrolebinding",
+        "lacking",
+        "--clusterrole=lacking",
+        holder,
+    ])?;
+    let relay = cluster.relay()?;
+    let (kubeconfig, _) = cluster.login("lacking", relay.port(), &cluster.token("lacking")?)?;
+    for &(group, resource) in NEEDED {
+        for verb in VERBS {
+            cluster.apply(&role_without(resource, verb))?;
+            let name = [resource, group].join(".");
+            let name = name.trim_end_matches('.');
+            // It ends with an error where the answer is no.
+            let ask =
+                ["auth", "can-i", verb, name, "--as=system:serviceaccount:kube-system:lacking"];
+            wait::until_true("the role is in force", PATIENCE, || {
+                Ok(cluster.kubectl(&ask).is_err())
+            })?;
+            let told = format!("{verb} {name}");
+            let mut follower = Follower::start(with_kubeconfig(kubeconfig.clone()))?;
+            follower
+                .until("the refusal is told", |now| {
+                    let error = now.last.error.as_deref().unwrap_or_default();
+                    error.contains("no permission") && error.contains(&told)
+                })
+                .with_context(|| told.clone())?;
+        }
+    }
     Ok(())
 }

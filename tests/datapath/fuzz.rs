@@ -107,10 +107,15 @@ fn trial<A: Net>() -> impl Strategy<Value = Trial<A>> {
         })
 }
 
+/// Returns how many packets a run has.
+pub(crate) fn packets(default: u32) -> Result<u32> {
+    let packets = std::env::var("PASSLANE_FUZZ").ok().map(|text| text.parse()).transpose();
+    Ok(packets.context("PASSLANE_FUZZ is a number of packets")?.unwrap_or(default))
+}
+
 /// Runs the property; the case that fails is made as small as it can be.
 pub(crate) fn random_packets<A: Net>() -> Result<()> {
-    let packets = std::env::var("PASSLANE_FUZZ").ok().map(|text| text.parse()).transpose();
-    let packets = packets.context("PASSLANE_FUZZ is a number of packets")?.unwrap_or(PACKETS);
+    let packets = packets(PACKETS)?;
     let stage = RefCell::new(Stage::new()?);
     let fast = Cell::new(0);
     let config = Config { cases: packets, failure_persistence: None, ..Config::default() };
@@ -149,6 +154,7 @@ fn check<A: Net>(stage: &mut Stage, trial: &Trial<A>) -> Result<bool> {
         REDIRECT => {
             let lowered = flow.transform.ttl_delta;
             let arrived = Arrived::<A>::of(&frame).context("this is not for the fast path")?;
+            ensure!(frame[..6] == [0; 6], "for another host");
             ensure!(arrived.key == key(packet), "another flow: {:?}", arrived.key);
             let wanted = arrived.translated(&frame, to, lowered)?;
             same(&arrived, &frame, &output.packet, &wanted)?;
@@ -168,7 +174,7 @@ fn runs(frame: &[u8]) -> bool {
 }
 
 /// A packet as a library reads it.
-struct Arrived<A> {
+pub(crate) struct Arrived<A> {
     key: FlowKey<A>,
     /// Where the packet ends in its frame.
     end: usize,
@@ -178,9 +184,8 @@ struct Arrived<A> {
 impl<A: Net> Arrived<A> {
     /// Reads a frame; fails on all that the fast path has to leave to the kernel. The length in a UDP
     /// header is the receiver's to judge: routers forward any.
-    fn of(frame: &[u8]) -> Result<Self> {
+    pub(crate) fn of(frame: &[u8]) -> Result<Self> {
         let sliced = LaxSlicedPacket::from_ethernet(frame)?;
-        ensure!(frame[..6] == [0; 6], "for another host");
         ensure!(sliced.link_exts.is_empty(), "a VLAN tag");
         let (len, source, destination) = match sliced.net.as_ref().context("no IP")? {
             LaxNetSlice::Ipv4(ip) => {
@@ -222,7 +227,7 @@ impl<A: Net> Arrived<A> {
     }
 
     /// Returns the frame as it should leave, but for its checksums.
-    fn translated(&self, frame: &[u8], to: &Plain<A>, lowered: u8) -> Result<Vec<u8>> {
+    pub(crate) fn translated(&self, frame: &[u8], to: &Plain<A>, lowered: u8) -> Result<Vec<u8>> {
         let mut wanted = frame.to_vec();
         wanted[..6].copy_from_slice(&to.ethernet.1);
         wanted[6..12].copy_from_slice(&to.ethernet.0);
@@ -237,6 +242,11 @@ impl<A: Net> Arrived<A> {
         Ok(wanted)
     }
 
+    /// Where the packet ends in its frame.
+    pub(crate) fn end(&self) -> usize {
+        self.end
+    }
+
     /// Where the L4 checksum is.
     fn check(&self) -> Range<usize> {
         let at = A::L4 + if self.tcp { 16 } else { 6 };
@@ -245,7 +255,7 @@ impl<A: Net> Arrived<A> {
 
     /// What is wrong with the checksums of a frame, the header's and that of L4: nothing if they are
     /// 0. A UDP datagram without one has no fault.
-    fn faults(&self, frame: &[u8]) -> [u16; 2] {
+    pub(crate) fn faults(&self, frame: &[u8]) -> [u16; 2] {
         let addresses = &frame[A::L4 - 2 * size_of::<A>()..A::L4];
         let header = if size_of::<A>() == 4 { &frame[14..A::L4] } else { &[] };
         let segment = &frame[A::L4..self.end];
@@ -268,7 +278,12 @@ impl<A: Net> Arrived<A> {
 
 /// Compares what left with what should have: all bytes but the checksums are equal, and those are as
 /// right or as wrong as they were.
-fn same<A: Net>(arrived: &Arrived<A>, frame: &[u8], left: &[u8], wanted: &[u8]) -> Result<()> {
+pub(crate) fn same<A: Net>(
+    arrived: &Arrived<A>,
+    frame: &[u8],
+    left: &[u8],
+    wanted: &[u8],
+) -> Result<()> {
     let mut without = [left.to_vec(), wanted.to_vec()];
     for frame in &mut without {
         ensure!(frame.len() == wanted.len(), "another length");

@@ -105,8 +105,10 @@ impl Stage {
         flows.into_iter().find_map(|(found, flow)| (found == *key).then_some(flow))
     }
 
-    /// Puts the entry of a flow.
+    /// Puts the entry of a flow, whose packets go to something that may be a Service.
     pub(crate) fn put<A: Net>(&mut self, key: FlowKey<A>, flow: Flow<A>) -> anyhow::Result<()> {
+        let protocol = Protocol::from_number(key.protocol).context("a protocol of Services")?;
+        self.datapath.maps.filter.add((key.destination.into(), key.destination_port, protocol))?;
         Ok(A::maps_mut(&mut self.datapath.maps).put_flow(key, flow)?)
     }
 }

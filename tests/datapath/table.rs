@@ -6,6 +6,7 @@ use proxy_common::{
     reason::Reason,
 };
 use proxy_userspace::kernel::bpf::Hook;
+use proxy_userspace::model::Protocol;
 
 use crate::{
     fuzz::random_packets,
@@ -305,6 +306,8 @@ fn of_family<A: Net>(cases: &mut Vec<(String, Case)>) {
         cases.push((format!("{name}{}", A::SUFFIX), Box::new(case)));
     };
     add("a_packet_of_no_service_is_left_alone", no_service::<A>);
+    add("a_packet_that_only_shares_a_bit_with_services_is_left_alone", shared_bit::<A>);
+    add("a_service_whose_bits_were_cleared_is_slow_and_nothing_else", cleared_bits::<A>);
     add("a_packet_to_a_frontend_without_entry_is_stamped_and_slow", first_packet::<A>);
     add("a_packet_of_a_flow_that_comes_in_elsewhere_is_slow", other_interface::<A>);
     add("a_fin_closes_the_reverse_direction_too", fin_closes_both::<A>);
@@ -323,6 +326,29 @@ fn no_service<A: Net>() -> anyhow::Result<()> {
     let packet = Plain { destination: (A::VIP, 81), ..tcp() };
     let output = stage.datapath.run(Hook::Ingress, &packet.frame())?;
     ensure!(output.action == NEXT && output.packet == packet.frame());
+    ensure!(stage.count(Reason::NotService) == 1, "{:?}", counters(&stage));
+    Ok(())
+}
+
+fn shared_bit<A: Net>() -> anyhow::Result<()> {
+    let mut stage = Stage::new()?;
+    let packet = Plain { destination: (A::VIP, 81), ..tcp() };
+    let sockets = [
+        (A::VIP.into(), 81, Protocol::Tcp),
+        (packet.source.0.into(), packet.source.1, Protocol::Tcp),
+    ];
+    stage.datapath.maps.filter.rebuild(sockets)?;
+    let output = stage.datapath.run(Hook::Ingress, &packet.frame())?;
+    ensure!(output.action == NEXT && output.packet == packet.frame());
+    ensure!(stage.count(Reason::NotService) == 1, "{:?}", counters(&stage));
+    Ok(())
+}
+
+fn cleared_bits<A: Net>() -> anyhow::Result<()> {
+    let mut stage = Stage::new()?;
+    ensure!(stage.datapath.maps.filter.rebuild([])? > 0, "there were no bits");
+    let output = stage.datapath.run(Hook::Ingress, &tcp::<A>().frame())?;
+    ensure!(output.action == NEXT && output.packet == tcp::<A>().frame());
     ensure!(stage.count(Reason::NotService) == 1, "{:?}", counters(&stage));
     Ok(())
 }

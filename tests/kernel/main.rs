@@ -8,11 +8,13 @@ mod address;
 mod conntrack;
 mod ipvs;
 mod ipvs_traffic;
+mod kube_proxy;
 mod link;
 mod namespace;
 mod needs;
 mod nft;
 mod route;
+mod scheduling;
 mod sysctl;
 mod tc;
 mod verifier;
@@ -57,10 +59,12 @@ fn all() -> Vec<Case> {
         watch::cases(),
         conntrack::cases(),
         route::cases(),
+        kube_proxy::cases(),
         address::cases(),
         tc::cases(),
         sysctl::cases(),
         verifier::cases(),
+        scheduling::cases(),
     ]
     .into_iter()
     .flatten()

@@ -23,6 +23,12 @@ pub(crate) enum Need {
     Dummy,
     /// Flowtables of nftables.
     Flowtables,
+    /// The command `iptables` over nf_tables, and what the kernel needs for its rules.
+    Iptables,
+    /// The same over the kernel's older tables.
+    IptablesLegacy,
+    /// The command `ipset`, and ip sets in the kernel.
+    IpSets,
 }
 
 /// Answers, asked for once.
@@ -45,6 +51,8 @@ fn check(need: Need) -> Option<String> {
     let required = match need {
         Need::Ipvs | Need::Ipvsadm => "REQUIRE_IPVS",
         Need::Root | Need::Nft | Need::Conntrack | Need::Dummy | Need::Flowtables => "REQUIRE_ROOT",
+        // Kernels without them are no place for kube-proxy either.
+        Need::Iptables | Need::IptablesLegacy | Need::IpSets => "REQUIRE_IPTABLES",
     };
     if env::var_os(required).is_some() {
         let _ = module::load("ip_vs");
@@ -73,11 +81,23 @@ fn check(need: Need) -> Option<String> {
             let script = format!("unshare --net nft 'table ip t {{ {flowtable}; }}'");
             sh(&script).is_err().then(|| "no flowtables in this kernel".to_owned())
         }
+        Need::Iptables => rules("iptables-nft"),
+        Need::IptablesLegacy => rules("iptables-legacy"),
+        Need::IpSets => sh("unshare --net ipset create s hash:ip,port")
+            .is_err()
+            .then(|| "no ipset, or no ip sets in this kernel".to_owned()),
         Need::Dummy => {
             let script = "unshare --net ip link add d0 type dummy";
             sh(script).is_err().then(|| "no dummy devices in this kernel".to_owned())
         }
     }
+}
+
+fn rules(program: &str) -> Option<String> {
+    let rule = "-t nat -A POSTROUTING -m comment --comment x -m mark --mark 1/1 -j MASQUERADE";
+    sh(&format!("unshare --net {program} {rule}"))
+        .is_err()
+        .then(|| format!("no {program}, or no such rules in this kernel"))
 }
 
 fn command(name: &str, argument: &str) -> Option<String> {

@@ -20,6 +20,7 @@ pub(crate) fn cases() -> Vec<Case> {
         fifty_thousand_vips_take_seconds,
         a_vip_on_a_device_that_is_gone_is_explained,
         removing_vips_after_the_device_is_gone_succeeds,
+        spare_routes_keep_vips_local_while_the_last_address_goes,
     ]
 }
 
@@ -107,5 +108,28 @@ async fn removing_vips_after_the_device_is_gone_succeeds() -> anyhow::Result<()>
     routes.put_vips(index, &[[10, 96, 0, 1].into()]).await?;
     sh("ip link delete kube-ipvs0")?;
     routes.remove_vips(index, &[[10, 96, 0, 1].into()]).await?;
+    Ok(())
+}
+
+async fn spare_routes_keep_vips_local_while_the_last_address_goes() -> anyhow::Result<()> {
+    let (index, routes) = stage().await?;
+    let vip: IpAddr = [10, 96, 0, 1].into();
+    sh("ip addr add 10.250.0.9/32 dev kube-ipvs0; ip link set lo up")?;
+    routes.put_vips(index, &[vip]).await?;
+    let loopback = 1;
+    routes.put_spares(loopback, &[vip]).await?;
+    routes.put_spares(loopback, &[vip]).await?;
+    ensure!(sh("ip route show table local 10.96.0.1")?.lines().count() == 2);
+
+    sh("ip addr del 10.250.0.9/32 dev kube-ipvs0")?;
+    let left = sh("ip route show table local 10.96.0.1")?;
+    ensure!(left.trim() == "local 10.96.0.1 dev lo proto 112 scope host metric 112", "{left}");
+    ensure!(sh("ip route get 10.96.0.1")?.starts_with("local 10.96.0.1 dev lo"));
+
+    routes.put_vips(index, &[vip]).await?;
+    routes.remove_spares(loopback).await?;
+    routes.remove_spares(loopback).await?;
+    let left = sh("ip route show table local 10.96.0.1")?;
+    ensure!(left.trim() == "local 10.96.0.1 dev kube-ipvs0 proto 112 scope host", "{left}");
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::{Context, ensure};
 use proxy_userspace::kernel::{
-    bpf::{Datapath, LoadOptions, Localhost, PinDirectory},
+    bpf::{Datapath, LoadOptions, Localhost, PinDirectory, Witness},
     cgroup, namespace,
 };
 
@@ -65,5 +65,8 @@ fn measure() -> anyhow::Result<Counts> {
         Datapath::load(&options)?.verified_instructions().into_iter().collect();
     let localhost = Localhost::attach(root, &cgroup::open_root()?, namespace::cookie()?)?;
     counts.extend(localhost.verified_instructions());
+    let witness = Witness::attach()?;
+    ensure!(witness.parts().len() == 4, "probes for {:?} only", witness.parts());
+    counts.extend(witness.verified_instructions());
     Ok(counts)
 }

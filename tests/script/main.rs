@@ -20,6 +20,7 @@
 mod case;
 mod compare;
 mod observed;
+mod readme;
 mod run;
 
 use std::{
@@ -44,24 +45,13 @@ fn main() -> Result<ExitCode> {
             trials.push(Trial::test(name, move || check(&file)));
         }
     }
-    trials.push(Trial::test("every case that the readme names is there", check_readme));
+    trials.push(Trial::test("every case that the readme names is there", readme::cases_are_there));
+    trials.push(Trial::test(
+        "every test and file that the readme names is there",
+        readme::tests_and_files_are_there,
+    ));
     trials.sort_by(|one, other| one.name().cmp(other.name()));
     Ok(libtest_mimic::run(&arguments, trials).exit_code())
-}
-
-/// The tables of `tests/README.md` link to cases, which get other names as time goes by.
-fn check_readme() -> Result<(), Failed> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = fs::read_to_string(directory.join("README.md"))?;
-    let links = readme.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-    let cases: Vec<_> = links.filter(|link| link.starts_with("script/")).collect();
-    if cases.is_empty() {
-        return Err("no link to a case".into());
-    }
-    match cases.iter().find(|case| !directory.join(case).exists()) {
-        Some(case) => Err(format!("README.md links to {case}, which is not there").into()),
-        None => Ok(()),
-    }
 }
 
 fn check(file: &PathBuf) -> Result<(), Failed> {

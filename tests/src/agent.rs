@@ -87,6 +87,15 @@ impl Agent {
         self
     }
 
+    /// Runs in another namespace than the node, as the agent of a node inside it, with its files in
+    /// another directory.
+    #[must_use]
+    pub fn inside(mut self, namespace: &Namespace, directory: &Path) -> Self {
+        self.node = namespace.clone();
+        directory.clone_into(&mut self.directory);
+        self
+    }
+
     /// Starts the process and returns at once.
     pub fn spawn(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.log_path())?;

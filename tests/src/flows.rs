@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use proxy_common::abi::LEARN_AFTER;
@@ -33,6 +34,8 @@ pub struct Flow {
     pub packets: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// Milliseconds until the hard lease ends; nothing without one.
+    pub lease_left_ms: Option<u64>,
 }
 
 impl Flow {
@@ -53,6 +56,21 @@ pub fn flows(agent: &Agent) -> Result<Vec<Flow>> {
 pub fn flow(agent: &Agent, source: SocketAddr, destination: SocketAddr) -> Result<Option<Flow>> {
     let wanted = |flow: &Flow| flow.source == source && flow.destination == destination;
     Ok(flows(agent)?.into_iter().find(wanted))
+}
+
+/// Returns when the first of the hard leases of the flow `source` → `to` and of its answers ends;
+/// nothing when one of them is not on the fast path.
+pub fn lease_left(agent: &Agent, source: SocketAddr, to: SocketAddr) -> Result<Option<Duration>> {
+    let flows = flows(agent)?;
+    let forth = flows.iter().find(|flow| flow.source == source && flow.destination == to);
+    let back = |forth: &&Flow| {
+        flows.iter().find(|answer| {
+            answer.source == forth.new_destination && answer.new_destination == source
+        })
+    };
+    let left = |flow: &Flow| flow.lease_left_ms.filter(|_| flow.is_active());
+    let both = forth.and_then(|flow| Some((left(flow)?, left(back(&flow)?)?)));
+    Ok(both.map(|(forth, back)| Duration::from_millis(forth.min(back))))
 }
 
 /// Repeats `exchange` until the flow `source` → `to` and its answers are active.

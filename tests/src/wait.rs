@@ -11,6 +11,9 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// Pause between two looks, at least: looking may not take the time of what is waited for.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// The pace of a client that keeps a flow alive without filling the machine.
+pub const BREATH: Duration = Duration::from_millis(10);
+
 /// Returns the first value `look` finds.
 ///
 /// A look that errs counts as "not yet"; the last error is part of the message when `limit` is

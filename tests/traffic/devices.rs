@@ -89,7 +89,12 @@ impl Drop for FilteredBridges {
 }
 
 /// Requests and a transfer both ways, nearly all of it fast.
-fn is_fast(stage: &Stage, client: &Namespace, to: SocketAddr, server: &str) -> Result<()> {
+pub(crate) fn is_fast(
+    stage: &Stage,
+    client: &Namespace,
+    to: SocketAddr,
+    server: &str,
+) -> Result<()> {
     let mut connection = Connection::open(client, to)?;
     let local = connection.local()?;
     flows::drive(&stage.agent, local, to, || {
@@ -103,7 +108,7 @@ fn is_fast(stage: &Stage, client: &Namespace, to: SocketAddr, server: &str) -> R
     Ok(())
 }
 
-fn transfers(connection: &mut Connection) -> Result<()> {
+pub(crate) fn transfers(connection: &mut Connection) -> Result<()> {
     ensure!(connection.download(MIB, |_| ())? == Blob::of(MIB).digest(), "download");
     ensure!(connection.upload(MIB)? == Blob::of(MIB).digest(), "upload");
     (0..50).try_for_each(|_| connection.get("/").map(drop))

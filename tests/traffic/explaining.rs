@@ -14,6 +14,7 @@ use crate::scenario::{AGENT, scenarios};
 scenarios! { AGENT =>
     trace_follows_a_connection_both_ways_and_a_dump_says_the_same,
     trace_foretells_whom_a_hash_chooses,
+    trace_foretells_whom_a_maglev_table_chooses,
     flows_are_picked_by_service_backend_and_client,
 }
 
@@ -96,11 +97,27 @@ fn trace_follows_a_connection_both_ways_and_a_dump_says_the_same() -> Result<()>
 }
 
 fn trace_foretells_whom_a_hash_chooses() -> Result<()> {
-    let stage = Stage::without_agent(&[])?;
+    foretells("sh,sh-port", &[]).map(drop)
+}
+
+fn trace_foretells_whom_a_maglev_table_chooses() -> Result<()> {
+    let stage = foretells("mh,mh-port", &["--ipvs-scheduler", "mh"])?;
+    // How large the kernel's tables are was found out before the agent gave up its privileges.
+    stage.agent.wait_log(&["mh_table", "index=12", "slots=4093"])?;
+    let doctor = stage.agent.json("doctor")?;
+    let checks = doctor["items"].as_array().into_iter().flatten();
+    let check = checks.clone().find(|check| check["check"] == "tables of mh");
+    let found = check.and_then(|check| check["found"].as_str()).unwrap_or_default();
+    ensure!(found.starts_with("4093 slots"), "{doctor:#}");
+    Ok(())
+}
+
+fn foretells(scheduler: &str, options: &[&str]) -> Result<Stage> {
+    let stage = Stage::without_agent(options)?;
     let plain = ServiceObject::web(&[11, 12, 13]).yaml();
     let hashed = plain.replacen(
         "namespace: default}",
-        "namespace: default, annotations: {passlane.io/scheduler: 'sh,sh-port'}}",
+        &format!("namespace: default, annotations: {{passlane.io/scheduler: '{scheduler}'}}}}"),
         1,
     );
     ensure!(hashed != plain, "{plain}");
@@ -121,7 +138,7 @@ fn trace_foretells_whom_a_hash_chooses() -> Result<()> {
         seen.insert(pod);
     }
     ensure!(seen.len() > 1, "all went to {seen:?}: nothing was foretold");
-    Ok(())
+    Ok(stage)
 }
 
 fn flows_are_picked_by_service_backend_and_client() -> Result<()> {

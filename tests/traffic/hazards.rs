@@ -16,6 +16,7 @@ scenarios! { AGENT =>
     programs_filters_and_masters_that_come_later_turn_the_fast_path_off_and_on_again,
     flowtable_that_comes_later_turns_the_fast_path_off_and_a_queue_rule_is_told,
     bandwidth_limit_on_a_veth_is_kept_on_the_fast_path,
+    packets_that_are_sent_through_another_device_at_ingress_all_go_there,
     vanished_veth_gives_no_packet_to_the_next_one_of_its_index,
     route_that_moves_is_followed_at_once,
 }
@@ -31,8 +32,8 @@ fn programs_filters_and_masters_that_come_later_turn_the_fast_path_off_and_on_ag
 
     let classifier = foreign::classifier(node, "v-client")?;
     let xdp = foreign::xdp(node, "v-web-a")?;
-    wait_reason(&stage, "v-client", "program foreign_tc")?;
-    wait_reason(&stage, "v-web-a", "XDP program")?;
+    wait_reason(&stage, "v-client", "foreign tc")?;
+    wait_reason(&stage, "v-web-a", "foreign XDP program")?;
     answers(&mut connection)?;
     drop((classifier, xdp));
     wait_mode(&stage, "v-client", "fast")?;
@@ -113,6 +114,37 @@ fn bandwidth_limit_on_a_veth_is_kept_on_the_fast_path() -> Result<()> {
     ensure!(after.1 >= before.1 + REQUESTS * 8 / 10, "not fast: {before:?}, {after:?}");
     ensure!(after.0 >= before.0 + REQUESTS, "past the limit: {before:?}, {after:?}");
     shy_flow_gets_no_entry(&stage)
+}
+
+/// As the bandwidth plugin of the CNI limits what a pod sends: its packets go through an `ifb`.
+fn packets_that_are_sent_through_another_device_at_ingress_all_go_there() -> Result<()> {
+    const REQUESTS: u64 = 50;
+    let stage = Stage::start(&[])?;
+    let node = &stage.topology.node;
+    let mut connection = stage.fast_connection(WEB_FRONTEND)?;
+    node.run("ip", &["link", "add", "limiter", "type", "ifb"])?;
+    node.run("ip", &["link", "set", "limiter", "up"])?;
+    let limit = ["tbf", "rate", "100mbit", "burst", "1mb", "latency", "50ms"];
+    node.run("tc", &[&["qdisc", "add", "dev", "limiter", "root"][..], &limit].concat())?;
+    // The agent may have made the qdisc already.
+    let _exists = node.output("tc", &["qdisc", "add", "dev", "v-client", "clsact"])?;
+    let filter = ["filter", "add", "dev", "v-client", "ingress", "matchall"];
+    let action = ["action", "mirred", "egress", "redirect", "dev", "limiter"];
+    node.run("tc", &[&filter[..], &action].concat())?;
+    wait_reason(&stage, "v-client", "tc ingress filter matchall")?;
+    let before = (queued(node, "limiter")?, slow_path::sent_by(&stage.client()?, "eth0")?);
+    for _ in 0..REQUESTS {
+        connection.get("/")?;
+    }
+    let after = (queued(node, "limiter")?, slow_path::sent_by(&stage.client()?, "eth0")?);
+    let (limited, sent) = (after.0 - before.0, after.1 - before.1);
+    ensure!(sent >= REQUESTS && limited >= REQUESTS, "{limited} of {sent} packets are limited");
+    // Some that were sent before are counted after, or the other way round.
+    ensure!(limited.abs_diff(sent) <= 5, "{limited} of {sent} packets are limited");
+    node.run("tc", &["filter", "del", "dev", "v-client", "ingress"])?;
+    wait_mode(&stage, "v-client", "fast")?;
+    let local = connection.local()?;
+    stage.drive_to_fast_path(local, WEB_FRONTEND, || connection.get("/").map(drop)).map(drop)
 }
 
 /// Returns how many requests the fast path carried.

@@ -8,7 +8,7 @@ use proxy_tests::http::Connection;
 use proxy_tests::netns::Namespace;
 use proxy_tests::objects::{ServiceObject, WEB_FRONTEND};
 use proxy_tests::stage::Stage;
-use proxy_tests::{ipvs, slow_path, wait};
+use proxy_tests::{flows, ipvs, slow_path, wait};
 
 use crate::scenario::{AGENT, scenarios};
 
@@ -21,6 +21,7 @@ scenarios! { AGENT =>
     ipvs_forgets_a_flow_whose_lease_is_longer_than_its_timeout,
 }
 
+const SOFT_LEASE: Duration = Duration::from_secs(3);
 const HARD_LEASE: Duration = Duration::from_secs(5);
 /// The longest that the agent accepts.
 const LONG_LEASE: &[&str] = &["--soft-lease", "8s", "--hard-lease", "9s"];
@@ -107,8 +108,14 @@ fn deleted_conntrack_entry_comes_back_and_flushed_ipvs_ends_the_flow_within_the_
     let unknown = deleted.elapsed();
     ensure!(unknown <= HARD_LEASE + AT_ONCE, "conntrack did not know the flow for {unknown:?}");
 
-    // The agent would put everything back.
+    // The agent would put everything back. Its end takes a while, and the datapath renews leases
+    // without it: IPVS goes when no packet has to go the kernel's way, which would end it at once.
     stage.agent.kill()?;
+    wait::until_true("no packet has to go the kernel's way soon", wait::PATIENCE, || {
+        connection.get("/")?;
+        let left = flows::lease_left(&stage.agent, local, WEB_FRONTEND)?;
+        Ok(left.is_some_and(|left| left >= HARD_LEASE - SOFT_LEASE + AT_ONCE))
+    })?;
     node.run("ipvsadm", &["-C"])?;
     let flushed = Instant::now();
     let outlived = ask_until_silence(&mut connection)?.saturating_duration_since(flushed);

@@ -6,14 +6,18 @@ use anyhow::{Context as _, Result, ensure};
 use proxy_tests::cluster::{Client, Cluster, backends};
 use proxy_tests::echo::{Caller, Outcome};
 use proxy_tests::exposed::{Backend, Condition, Exposed, Family, Way};
+use proxy_tests::http::Connection;
+use proxy_tests::objects::{ServiceObject, WEB_FRONTEND};
+use proxy_tests::stage::Stage;
 use proxy_tests::topology::NODE_ADDRESSES;
-use proxy_tests::{flows, wait};
+use proxy_tests::{flows, ipvs, wait};
 use proxy_userspace::model::Protocol;
 
 use crate::scenario::{AGENT, scenarios};
 
 scenarios! { AGENT =>
     connections_outlive_the_readiness_of_their_endpoint_and_end_with_its_drain,
+    endpoint_that_drains_under_a_hash_refuses_nobody,
 }
 
 const DRAIN: &str = "8s";
@@ -64,6 +68,42 @@ fn connections_outlive_the_readiness_of_their_endpoint_and_end_with_its_drain() 
     new_ones_go_to(&cluster, &service, &["b"]).context("after a is gone")?;
     for connection in &mut held {
         ends_with_the_drain(connection, gone)?;
+    }
+    Ok(())
+}
+
+/// Schedulers `mh` and `sh` go on giving clients to a destination of weight 0, and IPVS refuses them,
+/// unless it may fall back. By port, so that one client is many.
+fn endpoint_that_drains_under_a_hash_refuses_nobody() -> Result<()> {
+    const CLIENTS: usize = 30;
+    for scheduler in ["mh", "sh"] {
+        let yaml = |octets: &[u8]| {
+            let annotations = format!("{{passlane.io/scheduler: '{scheduler},{scheduler}-port'}}");
+            ServiceObject::web(octets).yaml().replacen(
+                "{name: web, ",
+                &format!("{{name: web, annotations: {annotations}, "),
+                1,
+            )
+        };
+        let stage = Stage::without_agent(&["--drain-timeout", "5m"])?;
+        stage.manifests.write("web.yaml", &yaml(&[11, 12, 13]))?;
+        let stage = stage.started()?;
+        let mut held = Connection::open(&stage.client()?, WEB_FRONTEND)?;
+        let backend = held.get("/")?;
+        let leaving = [("web-a", 11), ("web-b", 12), ("web-c", 13)];
+        let stay: Vec<u8> =
+            leaving.iter().filter(|(name, _)| *name != backend).map(|(_, octet)| *octet).collect();
+        ensure!(stay.len() == 2, "{backend} is no endpoint");
+        stage.manifests.write("web.yaml", &yaml(&stay))?;
+        wait::until_true("it drains", wait::PATIENCE, || {
+            let there = ipvs::destinations(&stage.topology.node, WEB_FRONTEND)?.unwrap_or_default();
+            Ok(there.len() == 3 && there.iter().any(|(_, weight)| *weight == 0))
+        })?;
+        let answers = stage
+            .short_requests(WEB_FRONTEND, CLIENTS)
+            .with_context(|| format!("{scheduler}: while {backend} drains"))?;
+        ensure!(!answers.contains(&backend), "{scheduler}: {backend} drains and got new clients");
+        ensure!(held.get("/")? == backend, "{scheduler}: the held connection moved");
     }
     Ok(())
 }

@@ -160,7 +160,11 @@ fn agent_killed_during_reconcile_and_restarted_converges() -> Result<()> {
     Ok(())
 }
 
-fn write_services(manifests: &Manifests, count: u8, endpoint: u8) -> Result<Vec<ServiceObject>> {
+pub(crate) fn write_services(
+    manifests: &Manifests,
+    count: u8,
+    endpoint: u8,
+) -> Result<Vec<ServiceObject>> {
     (0..count)
         .map(|number| {
             let service = ServiceObject {
@@ -176,7 +180,7 @@ fn write_services(manifests: &Manifests, count: u8, endpoint: u8) -> Result<Vec<
         .collect()
 }
 
-fn frontend_of(number: u8) -> SocketAddr {
+pub(crate) fn frontend_of(number: u8) -> SocketAddr {
     SocketAddr::from(([10, 96, 1, number], 80))
 }
 

@@ -9,10 +9,13 @@ mod scenario;
 
 mod addresses;
 mod cleanup;
+mod clocks;
 mod configured;
 mod counting;
 mod datagrams;
 mod devices;
+mod drift;
+mod endurance;
 mod errors;
 mod explaining;
 mod fast_path;
@@ -30,17 +33,22 @@ mod maps;
 mod metrics;
 mod modes;
 mod moving;
+mod nested;
 mod policies;
 mod preconditions;
+mod pressure;
 mod printing;
+mod privileges;
 mod promise;
 mod ranges;
+mod restarts;
 mod restraint;
 mod serving;
 mod states;
 mod supporting;
 mod topology;
 mod transit;
+mod uplinks;
 
 use libtest_mimic::Arguments;
 
@@ -67,20 +75,28 @@ fn main() {
         printing::SCENARIOS,
         supporting::SCENARIOS,
         lifecycle::SCENARIOS,
+        restarts::SCENARIOS,
+        clocks::SCENARIOS,
         localhost::SCENARIOS,
         cleanup::SCENARIOS,
         addresses::SCENARIOS,
         configured::SCENARIOS,
         restraint::SCENARIOS,
+        drift::SCENARIOS,
         manifests::SCENARIOS,
         maps::SCENARIOS,
         interfaces::SCENARIOS,
         devices::SCENARIOS,
+        uplinks::SCENARIOS,
+        nested::SCENARIOS,
         transit::SCENARIOS,
         modes::SCENARIOS,
         hazards::SCENARIOS,
         errors::SCENARIOS,
+        pressure::SCENARIOS,
+        endurance::SCENARIOS,
         preconditions::SCENARIOS,
+        privileges::SCENARIOS,
         preconditions::UNLOADING,
     ];
     let part = std::env::var("PASSLANE_TEST_PART").unwrap_or_else(|_| "1/1".to_owned());

@@ -119,7 +119,7 @@ fn kube_ipvs0_of_another_kind_is_refused() -> Result<()> {
 }
 
 /// The examples with an agent that is started through `prefix`.
-fn stage_through(prefix: &[&str]) -> Result<Stage> {
+pub(crate) fn stage_through(prefix: &[&str]) -> Result<Stage> {
     Stage::with_agent(|topology, manifests| Agent::new(topology, manifests, &[]).through(prefix))
 }
 

@@ -133,15 +133,42 @@ fn same_lists(stage: &Stage, lists: &[&str]) -> Result<()> {
             list => &[list],
         };
         let mut shown = (String::new(), String::new());
-        // Seconds pass and connections end between two looks.
+        // Connections come to an end between two looks, and seconds pass.
         let same = wait::until_true(&format!("{list} is the same"), wait::PATIENCE / 3, || {
             shown.0 = stage.topology.node.run("ipvsadm", theirs)?;
             shown.1 = stage.agent.text(&[&["services", "-o", "ipvsadm"], more].concat())?;
-            Ok(shown.0 == shown.1)
+            if *list != "-Lnc" {
+                return Ok(shown.0 == shown.1);
+            }
+            let later = stage.topology.node.run("ipvsadm", theirs)?;
+            let [before, ours, after] = [&shown.0, &shown.1, &later].map(|text| timeless(text));
+            let times = before.1.iter().zip(&ours.1).zip(&after.1);
+            let between =
+                |((before, ours), after): ((&u32, &u32), &u32)| after <= ours && ours <= before;
+            Ok(before.0 == ours.0 && ours.0 == after.0 && times.into_iter().all(between))
         });
         same.with_context(|| difference(&shown.0, &shown.1))?;
     }
     Ok(())
+}
+
+/// Returns a list of connections with a mark in the place of each time that is left, `MM:SS`, and the
+/// times in seconds.
+fn timeless(text: &str) -> (String, Vec<u32>) {
+    let mut times = Vec::new();
+    let mut without = String::new();
+    for line in text.split_inclusive('\n') {
+        let (before, rest) = line.split_at_checked(4).unwrap_or((line, ""));
+        let (time, after) = rest.split_at_checked(5).unwrap_or((rest, ""));
+        let seconds = time.split_once(':').and_then(|(minutes, seconds)| {
+            Some(minutes.parse::<u32>().ok()? * 60 + seconds.parse::<u32>().ok()?)
+        });
+        times.extend(seconds);
+        without += before;
+        without += if seconds.is_some() { "MM:SS" } else { time };
+        without += after;
+    }
+    (without, times)
 }
 
 fn difference(theirs: &str, ours: &str) -> String {

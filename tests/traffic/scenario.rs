@@ -26,6 +26,8 @@ pub(crate) enum Need {
     Ipvs,
     /// The agent was built.
     Agent,
+    /// The machine is there for the tests alone: its clock may be set.
+    Guest,
     /// The kernel has SCTP.
     Sctp,
     /// The kernel has IP-in-IP tunnels.
@@ -91,6 +93,9 @@ impl Need {
         match self {
             Self::Root => (!rustix::process::geteuid().is_root()).then(|| "not root".to_owned()),
             Self::Ipvs => ipvs_lack().clone(),
+            Self::Guest => std::env::var_os("PASSLANE_IN_GUEST")
+                .is_none()
+                .then(|| "this machine's clock is not set for a test".to_owned()),
             Self::Sctp => (!cluster::has_sctp()).then(|| "this kernel has no SCTP".to_owned()),
             Self::Ipip => process::run("modprobe", &["ipip"])
                 .err()
@@ -105,7 +110,7 @@ impl Need {
     fn is_required(self) -> bool {
         let variable = match self {
             Self::Root => "REQUIRE_ROOT",
-            Self::Ipvs | Self::Sctp | Self::Ipip => "REQUIRE_IPVS",
+            Self::Ipvs | Self::Guest | Self::Sctp | Self::Ipip => "REQUIRE_IPVS",
             Self::Agent | Self::Program(_) => "REQUIRE_TOOLS",
         };
         std::env::var_os(variable).is_some_and(|value| value == "1")

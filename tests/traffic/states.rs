@@ -72,7 +72,9 @@ fn invalid_drop_rules_do_not_hang_a_flow() -> Result<()> {
 
 /// The treatment taken out: the same traffic, with conntrack as strict as it was before the agent.
 fn without_liberal_conntrack_slow_packets_after_fast_ones_are_invalid() -> Result<()> {
-    let stage = Stage::start(&[])?;
+    let mut stage = Stage::start(&[])?;
+    // An agent would put it back.
+    stage.agent.kill()?;
     stage.topology.node.set_sysctl("net/netfilter/nf_conntrack_tcp_be_liberal", "0")?;
     let hung = past_strict_rules(&stage).is_err();
     let dropped = invalid_packets(&stage)?;

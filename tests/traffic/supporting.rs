@@ -93,16 +93,21 @@ fn top_leaves_the_terminal_as_it_was_also_when_it_is_ended() -> Result<()> {
         bpffs.display()
     );
     let (before, after) = (scratch(&stage, "before"), scratch(&stage, "after"));
+    let seen = scratch(&stage, "seen");
     for signal in ["TERM", "INT", "HUP"] {
         // In the background a command reads nothing, unless it is told to.
         let script = format!(
             "stty rows 20 cols 90; stty -g > {before}; {top} < /dev/tty & TOP=$!; \
-             sleep 3; kill -{signal} $TOP; wait $TOP; echo ended with $?; stty -g > {after}",
+             timeout {patience} sh -c 'until grep -q web:http {seen}; do sleep 0.2; done'; \
+             kill -{signal} $TOP; wait $TOP; echo ended with $?; stty -g > {after}",
             before = before.display(),
+            patience = wait::PATIENCE.as_secs(),
+            seen = seen.display(),
             after = after.display()
         );
+        let seen = seen.display().to_string();
         let output =
-            stage.topology.node.output("script", &["-q", "-e", "-c", &script, "/dev/null"])?;
+            stage.topology.node.output("script", &["-f", "-q", "-e", "-c", &script, &seen])?;
         let shown = String::from_utf8_lossy(&output.stdout).into_owned();
         ensure!(shown.contains("ended with 0"), "{signal}: {shown:?}");
         ensure!(shown.contains("default/web:http"), "{signal}: {shown:?}");

@@ -1,8 +1,8 @@
 //! What cargo builds, and where it puts it.
 
 use std::io::BufReader;
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
@@ -37,8 +37,17 @@ struct Target {
 ///
 /// The agent's build script takes the BPF object from where `build-ebpf` puts it.
 pub(crate) fn build(targets: &[&str]) -> Result<Vec<Executable>> {
+    build_as(targets, |_| ())
+}
+
+/// The same, by a cargo that `prepare` gave an environment.
+pub(crate) fn build_as(
+    targets: &[&str],
+    prepare: impl FnOnce(&mut Command),
+) -> Result<Vec<Executable>> {
     progress(&format!("building {}", targets.join(" ")));
     let mut cargo = workspace::cargo();
+    prepare(&mut cargo);
     cargo
         .arg("build")
         .args(targets)
@@ -60,6 +69,11 @@ pub(crate) fn build(targets: &[&str]) -> Result<Vec<Executable>> {
     let status = child.wait()?;
     ensure!(status.success(), "`{shown}` failed: {status}");
     Ok(built)
+}
+
+/// The path as text, as command lines and environments of guests are.
+pub(crate) fn text(path: &Path) -> Result<String> {
+    path.to_str().map(str::to_owned).with_context(|| format!("{}: not text", path.display()))
 }
 
 /// The executable of the target `name`.

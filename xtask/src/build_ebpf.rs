@@ -30,9 +30,9 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The objects that the agent embeds, a binary of `proxy-ebpf` each: the fast path, and what serves
-/// node ports at loopback addresses.
-const OBJECTS: &[&str] = &["passlane", "localhost"];
+/// The objects that the agent embeds, a binary of `proxy-ebpf` each: the fast path, what serves
+/// node ports at loopback addresses, and what sees who changes the node.
+const OBJECTS: &[&str] = &["passlane", "localhost", "witness"];
 
 /// Builds the BPF objects of the agent and returns their paths.
 pub(crate) fn build(consent: Consent) -> Result<Vec<PathBuf>> {

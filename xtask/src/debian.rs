@@ -73,16 +73,25 @@ impl Suite {
     /// Downloads `package` (or `package=version`) and unpacks it into `into`.
     pub(crate) fn unpack(&self, package: &str, into: &Path) -> Result<()> {
         let downloads = tempfile::tempdir()?;
+        let deb = self.download(package, downloads.path())?;
+        Self::unpack_file(&deb, into)
+    }
+
+    /// Downloads `package` (or `package=version`) into an empty directory and returns its file.
+    pub(crate) fn download(&self, package: &str, into: &Path) -> Result<PathBuf> {
         progress(&format!("downloading Debian package {package} from {}", self.name));
         command::output(
             self.apt("apt-get")
                 .args(["download", "-qq", "-oAPT::Sandbox::User=root", package])
-                .current_dir(downloads.path()),
+                .current_dir(into),
         )?;
-        let deb = only_file(downloads.path())
-            .with_context(|| format!("apt-get download {package} left no file"))?;
-        progress(&format!("unpacking {package}"));
-        command::output(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(into)).map(|_| ())
+        only_file(into).with_context(|| format!("apt-get download {package} left no file"))
+    }
+
+    /// Unpacks the file of a package.
+    pub(crate) fn unpack_file(deb: &Path, into: &Path) -> Result<()> {
+        progress(&format!("unpacking {}", deb.file_name().unwrap_or_default().display()));
+        command::output(Command::new("dpkg-deb").arg("-x").arg(deb).arg(into)).map(|_| ())
     }
 
     fn apt(&self, program: &str) -> Command {

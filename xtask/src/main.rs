@@ -4,10 +4,12 @@ mod abi;
 mod artifacts;
 mod bench;
 mod build_ebpf;
+mod chart_tools;
 mod cluster_tools;
 mod command;
 mod debian;
 mod demo;
+mod image;
 mod lint;
 mod packages;
 mod test;
@@ -33,6 +35,8 @@ enum Verb {
     Abi(abi::Args),
     /// Run the tests and sum them up
     Test(test::Args),
+    /// Write the container image, an OCI archive, without a daemon
+    Image(image::Args),
     /// Show Passlane at work, in a guest when this kernel has no IPVS
     Demo(demo::Args),
     /// Measure, in numbers that can be compared
@@ -58,6 +62,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode> {
         Verb::Lint(args) => lint::main(&args)?,
         Verb::Abi(args) => abi::main(&args)?,
         Verb::Test(args) => return test::main(args),
+        Verb::Image(args) => image::main(&args)?,
         Verb::Demo(args) => return demo::main(&args),
         Verb::Bench(subject) => return bench::main(&subject),
         Verb::GuestInit => vm::guest_init::main()?,

@@ -23,6 +23,9 @@ pub(crate) const VIRTIOFSD: &[&str] = &["/usr/lib/qemu/virtiofsd", "/usr/libexec
 /// To compile anything: the linker driver that rustc calls.
 pub(crate) const BUILD: &[Need] = &[need(&["cc"], "gcc")];
 
+/// To take symbols out of the agent of an image.
+pub(crate) const STRIP: &[Need] = &[need(&["strip"], "binutils")];
+
 /// To unpack packages of other suites.
 pub(crate) const DEBIAN: &[Need] =
     &[need(&["apt-get"], "apt"), need(&["apt-cache"], "apt"), need(&["dpkg-deb"], "dpkg")];
@@ -39,7 +42,7 @@ pub(crate) const GUEST: &[Need] = &[
     need(&["ip"], "iproute2"),
 ];
 
-/// What the tests and the demo look at the kernel with.
+/// What the tests and the demo look at the kernel with, and what kube-proxy writes its rules with.
 pub(crate) const NETWORK: &[Need] = &[
     need(&["ip"], "iproute2"),
     need(&["modprobe"], "kmod"),
@@ -48,7 +51,15 @@ pub(crate) const NETWORK: &[Need] = &[
     need(&["bpftool"], "bpftool"),
     need(&["conntrack"], "conntrack"),
     need(&["ethtool"], "ethtool"),
+    need(&["wg"], "wireguard-tools"),
+    need(&["teamnl"], "libteam-utils"),
+    need(&["iptables"], "iptables"),
+    need(&["ipset"], "ipset"),
 ];
+
+/// To run the image as a node does.
+pub(crate) const CONTAINERS: &[Need] =
+    &[need(&["containerd"], "containerd"), need(&["ctr"], "containerd"), need(&["runc"], "runc")];
 
 /// To run a test cluster: its certificates and tokens, and words with etcd.
 pub(crate) const CLUSTER: &[Need] =

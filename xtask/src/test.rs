@@ -4,7 +4,8 @@ mod guests;
 mod level;
 mod tally;
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use anyhow::{Result, ensure};
 
 use crate::artifacts;
 use crate::command::Consent;
-use crate::vm::kernels;
-use crate::{build_ebpf, cluster_tools, packages};
+use crate::vm::{initramfs, kernels};
+use crate::{build_ebpf, chart_tools, cluster_tools, packages};
 use level::{Level, Outcome, Setting};
 
 #[derive(Debug, clap::Args)]
@@ -31,7 +32,7 @@ pub(crate) struct Args {
     #[arg(long)]
     no_skips: bool,
     /// End a level on a kernel after this many seconds
-    #[arg(long, default_value_t = 1800)]
+    #[arg(long, default_value_t = 3000)]
     timeout: u64,
     /// Install what is missing without asking
     #[arg(long)]
@@ -46,17 +47,17 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
     let chosen = |level: &Level| args.level.is_empty() || args.level.contains(level);
     let levels: Vec<Level> = ALL.into_iter().filter(chosen).collect();
     prepare(&levels, consent)?;
-    let cluster_tools = match levels.contains(&Level::L5) {
-        true => Some(cluster_tools::find_or_obtain(consent)?),
-        false => None,
-    };
     build_ebpf::build(consent)?;
     let (binaries, agent) = binaries(&levels)?;
+    let cluster = match levels.contains(&Level::L5) {
+        true => cluster_programs(&agent, consent)?,
+        false => BTreeMap::new(),
+    };
     let setting = Setting {
         filter: args.filter,
         timeout: Duration::from_secs(args.timeout),
         agent,
-        cluster_tools,
+        cluster,
         consent,
     };
     let mut outcomes = run(&setting, &levels, &binaries, &args.kernel)?;
@@ -64,6 +65,23 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
         outcomes.iter_mut().for_each(|outcome| outcome.tally.forbid_skips());
     }
     Ok(summarise(&outcomes))
+}
+
+/// What a test cluster is run with, by the variable that tells the tests.
+fn cluster_programs(agent: &Path, consent: Consent) -> Result<BTreeMap<String, String>> {
+    let mut all = chart_tools::obtain(agent, consent)?;
+    let text = |path: PathBuf| path.display().to_string();
+    all.extend(
+        [
+            (cluster_tools::VARIABLE, cluster_tools::find_or_obtain(consent)?),
+            (cluster_tools::PROXY_VARIABLE, cluster_tools::find_or_obtain_proxy(consent)?),
+            (cluster_tools::NODE_VARIABLE, cluster_tools::find_or_obtain_node(consent)?),
+            (cluster_tools::RUNTIME_VARIABLE, cluster_tools::find_or_obtain_runtime(consent)?),
+            ("PASSLANE_BUSYBOX", initramfs::busybox(consent)?),
+        ]
+        .map(|(name, path)| (name.to_owned(), text(path))),
+    );
+    Ok(all)
 }
 
 fn prepare(levels: &[Level], consent: Consent) -> Result<()> {
@@ -79,7 +97,7 @@ fn prepare(levels: &[Level], consent: Consent) -> Result<()> {
         needs.extend([packages::GUEST, packages::NETWORK]);
     }
     if levels.contains(&Level::L5) {
-        needs.push(packages::CLUSTER);
+        needs.extend([packages::CLUSTER, packages::CONTAINERS, packages::STRIP]);
     }
     packages::ensure(&needs, consent)
 }

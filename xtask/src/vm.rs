@@ -4,7 +4,7 @@ mod console;
 mod frame;
 mod guest;
 pub(crate) mod guest_init;
-mod initramfs;
+pub(crate) mod initramfs;
 pub(crate) mod kernels;
 mod qemu;
 mod terminal;

@@ -1,9 +1,9 @@
 //! The text of `ABI.md`.
 
 use super::{
-    ABI_VERSION, Addr, Backend, Counter, Field, Flow, FlowKey, Frontend, Interface, LOCALHOST_MAPS,
-    LocalAddress, LocalPeer, LocalPort, MAPS, ObservedKey, Pair, Pending, Recent, Served,
-    ServiceKey, Transform, Uplink,
+    ABI_VERSION, Addr, Backend, Counter, Field, FilterBlock, Flow, FlowKey, Frontend, Interface,
+    LOCALHOST_MAPS, LocalAddress, LocalPeer, LocalPort, MAPS, ObservedKey, Pair, Pending, Recent,
+    Served, ServiceKey, Transform, Uplink,
 };
 
 type Type = (String, usize, &'static [Field]);
@@ -27,6 +27,7 @@ pub fn describe() -> String {
     types.extend([
         ("Frontend".to_owned(), size_of::<Frontend>(), Frontend::FIELDS),
         ("Backend".to_owned(), size_of::<Backend>(), Backend::FIELDS),
+        ("FilterBlock".to_owned(), size_of::<FilterBlock>(), FilterBlock::FIELDS),
         ("Interface".to_owned(), size_of::<Interface>(), Interface::FIELDS),
         ("Uplink".to_owned(), size_of::<Uplink>(), Uplink::FIELDS),
         ("ObservedKey".to_owned(), size_of::<ObservedKey>(), ObservedKey::FIELDS),

@@ -53,6 +53,13 @@ impl<const N: usize> Show for [u8; N] {
     }
 }
 
+#[cfg(feature = "user")]
+impl<const N: usize> Show for [u64; N] {
+    fn show(&self) -> Shown {
+        Shown::Bytes(self.iter().flat_map(|word| word.to_ne_bytes()).collect())
+    }
+}
+
 /// Bytes that all mean something, whatever they are: integers, byte arrays, and the structs of the
 /// map ABI, which have no padding.
 pub trait Plain: sealed::Plain + Copy + 'static {}
@@ -74,7 +81,7 @@ macro_rules! plain {
         impl Plain for $ty {}
     )+};
 }
-plain!(u8, u16, u32, u64, [u8; 2], [u8; 3], [u8; 4], [u8; 6], [u8; 14], [u8; 16]);
+plain!(u8, u16, u32, u64, [u8; 2], [u8; 3], [u8; 4], [u8; 6], [u8; 14], [u8; 16], [u64; 32]);
 
 /// Compiles only for types whose bytes all mean something.
 pub(super) const fn plain_size<T: Plain>() -> usize {

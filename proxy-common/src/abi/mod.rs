@@ -8,6 +8,7 @@
 mod backend;
 #[cfg(feature = "user")]
 mod describe;
+mod filter;
 mod flow;
 mod frontend;
 mod interface;
@@ -19,10 +20,12 @@ mod served;
 mod settings;
 mod stats;
 mod uplink;
+mod witness;
 
 pub use backend::{Backend, EDITS_INDEX, EPOCH_INDEX, FIRST_BACKEND_ID, GENERATIONS};
 #[cfg(feature = "user")]
 pub use describe::describe;
+pub use filter::{FILTER, FilterBit, FilterBlock};
 pub use flow::{Flow, FlowFlags, FlowKey, FlowState, Transform};
 pub use frontend::{Frontend, FrontendFlags, ServiceKey};
 pub use interface::{Interface, InterfaceFlags};
@@ -38,12 +41,13 @@ pub use served::{Pair, RECENT_SLOTS, Recent, Served};
 pub use settings::{LEARN_AFTER, Setting};
 pub use stats::Counter;
 pub use uplink::{UPLINK_SLOTS, Uplink};
+pub use witness::{AGENT, DEEDS, Deed, Doer, LAST, Part, WitnessSetting};
 
-/// Version of every layout in this module, part of the pin path (`v3`).
-pub const ABI_VERSION: u32 = 3;
+/// Version of every layout in this module, part of the pin path (`v4`).
+pub const ABI_VERSION: u32 = 4;
 
 /// The directory below the bpffs root that holds this version's pins.
-pub const PIN_DIRECTORY: &str = "v3";
+pub const PIN_DIRECTORY: &str = "v4";
 
 /// A map that both sides know.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -202,7 +206,7 @@ pub const SERVED: MapSpec = MapSpec {
 };
 
 /// Every map, in the order of the table in the crate's documentation.
-pub const MAPS: [MapSpec; 17] = [
+pub const MAPS: [MapSpec; 18] = [
     IPV4.flows,
     IPV6.flows,
     IPV4.pending,
@@ -213,6 +217,7 @@ pub const MAPS: [MapSpec; 17] = [
     IPV6.frontends,
     IPV4.backends,
     IPV6.backends,
+    FILTER,
     GENERATION_MAP,
     INTERFACES,
     OBSERVED,

@@ -3,12 +3,13 @@
 use proxy_common::abi::capacity;
 use tracing::{info, warn};
 
-use super::sysctls;
+use super::{Agent, sysctls};
 use crate::{
     chain::chain,
     config::Settings,
     kernel::{
         bpf::{Datapath, Error, LoadOptions, Maps, PinDirectory, detach_filters},
+        capability::{self, Capability},
         link, memory,
         node::Node,
     },
@@ -25,6 +26,22 @@ const MEMORY_SHARE: u64 = 200;
 /// Bytes of an entry in both families together, as the kernel allocates them.
 const ENTRY_BYTES: u64 = 176 + 224;
 
+impl Agent {
+    /// Makes the filter that of what the maps hold. Until it is, a packet may go the slow way that
+    /// need not, or be looked up in vain.
+    pub(super) fn refilter(&mut self) {
+        let Some(datapath) = &mut self.node.datapath else { return };
+        let observed = &self.observed;
+        let frontends = observed.frontends.keys().map(|each| (each.addr, each.port, each.protocol));
+        let backends = observed.backends.keys().map(|each| (each.addr, each.port, each.protocol));
+        if let Err(error) = datapath.maps.filter.rebuild(frontends.chain(backends)) {
+            let error = chain(&error);
+            warn!(event = "filter_failed", error, "packets of Services may be slow");
+        }
+        self.audit.refiltered();
+    }
+}
+
 /// Returns how many flow entries suit a node of so many bytes of memory: a power of two, so that a
 /// little more or less memory asks for the same map, and at most [`capacity::FLOWS`]: who wants more
 /// says so.
@@ -32,6 +49,12 @@ fn entries_for(memory: u64) -> u32 {
     let fitting = (memory / MEMORY_SHARE / ENTRY_BYTES).max(1);
     let entries = 1_u64 << fitting.ilog2();
     (entries as u32).clamp(capacity::LEAST_FLOWS, capacity::FLOWS)
+}
+
+/// Says whether there shall be no fast path anywhere: a rule may ask for it on some interface only.
+pub(super) fn is_off(settings: &Settings) -> bool {
+    let modes = settings.interface_modes.iter().map(|rule| rule.mode);
+    modes.chain([settings.fast_path]).all(|mode| mode == FastPath::Off)
 }
 
 /// Loads the datapath into the node as far as it can be, and ends what nobody would keep up to date:
@@ -46,9 +69,7 @@ pub(super) async fn load(
         reason,
         ..FastPathReport::default()
     };
-    // A rule may ask for it on some interface all the same.
-    let modes = settings.interface_modes.iter().map(|rule| rule.mode);
-    if modes.chain([settings.fast_path]).all(|mode| mode == FastPath::Off) {
+    if is_off(settings) {
         end(settings, node, ledger, End::All).await;
         return report("off", "--fast-path off".into());
     }
@@ -63,19 +84,37 @@ pub(super) async fn load(
         only_observe = true;
         reason = error.to_string();
     }
-    match open(settings, ledger) {
+    let opened = match lacking() {
+        Some(why) => Err(why),
+        None => open(settings, ledger).map_err(|error| chain(&error)),
+    };
+    match opened {
         Ok(datapath) => {
             node.datapath = Some(datapath);
             let observe = only_observe || settings.fast_path == FastPath::Observe;
             let report = report(if observe { "observe" } else { "on" }, reason);
             FastPathReport { only_observe, ..report }
         }
-        Err(error) => {
-            let text = chain(&error);
+        Err(text) => {
             warn!(event = "fast_path_off", error = text, "the slow path does everything");
+            // What an earlier agent left would go on by what nobody keeps up to date.
+            end(settings, node, ledger, End::All).await;
             report("off", text)
         }
     }
+}
+
+/// Returns what is missing for want of privileges, with the cure.
+fn lacking() -> Option<String> {
+    let missing = match capability::missing(&[Capability::Bpf, Capability::Perfmon]) {
+        Ok(missing) => missing,
+        Err(error) => return Some(chain(&error)),
+    };
+    let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
+    (!missing.is_empty()).then(|| {
+        let missing = missing.join(" and ");
+        format!("{missing} missing: run as root, or give it to the container or the unit")
+    })
 }
 
 /// What an earlier agent left, and shall end.

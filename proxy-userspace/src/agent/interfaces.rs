@@ -12,7 +12,7 @@ use crate::{
     kernel::{bpf::Datapath, tc::TrafficControl},
     ledger::{Ledger, Record},
     model::interface::Interface,
-    plan::interfaces::{Decision, Manner, Policy, interfaces},
+    plan::interfaces::{Decision, Foreign, Manner, Policy, interfaces},
     status::InterfaceReport,
 };
 
@@ -51,6 +51,34 @@ impl Interfaces {
                 })
             })
             .collect()
+    }
+
+    /// Returns the interfaces that programs are attached to, and what the datapath knows of each.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (u32, &str, abi::Interface)> {
+        self.attached.iter().map(|(index, held)| (*index, held.name.as_str(), held.value))
+    }
+
+    /// Returns what others have that the fast path would skip.
+    pub(super) fn foreign(&self) -> &Foreign {
+        &self.found.foreign
+    }
+
+    /// Attaches anew with the next settlement.
+    pub(super) fn forget_attached(&mut self, index: u32) {
+        self.attached.remove(&index);
+    }
+
+    pub(super) fn has_uplinks(&self) -> bool {
+        self.uplinks.any()
+    }
+
+    pub(super) fn is_uplink(&self, index: u32) -> bool {
+        self.uplinks.runs_on(index)
+    }
+
+    /// Begins transit anew with the next settlement.
+    pub(super) fn forget_uplink(&mut self, datapath: &mut Datapath, index: u32) {
+        self.uplinks.forget(datapath, index);
     }
 
     /// Returns what does not see the packets on the fast path, a sentence each.
@@ -135,7 +163,7 @@ impl Agent {
         true
     }
 
-    async fn settle_interfaces(&mut self) {
+    pub(super) async fn settle_interfaces(&mut self) {
         let forced_services = self.planner.desired().forced > 0;
         let policy = Policy {
             selection: &self.settings.interfaces,
@@ -233,7 +261,7 @@ async fn claim_clsact(
     datapath: &Datapath,
     interface: &Interface,
 ) -> Result<(), String> {
-    if !datapath.needs_clsact(&interface.name) {
+    if !datapath.needs_clsact(interface.index) {
         return Ok(());
     }
     let qdiscs = traffic.qdiscs(interface.index).await.map_err(|error| chain(&error))?;

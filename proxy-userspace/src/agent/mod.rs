@@ -1,5 +1,9 @@
 //! The loop: a change of Services or of the node, a plan, its changes, a report.
 
+mod admin;
+mod adoption;
+mod attachments;
+mod audit;
 mod datapath;
 mod drains;
 mod facts;
@@ -9,9 +13,12 @@ mod localhost;
 mod metrics;
 mod pass;
 mod preflight;
+pub mod privileges;
+mod quiet;
 mod rehearsal;
 mod sysctls;
 mod transit;
+mod witness;
 
 use std::{
     path::PathBuf,
@@ -21,18 +28,22 @@ use std::{
 
 use tokio::{
     signal::unix::{SignalKind, signal},
+    sync::mpsc,
     time::{MissedTickBehavior, interval, timeout},
 };
 use tracing::{error, info, warn};
 
+pub(crate) use adoption::find_live as live_kube_proxy;
 use health::Health;
 use pass::Scope;
 pub use preflight::Fatal;
 pub use rehearsal::{Rehearsal, rehearse};
 pub use sysctls::{Setting, settings};
+pub use witness::Witnesses;
 
 use crate::{
-    apply, audit,
+    apply,
+    audit::observe,
     config::{self, Settings},
     kernel::{
         self,
@@ -78,6 +89,7 @@ struct Agent {
     /// The next plan compares everything.
     whole_next: bool,
     waiting: drains::Waiting,
+    adoption: adoption::Progress,
     observed: Observed,
     interfaces: interfaces::Interfaces,
     present: Vec<Interface>,
@@ -89,6 +101,8 @@ struct Agent {
     /// Why node ports are not served at loopback addresses, though asked for.
     no_localhost: Option<String>,
     pass: Pass,
+    /// Finds what others change.
+    audit: audit::Audit,
     notices: Arc<[Notice]>,
     ready: bool,
     retry: Duration,
@@ -109,13 +123,15 @@ fn far() -> tokio::time::Instant {
 /// # Errors
 ///
 /// [`Fatal`] when the agent cannot start; once it runs, everything else is reported and retried.
-pub async fn run(settings: Settings) -> Result<(), Fatal> {
-    preflight::root()?;
+pub async fn run(settings: Settings, witnesses: Witnesses) -> Result<(), Fatal> {
+    privileges::check()?;
     let _lock = Lock::take(&settings.paths.state_dir)?;
+    adoption::check(&settings)?;
     let node_name = facts::node_name(&settings);
     let kept_in = Some(settings.paths.snapshot_dir.clone());
     let mut source = open_source(&settings, &node_name, kept_in).await?;
-    let mut agent = Agent::start(settings, node_name, &mut source).await?;
+    let (mut agent, mut looks) = Agent::start(settings, node_name, &mut source, witnesses).await?;
+    let mut asked = admin::open(&agent.settings.paths.state_dir);
     let mut links = link::Watch::open(&agent.settings.dummy_device).await?;
     let mut traffic = tc::Watch::open().map_err(kernel::node::Error::from)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Fatal::Signal)?;
@@ -123,7 +139,8 @@ pub async fn run(settings: Settings) -> Result<(), Fatal> {
     let mut guard = interval(GUARD_PERIOD.min(agent.settings.sync_period));
     let mut sync = interval(agent.settings.sync_period);
     let mut drain = interval(DRAIN_PERIOD);
-    for timer in [&mut guard, &mut sync, &mut drain] {
+    let mut audit = interval(audit::TICK);
+    for timer in [&mut guard, &mut sync, &mut drain, &mut audit] {
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         timer.reset();
     }
@@ -143,8 +160,22 @@ pub async fn run(settings: Settings) -> Result<(), Fatal> {
             () = tokio::time::sleep_until(agent.next_pass), if agent.collecting => {
                 agent.reconcile(Scope::Changes).await;
             }
-            _ = guard.tick() => agent.look_for_foreign().await,
-            _ = sync.tick() => agent.resync().await,
+            _ = guard.tick() => {
+                agent.look_for_foreign().await;
+                agent.go_on_adopting().await;
+            }
+            _ = sync.tick() => agent.resync_at_times().await,
+            // Most looks find nothing: there is nothing to report.
+            _ = audit.tick() => {
+                agent.begin_audit().await;
+                continue;
+            }
+            Some(seen) = looks.recv() => {
+                if !agent.audited(seen, links.vips_changed()).await {
+                    continue;
+                }
+            }
+            Some(request) = asked.recv() => agent.answer(request).await,
             _ = drain.tick(), if !agent.waiting.is_empty() => agent.end_drains().await,
             () = tokio::time::sleep_until(retry.unwrap_or_else(far)), if retry.is_some() => {
                 agent.resync().await;
@@ -199,16 +230,18 @@ impl Agent {
         settings: Settings,
         node_name: String,
         source: &mut Source,
-    ) -> Result<Self, Fatal> {
+        witnesses: Witnesses,
+    ) -> Result<(Self, mpsc::Receiver<audit::Seen>), Fatal> {
         let mut ledger = Ledger::open(&settings.paths.state_dir)?;
         pass::disown(&mut ledger, &settings.exclude_cidrs)?;
         let mut node = preflight::open(&settings, &mut ledger).await?;
+        adoption::tell_of_remains(&settings, &node.ruleset).await;
         sysctls::apply(&mut ledger, sysctls::Need::Always)?;
         let fast_path = datapath::load(&settings, &mut node, &mut ledger).await;
         let no_localhost = localhost::load(&settings, &mut node, &mut ledger);
         let planner =
             Planner::new(facts::decisive(&settings), facts::nameless_addresses(&node_name));
-        let observed = audit::observe::observe(&node, ledger.owned(), &planner.rules()).await?;
+        let observed = observe::observe(&node, ledger.owned(), &planner.rules()).await?;
         pass::forget_absent(&mut ledger, &node, &observed)?;
         apply::forget_counts(&mut node, &observed);
         info!(
@@ -222,7 +255,9 @@ impl Agent {
         );
         let health = Health::open(&settings);
         let recorder = Recorder::new(health.proxy(), source.requests());
-        Ok(Self {
+        let (audit, looks) = audit::Audit::open(&settings, &node, recorder.audit(), witnesses);
+        let mut agent = Self {
+            audit,
             metrics: metrics::Metrics::open(&settings, recorder),
             has_ipv6: !facts::no_ipv6(),
             health,
@@ -241,6 +276,7 @@ impl Agent {
             has_snapshot: false,
             whole_next: true,
             waiting: drains::Waiting::default(),
+            adoption: adoption::Progress::default(),
             observed,
             interfaces: interfaces::Interfaces::default(),
             present: Vec::new(),
@@ -249,7 +285,10 @@ impl Agent {
             pass: Pass::default(),
             notices: Arc::new([]),
             ready: false,
-        })
+        };
+        // Before the programs are attached.
+        agent.refilter();
+        Ok((agent, looks))
     }
 
     /// Takes up what the source says. What it cannot say leaves the last good state in force.
@@ -329,7 +368,15 @@ impl Agent {
     }
 
     fn report(&mut self) {
-        let report = Report {
+        let report = self.account();
+        if let Err(error) = report.write(&self.settings.paths.state_dir) {
+            error!(event = "report_failed", %error, "the status file could not be written");
+        }
+        self.show_metrics(report);
+    }
+
+    fn account(&mut self) -> Report {
+        Report {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             ready: self.ready,
@@ -346,15 +393,12 @@ impl Agent {
                 hard_ms: self.settings.hard_lease.as_millis() as u64,
             }),
             interfaces: self.interface_reports(),
-        };
-        if let Err(error) = report.write(&self.settings.paths.state_dir) {
-            error!(event = "report_failed", %error, "the status file could not be written");
+            audit: self.audit.report(),
         }
-        self.show_metrics(report);
     }
 
     fn complaints(&self) -> Vec<String> {
-        let notices = self.notices.iter().map(ToString::to_string);
+        let notices = self.notices.iter().chain(self.audit.notices()).map(ToString::to_string);
         let problems = self.health.problems().into_iter().chain(self.metrics.problem());
         let problems = problems.chain(self.no_localhost.clone());
         notices.chain(problems).chain(self.interfaces.losing()).collect()

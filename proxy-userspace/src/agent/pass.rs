@@ -39,12 +39,15 @@ pub(super) enum Scope {
 impl Agent {
     /// Compares with everything read anew: finds what others changed.
     pub(super) async fn resync(&mut self) {
+        let begun = Instant::now();
         match observe(&self.node, self.ledger.owned(), &self.planner.rules()).await {
             Ok(observed) => {
-                if let Err(error) = forget_absent(&mut self.ledger, &self.node, &observed) {
-                    warn!(event = "ledger_failed", error = chain(&error), "the ledger is behind");
+                let drifts = self.take_up(observed);
+                self.audit.refreshed(begun);
+                if !drifts.is_empty() {
+                    self.tell_drifts(&drifts);
+                    self.publish();
                 }
-                self.observed = observed;
             }
             Err(error) => {
                 error!(event = "observe_failed", error = chain(&error), "the node cannot be read");
@@ -53,6 +56,16 @@ impl Agent {
         }
         self.refresh_interfaces().await;
         self.reconcile(Scope::All).await;
+    }
+
+    /// The same, as often as it may be: the audit looks at the node in between.
+    pub(super) async fn resync_at_times(&mut self) {
+        if self.audit.may_read_everything() {
+            self.resync().await;
+        }
+        if self.node.datapath.as_ref().is_some_and(|datapath| datapath.maps.filter.is_stale()) {
+            self.refilter();
+        }
     }
 
     /// Plans from what is known and carries it out.
@@ -86,6 +99,8 @@ impl Agent {
         self.health.set_node_leaving(node.is_some_and(|node| node.leaving));
         let facts = facts(&self.node_name, &self.present, &self.settings, node);
         self.planner.set_facts(facts);
+        // Rare, and not to be carried along in every pass.
+        Box::pin(self.take_over()).await;
         let whole = scope == Scope::All || std::mem::take(&mut self.whole_next);
         let plan = if whole {
             self.planner.plan_all(&self.observed, &LIMITS, drains)
@@ -106,9 +121,13 @@ impl Agent {
         let mut tally = Tally::default();
         let outcomes = executor.apply_counted(&plan, &mut self.observed, &mut tally).await;
         let took = started.elapsed();
+        self.audit.passed(&plan, outcomes.len());
         self.note(&plan, &outcomes, took);
         self.metrics.recorder().tallied(&tally);
         self.metrics.passed(Passed { whole, took, complete: outcomes.is_empty() });
+        if outcomes.is_empty() {
+            Box::pin(self.clear_away()).await;
+        }
         self.collecting = false;
         self.next_pass = tokio::time::Instant::now() + self.settings.min_sync_period;
         self.follow_forced_services().await;
@@ -161,12 +180,18 @@ impl Agent {
         for notice in notices.iter().filter(|notice| !self.notices.contains(notice)) {
             warn!(event = "notice", reason = notice.reason(), "{notice}");
         }
-        if notices != self.notices
-            && let Some(publisher) = &self.publisher
-        {
-            publisher.publish(notices.iter().cloned());
-        }
+        let changed = notices != self.notices;
         self.notices = notices;
+        if changed {
+            self.publish();
+        }
+    }
+
+    /// Says by Events what there is to say now.
+    pub(super) fn publish(&self) {
+        if let Some(publisher) = &self.publisher {
+            publisher.publish(self.notices.iter().chain(self.audit.notices()).cloned());
+        }
     }
 }
 

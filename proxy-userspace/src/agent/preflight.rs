@@ -10,9 +10,10 @@ use crate::{
     chain::chain,
     config::{Settings, Vips},
     kernel::{
+        capability::{self, Capability},
         ipvs, link, module,
         node::{self, Node},
-        oom, sysctl,
+        sysctl,
     },
     ledger::{self, Ledger, Record, TimeoutsChange},
     source::SourceError,
@@ -22,9 +23,36 @@ use crate::{
 /// Why the agent cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Fatal {
-    /// Not root.
-    #[error("passlane run needs root (CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON): use sudo")]
-    NotRoot,
+    /// It may not do what everything here is about.
+    #[error(
+        "{capability} is missing: run as root (sudo), or give the container or the unit the \
+         capabilities CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON"
+    )]
+    Lacks {
+        /// What is missing.
+        capability: Capability,
+    },
+    /// Capabilities cannot be read, or not given up.
+    #[error(transparent)]
+    Capabilities(#[from] capability::Error),
+    /// Two proxies would undo each other's work.
+    #[error(
+        "kube-proxy runs on this node ({live}): two proxies undo each other's work; stop it first, \
+         or take its connections over with `passlane run --adopt`"
+    )]
+    KubeProxyRuns {
+        /// How it was found.
+        live: String,
+    },
+    /// A kube-proxy whose connections are not in IPVS.
+    #[error(
+        "kube-proxy runs on this node ({live}), and only its ipvs mode has what could be adopted: \
+         stop it and run `kube-proxy --cleanup` first"
+    )]
+    NothingToAdopt {
+        /// How it was found.
+        live: String,
+    },
     /// A flow table takes packets past IPVS.
     #[error(
         "nft flowtable {0} is present: it takes established packets past IPVS and breaks its \
@@ -68,15 +96,6 @@ pub enum Fatal {
     Signal(#[source] io::Error),
 }
 
-/// Checks for root.
-///
-/// # Errors
-///
-/// [`Fatal::NotRoot`].
-pub(super) fn root() -> Result<(), Fatal> {
-    if rustix::process::geteuid().is_root() { Ok(()) } else { Err(Fatal::NotRoot) }
-}
-
 /// Opens the node, and makes sure of what everything else stands on.
 ///
 /// # Errors
@@ -105,9 +124,6 @@ pub(super) async fn open(settings: &Settings, ledger: &mut Ledger) -> Result<Nod
 /// Tells the kernel what the operator asks for beyond forwarding. What it refuses is logged, and
 /// no reason not to forward; only the ledger must do.
 async fn configure(settings: &Settings, node: &Node, ledger: &mut Ledger) -> Result<(), Fatal> {
-    if let Err(error) = oom::set_score(settings.oom_score_adj) {
-        warn!(event = "oom_score_failed", error = chain(&error), "oom_score_adj stays as it was");
-    }
     if let Some(set) = settings.ipvs_timeouts.request() {
         match node.ipvs.timeouts().await {
             Ok(previous) if previous.after(set) == previous => {}

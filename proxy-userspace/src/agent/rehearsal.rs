@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{Fatal, facts, open_source, pass::LIMITS, preflight};
+use super::{Fatal, facts, open_source, pass::LIMITS, privileges};
 use crate::{
     audit::observe,
     config::{Settings, Vips},
@@ -39,7 +39,7 @@ pub struct Rehearsal {
 ///
 /// [`Fatal`] as for an agent that cannot start; [`Fatal::NoAnswer`] when the source says nothing.
 pub async fn rehearse(settings: &Settings, patience: Duration) -> Result<Rehearsal, Fatal> {
-    preflight::root()?;
+    privileges::check()?;
     let node_name = facts::node_name(settings);
     // The snapshot of a running agent stays as it is.
     let mut source = open_source(settings, &node_name, None).await?;

@@ -64,6 +64,16 @@ impl Uplinks {
         }
     }
 
+    /// Says whether transit runs at a driver.
+    pub(super) fn any(&self) -> bool {
+        !self.running.is_empty()
+    }
+
+    /// Says whether transit runs at the driver of an interface.
+    pub(super) fn runs_on(&self, index: u32) -> bool {
+        self.running.contains_key(&index)
+    }
+
     /// Returns `on`, or why transit does not run there; empty where nobody asked for it.
     pub(super) fn report(&self, index: u32) -> &str {
         self.reports.get(&index).map_or("", String::as_str)

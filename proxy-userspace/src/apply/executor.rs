@@ -28,6 +28,9 @@ use crate::{
     plan::{Action, DesiredServer, FrontendEntry, Observed, Plan},
 };
 
+/// Every network namespace has it.
+const LOOPBACK: &str = "lo";
+
 /// Why an action failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -272,17 +275,26 @@ impl Executor<'_> {
     }
 
     /// With the last IPv4 address of a device the kernel takes all IPv4 routes of it away
-    /// (`fib_disable_ip`), so those of the VIPs are put again at once.
+    /// (`fib_disable_ip`), so those of the VIPs are put again at once. Meanwhile routes of the
+    /// loopback device stand in for them.
     async fn retire_vips(
         &mut self,
         addrs: &[IpAddr],
         vips: &BTreeSet<IpAddr>,
     ) -> Result<(), Failure> {
-        let addresses_go = !self.node.vips_are_addresses;
-        self.remove_vips(addrs, addresses_go).await?;
-        if addresses_go {
-            let vips: Vec<IpAddr> = vips.iter().copied().collect();
-            self.put_vips(&vips).await?;
+        if self.node.vips_are_addresses {
+            return self.remove_vips(addrs, false).await;
+        }
+        let loopback = self.node.links.index_of(LOOPBACK).await?;
+        let spared: Vec<IpAddr> = vips.iter().filter(|addr| addr.is_ipv4()).copied().collect();
+        if let Some(loopback) = loopback {
+            self.node.routes.put_spares(loopback, &spared).await?;
+        }
+        self.remove_vips(addrs, true).await?;
+        let vips: Vec<IpAddr> = vips.iter().copied().collect();
+        self.put_vips(&vips).await?;
+        if let Some(loopback) = loopback {
+            self.node.routes.remove_spares(loopback).await?;
         }
         Ok(())
     }

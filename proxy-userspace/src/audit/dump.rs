@@ -18,12 +18,12 @@ use crate::{
     },
     kernel::{
         bpf::{Clock, Maps},
-        ipvs::{self, Client, connections},
+        ipvs::{self, Client, connections, mh_table},
         link::Links,
         nft,
     },
     ledger::Owned,
-    model::{Backend, Element, Frontend, Protocol},
+    model::{Backend, Element, Frontend, Protocol, Scheduler},
     status::Report,
 };
 
@@ -58,6 +58,8 @@ pub async fn gather(
         true => Vec::new(),
         false => connections(only)?,
     };
+    let uses_mh = servers.iter().any(|server| server.virtual_server.scheduler == Scheduler::Mh);
+    let mh_index = uses_mh.then(mh_table::find).and_then(|found| Some(found.size()?.index()));
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     Ok(Dump {
         version: VERSION,
@@ -70,6 +72,7 @@ pub async fn gather(
         interfaces: interfaces(report).await?,
         fast_path: fast_path(report),
         maps: maps.map(read_maps).transpose()?,
+        mh_index,
     })
 }
 

@@ -99,31 +99,23 @@ impl Guard {
 }
 
 async fn on_interfaces(node: &Node, interfaces: &[Interface]) -> BTreeMap<u32, Vec<String>> {
-    let ours = node.datapath.as_ref().map(|datapath| datapath.maps.ids().clone());
-    let ours = ours.unwrap_or_default();
+    // Without a fast path nothing is skipped.
+    let Some(datapath) = &node.datapath else { return BTreeMap::new() };
     let mut filters = filters(node, interfaces).await;
-    let mut programs = None;
     let mut found = BTreeMap::new();
     for interface in interfaces {
         let mut here = Vec::new();
         if let Some(id) = interface.xdp_program
-            && programs.get_or_insert_with(|| bpf::others_programs(&ours)).contains(&id)
+            && !datapath.is_our_xdp(interface.index, id)
         {
             here.push(format!("foreign XDP program (id {id})"));
         }
-        let tcx = bpf::foreign_programs(&interface.name, &ours);
+        let tcx = datapath.foreign_programs(interface.index);
         here.extend(tcx.iter().map(|program| format!("foreign {program}")));
         match filters.remove(&interface.index).unwrap_or_else(|| Ok(Vec::new())) {
             Ok(filters) => {
-                let is_ours = |filter: &&Filter| {
-                    // A program that is gone is nobody's.
-                    filter.bpf_id.is_some_and(|id| {
-                        let others = programs.get_or_insert_with(|| bpf::others_programs(&ours));
-                        !others.contains(&id)
-                    })
-                };
-                let (_, others): (Vec<&Filter>, Vec<&Filter>) = filters.iter().partition(is_ours);
-                here.extend(others.into_iter().map(describe));
+                let others = filters.iter().filter(|filter| !bpf::is_our_filter(filter));
+                here.extend(others.map(describe));
             }
             Err(error) => here.push(format!("filters cannot be read: {error}")),
         }

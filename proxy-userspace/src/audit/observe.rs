@@ -42,34 +42,93 @@ pub enum Error {
     Bpf(#[from] bpf::Error),
 }
 
-/// Reads the node; `rules` are those that our table should have. Destinations are read of our virtual servers only: those of others are none of
-/// our business.
+/// Which parts of the node are read anew.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Parts {
+    /// The device and what makes VIPs local.
+    pub addresses: bool,
+    /// The nft table.
+    pub table: bool,
+    /// All virtual servers, and the destinations of these and of unknown ones.
+    pub servers: Option<BTreeSet<Frontend>>,
+    /// Frontends and backends of the maps.
+    pub maps: bool,
+    /// Node ports at loopback addresses.
+    pub local_ports: bool,
+}
+
+impl Parts {
+    /// Says whether nothing is to be read.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Reads parts of the node; the rest is taken to be as it was.
+///
+/// # Errors
+///
+/// As of [`observe`].
+pub async fn observe_parts(
+    node: &Node,
+    owned: &Owned,
+    rules: &RuleOptions,
+    before: &Observed,
+    parts: &Parts,
+) -> Result<Observed, Error> {
+    let mut observed = before.clone();
+    if parts.addresses {
+        let device = node.links.running_index_of(&node.device).await?;
+        let vips = match device {
+            Some(index) => vips(node, owned, index).await?,
+            None => Vips::default(),
+        };
+        observed.device = device.is_some();
+        observed.vips = vips.held;
+        observed.foreign_vips = vips.foreign;
+        observed.outdated_vips = vips.outdated;
+    }
+    if parts.table {
+        observed.table = table(node, rules).await?;
+    }
+    if let Some(suspects) = &parts.servers {
+        let known = |frontend: &Frontend| match suspects.contains(frontend) {
+            true => None,
+            false => before.servers.get(frontend).filter(|server| server.owned),
+        };
+        observed.servers = servers(node, owned, known).await?;
+    }
+    if let Some(datapath) = node.datapath.as_ref().filter(|_| parts.maps) {
+        observed.frontends = frontends(&datapath.maps)?;
+        observed.backends = backends(&datapath.maps)?;
+    }
+    if parts.local_ports {
+        observed.local_ports = node.localhost.as_ref().map(bpf::Localhost::ports).transpose()?;
+    }
+    Ok(observed)
+}
+
+async fn table(node: &Node, rules: &RuleOptions) -> Result<Option<ObservedTable>, Error> {
+    let table = node.nat.observe(rules).await?.filter(|table| table.current);
+    Ok(table.map(|table| ObservedTable { rules: rules.clone(), elements: table.elements }))
+}
+
+/// Reads the node; `rules` are those that our table should have. Destinations are read of our
+/// virtual servers only: those of others are none of our business.
 ///
 /// # Errors
 ///
 /// The first subsystem that cannot be read; a plan on half a view would undo what it did not see.
 pub async fn observe(node: &Node, owned: &Owned, rules: &RuleOptions) -> Result<Observed, Error> {
-    let device = node.links.index_of(&node.device).await?;
-    let vips = match device {
-        Some(index) => vips(node, owned, index).await?,
-        None => Vips::default(),
+    let nothing = Observed { fast_path: node.datapath.is_some(), ..Observed::default() };
+    let parts = Parts {
+        addresses: true,
+        table: true,
+        servers: Some(BTreeSet::new()),
+        maps: true,
+        local_ports: true,
     };
-    let table = node.nat.observe(rules).await?.filter(|table| table.current);
-    let mut observed = Observed {
-        device: device.is_some(),
-        vips: vips.held,
-        foreign_vips: vips.foreign,
-        outdated_vips: vips.outdated,
-        servers: servers(node, owned).await?,
-        table: table.map(|table| ObservedTable { rules: rules.clone(), elements: table.elements }),
-        fast_path: node.datapath.is_some(),
-        local_ports: node.localhost.as_ref().map(bpf::Localhost::ports).transpose()?,
-        ..Observed::default()
-    };
-    if let Some(datapath) = &node.datapath {
-        read_entries(&datapath.maps, &mut observed)?;
-    }
-    Ok(observed)
+    observe_parts(node, owned, rules, &nothing, &parts).await
 }
 
 /// Reads what plans have to know of the maps.
@@ -111,12 +170,21 @@ async fn vips(node: &Node, owned: &Owned, device: u32) -> Result<Vips, Error> {
     })
 }
 
-async fn servers(node: &Node, owned: &Owned) -> Result<BTreeMap<Frontend, ObservedServer>, Error> {
+/// `known` are those whose destinations are known.
+async fn servers<'a>(
+    node: &Node,
+    owned: &Owned,
+    known: impl Fn(&Frontend) -> Option<&'a ObservedServer>,
+) -> Result<BTreeMap<Frontend, ObservedServer>, Error> {
     let mut servers = BTreeMap::new();
     for state in node.ipvs.virtual_servers().await? {
         let virtual_server = state.virtual_server;
         let frontend = virtual_server.frontend;
         let owned = owned.virtual_servers.contains_key(&frontend);
+        if let Some(known) = known(&frontend).filter(|_| owned) {
+            servers.insert(frontend, ObservedServer { virtual_server, ..known.clone() });
+            continue;
+        }
         let held = if owned { node.ipvs.destinations(&frontend).await? } else { Vec::new() };
         // The kernel lists the newest first.
         let order = held.iter().rev().map(|state| state.destination.key).collect();
@@ -135,7 +203,7 @@ fn frontends(maps: &Maps) -> Result<IdMap<Frontend, FrontendEntry>, Error> {
 }
 
 /// The inverse of what is written: see `apply::executor`.
-fn mode(flags: u32) -> FastPath {
+pub(super) fn mode(flags: u32) -> FastPath {
     match flags {
         flags if flags & FrontendFlags::LEARN == 0 => FastPath::Off,
         flags if flags & FrontendFlags::OBSERVE != 0 => FastPath::Observe,

@@ -1,5 +1,7 @@
 //! `passlane cleanup`: removes what the ledger says is ours, and nothing else.
 
+mod leaving;
+
 use std::{collections::BTreeSet, fmt::Display};
 
 use clap::Args;
@@ -32,6 +34,10 @@ pub(super) struct Flags {
     /// Say what would be removed, and remove nothing
     #[arg(long)]
     dry_run: bool,
+    /// Leave virtual servers, destinations and VIPs, so that a kube-proxy goes on with all
+    /// connections
+    #[arg(long)]
+    leave_forwarding: bool,
 }
 
 /// What is being cleaned up.
@@ -44,12 +50,10 @@ struct Cleanup {
 /// Removes everything that is ours. The fast path goes first, so that flows fall to IPVS while it
 /// still serves them; then IPVS, then what it stood on.
 pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(agent::Fatal::NotRoot.into());
-    }
+    agent::privileges::check()?;
     let owned = Owned::read(&flags.paths.state_dir)?;
     if flags.dry_run {
-        let mut lines = list(&owned);
+        let mut lines = list(&owned, flags.leave_forwarding);
         if let Some(path) = snapshot_file::saved_in(&flags.paths.snapshot_dir) {
             lines.push_str(&format!("snapshot {}\n", path.display()));
         }
@@ -59,10 +63,14 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
         status::Error::Running(_) => Failure::Running,
         error => error.into(),
     })?;
-    let left = super::block_on(async {
+    let (left, all_gone) = super::block_on(async {
         let ledger = Ledger::open(&flags.paths.state_dir)?;
         let links = Links::open().map_err(crate::kernel::node::Error::from)?;
         let mut cleanup = Cleanup { ledger, links, left: 0 };
+        if flags.leave_forwarding {
+            cleanup.leave(&owned).await?;
+            return Ok((cleanup.left, cleanup.ledger.owned().is_empty()));
+        }
         cleanup.fast_path(&owned).await?;
         cleanup.virtual_servers(&owned).await?;
         cleanup.vips(&owned).await?;
@@ -71,22 +79,27 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
         cleanup.devices(&owned).await?;
         cleanup.sysctls(&owned)?;
         cleanup.ipvs_timeouts(&owned).await?;
-        Ok(cleanup.left)
+        Ok((cleanup.left, true))
     })?;
     if left > 0 {
         return Err(Failure::Leftover(left));
     }
     snapshot_file::remove(&flags.paths.snapshot_dir).map_err(Failure::Snapshot)?;
-    Report::remove(&flags.paths.state_dir)?;
+    if all_gone {
+        Report::remove(&flags.paths.state_dir)?;
+    }
     drop(lock);
     Ok(())
 }
 
-/// Returns the objects that are ours, a line each.
-fn list(owned: &Owned) -> String {
+/// Returns the objects that would be removed, a line each.
+fn list(owned: &Owned, leave_forwarding: bool) -> String {
     let mut lines = Vec::new();
     lines.extend(owned.pins.iter().map(|path| format!("pins {}", path.display())));
     lines.extend(owned.clsacts.iter().map(|name| format!("clsact qdisc of {name}")));
+    if leave_forwarding {
+        return lines.into_iter().map(|line| line + "\n").collect();
+    }
     lines.extend(
         owned
             .virtual_servers
@@ -129,7 +142,7 @@ impl Cleanup {
     async fn fast_path(&mut self, owned: &Owned) -> Result<(), Failure> {
         for directory in &owned.pins {
             let pins = PinDirectory::at(directory);
-            self.filters(&pins, owned).await?;
+            self.filters(owned).await?;
             let record = Record::Pins { directory: directory.clone(), owned: false };
             self.settle(format!("pins {}", directory.display()), pins.remove_pins(), record)?;
         }
@@ -138,22 +151,19 @@ impl Cleanup {
 
     /// Takes our clsact filters off, and the clsact qdiscs that we made when nobody else uses
     /// them.
-    async fn filters(&mut self, pins: &PinDirectory, owned: &Owned) -> Result<(), Failure> {
-        let ours = pins.map_ids().unwrap_or_default();
+    async fn filters(&mut self, owned: &Owned) -> Result<(), Failure> {
         let traffic = TrafficControl::open().map_err(crate::kernel::node::Error::from)?;
         let present = self.links.interfaces().await.map_err(crate::kernel::node::Error::from)?;
-        let others = bpf::others_programs(&ours);
         for interface in &present {
             let filters = traffic.filters(interface.index).await.unwrap_or_default();
-            let is_ours = |id: Option<u32>| id.is_some_and(|id| !others.contains(&id));
-            if filters.iter().any(|filter| is_ours(filter.bpf_id)) {
+            if filters.iter().any(bpf::is_our_filter) {
                 bpf::detach_filters(&interface.name);
             }
             if !owned.clsacts.contains(&interface.name) {
                 continue;
             }
             let record = Record::Clsact { interface: interface.name.clone(), owned: false };
-            let result = if filters.iter().all(|filter| is_ours(filter.bpf_id)) {
+            let result = if filters.iter().all(bpf::is_our_filter) {
                 traffic.remove_clsact(interface.index).await
             } else {
                 Ok(())

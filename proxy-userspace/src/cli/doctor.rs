@@ -16,8 +16,10 @@ use crate::{
     chain::chain,
     config::{ConfigFile, Paths, RunFlags, Settings},
     kernel::{
+        capability::{self, Capability},
         cpu,
-        ipvs::Client,
+        ipvs::{Client, mh_table},
+        kube_proxy::Remains,
         link::Links,
         module, nft,
         sysctl::{self, Key},
@@ -103,8 +105,11 @@ pub(super) fn gather(paths: &Paths, settings: &Settings) -> Result<Checks, Failu
 }
 
 async fn checks(paths: &Paths, settings: &Settings, modules: &[String]) -> Vec<Check> {
-    let mut checks = vec![root(), kernel(), ipvs().await, nft().await];
+    let mut checks = vec![privileges(), kernel(), ipvs().await, nft().await];
     checks.push(modules_loaded(modules));
+    if modules.iter().any(|name| name == "ip_vs_mh") {
+        checks.push(mh_tables(&mh_table::find()));
+    }
     checks.push(flowtables().await);
     checks.push(device(&settings.dummy_device).await);
     checks.push(bpf());
@@ -112,6 +117,7 @@ async fn checks(paths: &Paths, settings: &Settings, modules: &[String]) -> Vec<C
     checks.push(bpffs(&paths.bpffs));
     checks.extend(agent::Setting::of(settings, cpu::online()).iter().map(setting));
     checks.push(agent_runs(paths));
+    checks.push(kube_proxy(settings).await);
     checks
 }
 
@@ -145,16 +151,41 @@ fn modules_loaded(modules: &[String]) -> Check {
     )
 }
 
+/// Nodes agree on where `mh` sends a client only if their kernels have tables of one size.
+fn mh_tables(finding: &mh_table::Finding) -> Check {
+    const NAME: &str = "tables of mh";
+    const CURE: &str = "use kernels of one build on all nodes that share clients";
+    let slots = finding
+        .size()
+        .map(|size| format!("{} slots (CONFIG_IP_VS_MH_TAB_INDEX={})", size.slots(), size.index()));
+    match (finding.doubt(), slots, &finding.seen) {
+        (Some(doubt), ..) => Check::bad(NAME, Grade::Warn, doubt, CURE),
+        (None, Some(slots), _) => Check::ok(NAME, slots),
+        (None, None, Err(error)) => Check::bad(NAME, Grade::Warn, chain(error), "run as root"),
+        (None, None, Ok(_)) => Check::bad(NAME, Grade::Warn, "not known", "run as root"),
+    }
+}
+
 /// Returns a file that loads the modules at boot, for nodes where a container cannot.
 fn modules_file(modules: &[String]) -> String {
     format!("\n# /etc/modules-load.d/passlane.conf\n{}\n", modules.join("\n"))
 }
 
-fn root() -> Check {
-    if rustix::process::geteuid().is_root() {
-        Check::ok("root", "yes")
-    } else {
-        Check::bad("root", Grade::Fail, "no", "run passlane as root: sudo passlane doctor")
+fn privileges() -> Check {
+    const NAME: &str = "privileges";
+    let wanted = [Capability::NetAdmin, Capability::Bpf, Capability::Perfmon];
+    match capability::missing(&wanted) {
+        Ok(missing) if missing.is_empty() => {
+            Check::ok(NAME, wanted.map(|each| each.to_string()).join(" "))
+        }
+        Ok(missing) => {
+            let grade =
+                if missing.contains(&Capability::NetAdmin) { Grade::Fail } else { Grade::Warn };
+            let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
+            let cure = "run as root (sudo), or give the container or the unit these capabilities";
+            Check::bad(NAME, grade, format!("missing: {}", missing.join(" ")), cure)
+        }
+        Err(error) => Check::bad(NAME, Grade::Warn, chain(&error), "mount /proc"),
     }
 }
 
@@ -301,6 +332,32 @@ fn agent_runs(paths: &Paths) -> Check {
     }
 }
 
+async fn kube_proxy(settings: &Settings) -> Check {
+    const NAME: &str = "kube-proxy";
+    if let Some(live) = agent::live_kube_proxy(settings) {
+        let cure = "stop it: two proxies undo each other's work; or passlane run --adopt";
+        return Check::bad(NAME, Grade::Fail, format!("runs ({live})"), cure);
+    }
+    let found = match nft::Ruleset::open() {
+        Ok(ruleset) => Remains::find(&ruleset).await,
+        Err(error) => Err(error.into()),
+    };
+    match found {
+        Err(error) => Check::bad(NAME, Grade::Warn, chain(&error), "run as root"),
+        Ok(Remains { other_mode: Some(mode), .. }) => Check::bad(
+            NAME,
+            Grade::Warn,
+            format!("rules of its {mode} mode are left, which translate before IPVS sees anything"),
+            "kube-proxy --cleanup, while passlane does not run: it empties IPVS as well",
+        ),
+        Ok(remains) if remains.is_empty() => Check::ok(NAME, "does not run, and has left nothing"),
+        Ok(remains) => {
+            let cure = "passlane run --adopt takes its connections over and removes them";
+            Check::bad(NAME, Grade::Warn, format!("has left {}", remains.summary()), cure)
+        }
+    }
+}
+
 fn table(checks: &[Check]) -> comfy_table::Table {
     let mut table = output::table(["CHECK", "RESULT", "FOUND", "CURE"]);
     for check in checks {
@@ -341,6 +398,26 @@ mod tests {
         let modules = modules(&Settings { scheduler, ..Settings::default() }).await;
         assert_eq!(modules[0], "ip_vs", "loaded first");
         assert!(modules.contains(&"ip_vs_mh".to_owned()), "{modules:?}");
+    }
+
+    #[test]
+    fn the_size_of_maglev_tables_is_told_with_what_speaks_against_it() {
+        use proxy_common::hash::mh::Size;
+        let seen = |index| mh_table::Finding {
+            seen: Ok(Size::DEFAULT),
+            configured: Size::of_index(index).map(|size| (size, "/boot/config-6.12".to_owned())),
+        };
+        let check = mh_tables(&seen(12));
+        assert_eq!(
+            (check.grade, &*check.found),
+            (Grade::Ok, "4093 slots (CONFIG_IP_VS_MH_TAB_INDEX=12)")
+        );
+        let check = mh_tables(&seen(10));
+        assert_eq!(check.grade, Grade::Warn);
+        assert!(check.found.contains("/boot/config-6.12 says 1021"), "{}", check.found);
+        let seen = Err(mh_table::Error::Untaken(3));
+        let check = mh_tables(&mh_table::Finding { seen, configured: None });
+        assert_eq!((check.grade, &*check.cure), (Grade::Warn, "run as root"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod bugreport;
 mod cleanup;
 mod completion;
 mod config;
+mod diff;
 mod doctor;
 mod dump;
 mod flows;
@@ -84,6 +85,12 @@ enum Verb {
     Top(top::Flags),
     /// Packets and bytes by reason, by Service and by backend, of both planes
     Stats(stats::Flags),
+    /// What is wanted, what the kernel holds and what the BPF maps hold, where they differ
+    ///
+    /// Asks the agent. Without one, what the kernel holds is compared with itself and with the ledger.
+    /// Exit code 1 when something of ours was changed by somebody else. What others have is listed and
+    /// never touched.
+    Diff(diff::Flags),
     /// What becomes of a packet, and why
     ///
     /// Says which Service and backend it reaches, whether it is masqueraded, which plane carries it and
@@ -179,6 +186,9 @@ pub enum Failure {
     /// The status file.
     #[error(transparent)]
     Status(#[from] crate::status::Error),
+    /// The agent does not answer.
+    #[error(transparent)]
+    Admin(#[from] crate::admin::client::Error),
     /// The connection table of IPVS.
     #[error(transparent)]
     Connections(#[from] ipvs::connections::Error),
@@ -247,6 +257,7 @@ fn dispatch(verb: Verb) -> Result<(), Failure> {
         Verb::Maps(flags) => maps::run(&flags),
         Verb::Top(flags) => top::run(&flags),
         Verb::Stats(flags) => stats::run(&flags),
+        Verb::Diff(flags) => diff::run(&flags),
         Verb::Trace(flags) => trace::run(&flags),
         Verb::Dump(flags) => dump::run(&flags),
         Verb::Plan(flags) => plan::run(&flags),

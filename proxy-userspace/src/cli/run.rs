@@ -16,9 +16,16 @@ pub(super) fn run(flags: RunFlags) -> Result<(), Failure> {
     logging::start(settings.logging);
     info!(event = "configured", changed = changed(&settings), "what differs from the defaults");
     report(&reports);
+    if settings.init_only {
+        return Ok(agent::privileges::initialize(&settings)?);
+    }
+    let witnesses = agent::Witnesses::open();
+    // While there is no other thread that lasts: the others have what this one has.
+    agent::privileges::settle(&settings)?;
     // One thread does the work: sockets of a network namespace belong to the thread that made
     // them, and so does the order of changes.
-    super::block_on(async { Ok(agent::run(settings).await?) })
+    // The loop holds a whole agent, too much for the stack.
+    super::block_on(async { Ok(Box::pin(agent::run(settings, witnesses)).await?) })
 }
 
 /// Returns the fields that are not as by default, without secrets, in one line.

@@ -78,6 +78,8 @@ pub struct Settings {
     pub min_sync_period: Duration,
     /// For the kernel's out-of-memory killer, -1000 to 1000.
     pub oom_score_adj: i32,
+    /// Do what takes all privileges, and end.
+    pub init_only: bool,
     /// Where `/healthz` and `/livez` are served; `None` means nowhere.
     pub healthz_bind_address: Option<SocketAddr>,
     /// Where `/metrics` and `/proxyMode` are served; `None` means nowhere.
@@ -108,6 +110,8 @@ pub struct Settings {
     pub log_datapath: bool,
     /// Device that carries the VIPs.
     pub dummy_device: String,
+    /// Take over what kube-proxy's `ipvs` mode has on this node.
+    pub adopt: bool,
     /// Where state and pins are.
     pub paths: Paths,
     /// Logs.
@@ -354,6 +358,7 @@ impl Default for Settings {
             conntrack: Conntrack::default(),
             sync_period: Duration::from_secs(30),
             min_sync_period: Duration::ZERO,
+            init_only: false,
             oom_score_adj: -999,
             healthz_bind_address: Some((Ipv4Addr::UNSPECIFIED, HEALTHZ_PORT).into()),
             metrics_bind_address: Some((Ipv4Addr::LOCALHOST, METRICS_PORT).into()),
@@ -369,6 +374,7 @@ impl Default for Settings {
             metrics_per_service: 0,
             log_datapath: false,
             dummy_device: "kube-ipvs0".into(),
+            adopt: false,
             paths: Paths::default(),
             logging: Logging { verbosity: 2, format: LogFormat::Text },
         }

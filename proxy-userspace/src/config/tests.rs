@@ -126,6 +126,7 @@ fn every_field_is_taken_up_once() {
         },
         sync_period: Duration::from_secs(60),
         min_sync_period: Duration::from_secs(2),
+        init_only: false,
         oom_score_adj: -500,
         healthz_bind_address: Some("[::]:20256".parse().unwrap()),
         metrics_bind_address: Some("[::1]:10249".parse().unwrap()),
@@ -144,6 +145,7 @@ fn every_field_is_taken_up_once() {
         metrics_per_service: 20,
         log_datapath: true,
         dummy_device: "vips0".into(),
+        adopt: true,
         paths: Paths {
             state_dir: "/run/other".into(),
             bpffs: "/sys/fs/bpf/other".into(),

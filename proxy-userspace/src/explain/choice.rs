@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
+use proxy_common::hash::UNSCHEDULED_PORT;
+
 use super::{
     dump::{Connection, Dump, Server, Target},
-    sh,
+    hashed::{self, Foretold},
     trace::Chosen,
 };
 use crate::model::{Frontend, Protocol, Scheduler};
@@ -70,6 +72,12 @@ pub(super) fn held(connection: &Connection) -> Choice {
 
 /// The destination of a new connection.
 pub(super) fn fresh(dump: &Dump, server: &Server, client: SocketAddr) -> Choice {
+    if client.port() == UNSCHEDULED_PORT {
+        let words = format!(
+            "none: IPVS schedules nothing from port {UNSCHEDULED_PORT}, that of FTP's data"
+        );
+        return Choice { backend: None, by: Chosen::Nobody, candidates: Vec::new(), words };
+    }
     if let Some(choice) = by_affinity(dump, server, client) {
         return choice;
     }
@@ -81,26 +89,28 @@ pub(super) fn fresh(dump: &Dump, server: &Server, client: SocketAddr) -> Choice 
         let candidates = candidates.clone();
         Choice { backend: backend.map(at), by, candidates, words }
     };
+    let list = all(server);
+    // A hash may name one of weight 0, though there is another.
+    let sure = !scheduler.depends_on_order() || server.destinations.len() == 1;
     match available.as_slice() {
-        [] => choice(None, Chosen::Nobody, nobody(server)),
-        [only] if scheduler != Scheduler::Sh => choice(
-            Some(only),
-            Chosen::Scheduler,
-            format!("{}, the only destination with a weight above 0 ({})", at(only), one(only)),
-        ),
-        _ => {
-            let (target, why) = schedule(server, &available, client);
-            let list = all(server);
-            match target {
-                Some(target) => {
-                    let words = format!("{}: {scheduler} {why}; of {list}", at(target));
-                    choice(Some(target), Chosen::Scheduler, words)
-                }
-                None if scheduler == Scheduler::Sh => {
-                    choice(None, Chosen::Nobody, format!("none: {scheduler} {why}; of {list}"))
-                }
-                None => choice(None, Chosen::Scheduler, format!("{scheduler} {why}: of {list}")),
-            }
+        [] => return choice(None, Chosen::Nobody, nobody(server)),
+        [only] if sure => {
+            let words =
+                format!("{}, the only destination with a weight above 0 ({})", at(only), one(only));
+            return choice(Some(only), Chosen::Scheduler, words);
+        }
+        _ => {}
+    }
+    match schedule(dump, server, &available, client) {
+        Foretold::One(target, why) => {
+            let words = format!("{}: {scheduler} {why}; of {list}", at(target));
+            choice(Some(target), Chosen::Scheduler, words)
+        }
+        Foretold::Nobody(why) => {
+            choice(None, Chosen::Nobody, format!("none: {scheduler} {why}; of {list}"))
+        }
+        Foretold::Unknown(why) => {
+            choice(None, Chosen::Scheduler, format!("{scheduler} {why}: of {list}"))
         }
     }
 }
@@ -148,47 +158,49 @@ fn all(server: &Server) -> String {
 
 /// What the scheduler chooses of the destinations with a weight, where that can be known, and why.
 fn schedule<'a>(
+    dump: &Dump,
     server: &'a Server,
     available: &[&'a Target],
     client: SocketAddr,
-) -> (Option<&'a Target>, &'static str) {
-    let virtual_server = &server.virtual_server;
-    match virtual_server.scheduler {
-        Scheduler::Rr | Scheduler::Wrr => (None, "takes the next one in turn"),
+) -> Foretold<'a> {
+    let unknown = |why: &str| Foretold::Unknown(why.to_owned());
+    let named = |target: Option<&'a Target>, why: &str| match target {
+        Some(target) => Foretold::One(target, why.to_owned()),
+        None => unknown(why),
+    };
+    match server.virtual_server.scheduler {
+        Scheduler::Rr | Scheduler::Wrr => unknown("takes the next one in turn"),
         Scheduler::Lc => {
-            (least(available, |target| (load(target), 1)), "takes the least loaded one now")
+            named(least(available, |target| (load(target), 1)), "takes the least loaded one now")
         }
-        Scheduler::Wlc => (
+        Scheduler::Wlc => named(
             least(available, |target| (load(target), weight(target))),
             "takes the one with the least load for its weight now",
         ),
-        Scheduler::Sed => (
+        Scheduler::Sed => named(
             least(available, |target| (waiting(target), weight(target))),
             "takes the one that would answer soonest now",
         ),
         Scheduler::Nq => {
             let idle = available.iter().find(|target| target.active == 0).copied();
             let soonest = || least(available, |target| (waiting(target), weight(target)));
-            (
+            named(
                 idle.or_else(soonest),
                 "takes an idle one, else the one that would answer soonest, now",
             )
         }
-        Scheduler::Fo => (heaviest(available.iter()), "takes the one of the highest weight"),
-        Scheduler::Ovf => (
+        Scheduler::Fo => named(heaviest(available.iter()), "takes the one of the highest weight"),
+        Scheduler::Ovf => named(
             heaviest(available.iter().filter(|target| u64::from(target.active) <= weight(target))),
             "takes the one of the highest weight whose active connections are no more than that",
         ),
-        Scheduler::Sh => (
-            sh::choose(&server.destinations, virtual_server.flags, client),
-            "takes the one that the client's hash names",
-        ),
-        Scheduler::Mh => (None, "takes the one that the client's hash names, always the same"),
-        Scheduler::Dh => (None, "takes one by the dialled address, always the same"),
+        Scheduler::Sh => hashed::by_source(server, client),
+        Scheduler::Dh => hashed::by_destination(server),
+        Scheduler::Mh => hashed::by_maglev(server, dump.mh_index, client),
         Scheduler::Lblc | Scheduler::Lblcr => {
-            (None, "takes the one that served the dialled address last, unless that is overloaded")
+            unknown("takes the one that served the dialled address last, unless that is overloaded")
         }
-        Scheduler::Twos => (None, "takes the less loaded of two random ones"),
+        Scheduler::Twos => unknown("takes the less loaded of two random ones"),
     }
 }
 

@@ -34,6 +34,10 @@ pub struct Dump {
     pub fast_path: FastPath,
     /// The BPF maps; absent when they are not there.
     pub maps: Option<Maps>,
+    /// Size of the tables of scheduler `mh`, as the kernel was built: `CONFIG_IP_VS_MH_TAB_INDEX`.
+    /// Absent where no virtual server uses it, or nobody could find out.
+    #[serde(default)]
+    pub mh_index: Option<u8>,
 }
 
 /// A virtual server.

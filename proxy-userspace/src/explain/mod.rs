@@ -14,9 +14,9 @@ mod admission;
 mod choice;
 mod direction;
 pub mod dump;
+mod hashed;
 mod masquerade;
 mod packet;
-mod sh;
 #[cfg(test)]
 mod tests;
 mod trace;

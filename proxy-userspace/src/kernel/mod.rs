@@ -3,8 +3,9 @@
 //! | module | owns |
 //! |---|---|
 //! | [`bpf`] | programs, pinned maps and links, by aya |
+//! | [`capability`] | what the process may do |
 //! | [`cgroup`] | the root of the cgroup hierarchy |
-//! | [`namespace`] | what the network namespace is known by |
+//! | [`namespace`] | what the network namespace is known by, and new ones |
 //! | [`ipvs`] | virtual servers and destinations, by generic netlink |
 //! | [`nft`] | the table `inet passlane`, by the `nft` command |
 //! | [`link`] | interfaces, the dummy device, a watch for changes |
@@ -14,8 +15,10 @@
 //! | [`conntrack`] | stale conntrack entries, by netlink |
 //! | [`listen`] | sockets of the agent's own servers |
 //! | [`module`] | kernel modules |
+//! | [`kube_proxy`] | whether one runs, and what one has left |
 //! | [`inspect`] | files and commands for who helps from afar |
 //! | [`oom`] | what is ended first when memory runs out |
+//! | [`fingerprint`] | numbers that stand for tables; no I/O |
 //! | [`process`] | what the agent itself uses |
 //! | [`cpu`] | how many CPUs the node has |
 //! | [`memory`] | how much memory it has |
@@ -24,11 +27,15 @@
 //! line. Writes are idempotent: putting what exists edits it, removing the absent succeeds.
 
 pub mod bpf;
+mod btf;
+pub mod capability;
 pub mod cgroup;
 pub mod conntrack;
 pub mod cpu;
+pub mod fingerprint;
 pub mod inspect;
 pub mod ipvs;
+pub mod kube_proxy;
 pub mod link;
 pub mod listen;
 pub mod memory;

@@ -1,8 +1,11 @@
-//! The network namespace of the calling thread.
+//! The network namespace of the calling thread, and new ones.
 
-use std::{io, os::fd::AsRawFd as _};
+use std::{io, os::fd::AsRawFd as _, thread};
 
-use rustix::net::{AddressFamily, SocketType, socket};
+use rustix::{
+    net::{AddressFamily, SocketType, socket},
+    thread::{UnshareFlags, unshare_unsafe},
+};
 
 /// Returns the cookie that the kernel gave the namespace when it was made: BPF programs know
 /// namespaces by it (`SO_NETNS_COOKIE`, Linux 5.14).
@@ -26,4 +29,21 @@ pub fn cookie() -> io::Result<u64> {
         )
     };
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Does work on a thread of its own, in a network namespace that nobody else is in and that ends with
+/// it. Needs CAP_SYS_ADMIN.
+///
+/// # Errors
+///
+/// Those of `unshare`.
+pub fn in_new<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            // SAFETY: file descriptors stay shared; the namespace is a matter of this thread alone.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
+            Ok(work())
+        });
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread of the work panicked")))
+    })
 }

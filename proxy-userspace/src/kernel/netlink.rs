@@ -20,6 +20,9 @@ pub(super) const REQUESTS_PER_SEND: usize = 96;
 /// The kernel answers at once, unless it waits for a lock that others hold.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// `IPSET_ERR_BUSY`: rules use the set.
+const IPSET_BUSY: i32 = 4100;
+
 /// Why requests were not answered.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Failure {
@@ -159,7 +162,12 @@ pub(super) async fn scan<T: Debug>(
     }
 }
 
-/// Turns a netlink error code, which is a negative error number, into the error number.
+/// Turns a netlink error code, which is a negative error number, into the error number. Numbers from
+/// 4096 on are those of ip sets, which no `Errno` can hold.
 fn errno(code: i32) -> Errno {
-    Errno::from_raw_os_error(code.wrapping_neg())
+    match code.wrapping_neg() {
+        IPSET_BUSY => Errno::BUSY,
+        number @ 1..4096 => Errno::from_raw_os_error(number),
+        _ => Errno::PROTO,
+    }
 }

@@ -54,7 +54,18 @@ pub enum Error {
         #[source]
         cause: io::Error,
     },
-    /// It does not take the value, or `/proc/sys` is read-only.
+    /// It is not to be written here.
+    #[error(
+        "set sysctl {key} to {value}: /proc/sys is read-only; run `passlane run --init-only` first \
+         where it is not, or set it on the host"
+    )]
+    ReadOnly {
+        /// The setting.
+        key: Key,
+        /// The value.
+        value: String,
+    },
+    /// It does not take the value.
     #[error("set sysctl {key} to {value}")]
     Write {
         /// The setting.
@@ -90,6 +101,9 @@ pub fn write(key: &Key, value: &str) -> Result<(), Error> {
         Ok(()) => Ok(()),
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
             Err(Error::Absent { key: key.clone() })
+        }
+        Err(cause) if cause.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            Err(Error::ReadOnly { key: key.clone(), value: value.to_owned() })
         }
         Err(cause) => Err(Error::Write { key: key.clone(), value: value.to_owned(), cause }),
     }

@@ -39,6 +39,7 @@ pub(super) fn collect(recorder: &Recorder, samples: &mut Samples) {
     if let Some(requests) = &recorder.requests {
         rest(requests, samples);
     }
+    drift(recorder, samples);
     build(&state, samples);
     standing(&state, samples);
     interfaces(&state.report, samples);
@@ -91,6 +92,19 @@ fn rest(requests: &Requests, samples: &mut Samples) {
     for ((verb, host), durations) in requests.durations.entries().iter() {
         samples.put(&names::REST_DURATION, [verb, host], durations.distribution());
     }
+}
+
+fn drift(recorder: &Recorder, samples: &mut Samples) {
+    for ((subsystem, kind), objects) in recorder.drift.objects().iter() {
+        samples.put(&names::DRIFT, [subsystem, kind], *objects);
+    }
+    for ((subsystem, kind), objects) in recorder.drift.healed_so_far() {
+        samples.put(&names::DRIFT_HEALED, [subsystem, kind], objects);
+    }
+    let audit = &recorder.audit;
+    samples.put(&names::AUDIT_LOOKS, [], audit.looks());
+    samples.put(&names::AUDIT_READINGS, [], audit.readings());
+    samples.put(&names::AUDIT_CPU, [], audit.cost().as_secs_f64());
 }
 
 fn build(state: &State, samples: &mut Samples) {

@@ -11,6 +11,7 @@
 
 mod collect;
 mod describe;
+mod drift;
 mod kernel;
 pub mod names;
 mod reader;
@@ -19,6 +20,7 @@ mod scrape;
 mod server;
 
 pub use describe::describe;
+pub use drift::{Drift, DriftRecorder};
 pub use recorder::{Passed, Recorder, State};
 pub use scrape::{Format, Samples, Value};
 pub use server::MetricsServer;

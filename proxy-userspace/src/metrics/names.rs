@@ -151,6 +151,16 @@ metrics! {
         "Commands to IPVS";
     NFT_TRANSACTIONS = "passlane_nft_transactions_total", Counter, ["outcome"],
         "Transactions of the nft table";
+    DRIFT = "passlane_drift_objects", Gauge, ["subsystem", "kind"],
+        "Objects on the node that are not as they should be, when they were last looked at";
+    DRIFT_HEALED = "passlane_drift_healed_total", Counter, ["subsystem", "kind"],
+        "Objects on the node that were not as they should be and were mended";
+    AUDIT_LOOKS = "passlane_audit_looks_total", Counter, [],
+        "Looks at the whole node for what others changed";
+    AUDIT_READINGS = "passlane_audit_readings_total", Counter, [],
+        "Looks after which a part of the node was read in full";
+    AUDIT_CPU = "passlane_audit_cpu_seconds_total", Counter, [],
+        "Processor time of the looks";
     SOURCE_CONNECTED = "passlane_source_connected", Gauge, [],
         "1 when the source can tell everything; the last good state stays in force meanwhile";
     SOURCE_STALE_SINCE = "passlane_source_stale_since_timestamp_seconds", Gauge, [],

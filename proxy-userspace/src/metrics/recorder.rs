@@ -7,9 +7,13 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use super::names::{PROGRAMMING_BUCKETS, SYNC_BUCKETS};
+use super::{
+    DriftRecorder,
+    names::{PROGRAMMING_BUCKETS, SYNC_BUCKETS},
+};
 use crate::{
     apply::{Tally, Tries},
+    audit::counters::AuditCounters,
     health::ProxyHealth,
     model::{Change, Update},
     source::{Trigger, kubernetes::Requests},
@@ -37,6 +41,8 @@ pub struct Recorder {
     pub(super) actions: Table<Pair>,
     pub(super) ipvs: Table<Pair>,
     pub(super) nft: Table<&'static str>,
+    pub(super) drift: DriftRecorder,
+    pub(super) audit: Arc<AuditCounters>,
     pub(super) health: Arc<ProxyHealth>,
     pub(super) requests: Option<Arc<Requests>>,
     pub(super) state: ArcSwap<State>,
@@ -108,10 +114,22 @@ impl Recorder {
             actions: Table::default(),
             ipvs: Table::default(),
             nft: Table::default(),
+            drift: DriftRecorder::default(),
+            audit: Arc::default(),
             health,
             requests,
             state: ArcSwap::default(),
         }
+    }
+
+    /// Returns what an audit counts with.
+    pub fn drift(&self) -> DriftRecorder {
+        self.drift.clone()
+    }
+
+    /// Returns what counts the audit's looks.
+    pub fn audit(&self) -> Arc<AuditCounters> {
+        Arc::clone(&self.audit)
     }
 
     /// Takes up that a change came that is to be carried out.

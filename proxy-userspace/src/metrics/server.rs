@@ -25,6 +25,7 @@ use crate::{
         Problem,
         gate::{Budget, Gate},
     },
+    kernel::kube_proxy::live::SERVER,
 };
 
 /// The server. It ends with this value.
@@ -69,7 +70,7 @@ impl MetricsServer {
             .build()?;
         let router = Router::new()
             .route("/metrics", any(metrics))
-            .route("/proxyMode", any(|| async { "ipvs" }))
+            .route("/proxyMode", any(|| async { ([(header::SERVER, SERVER)], "ipvs") }))
             .route("/healthz", any(|| async { "ok" }))
             .route("/configz", any(configz))
             .with_state(exporter);

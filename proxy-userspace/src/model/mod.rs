@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod element;
 pub mod endpoint;
+pub mod estate;
 pub mod interface;
 pub mod node;
 pub mod notice;
@@ -15,6 +16,7 @@ pub mod virtual_server;
 pub use backend::Backend;
 pub use element::{Element, Inside, Masquerade, RuleOptions};
 pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, LocalEndpoints, SliceName};
+pub use estate::Estate;
 pub use node::Node;
 pub use notice::Notice;
 pub use protocol::{ParseProtocolError, Protocol};

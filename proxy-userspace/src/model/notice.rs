@@ -145,6 +145,13 @@ pub enum Notice {
         /// The Service that is not served there.
         service: ServicePortName,
     },
+    /// Somebody else changed what is ours; it was put back.
+    Drift {
+        /// The Service that it serves, if it serves one.
+        service: Option<ServiceName>,
+        /// What was changed, in words.
+        text: String,
+    },
     /// The frontend map is full; what is left out is served by the slow path only.
     FrontendsFull {
         /// Capacity in entries.
@@ -180,7 +187,7 @@ impl Notice {
             | Self::ExternalIpRefused { service, .. }
             | Self::AddressExcluded { service, .. }
             | Self::Ipv6NotServed { service, .. } => Some(service),
-            Self::Unreadable { service, .. } => service.as_ref(),
+            Self::Unreadable { service, .. } | Self::Drift { service, .. } => service.as_ref(),
             Self::FrontendTaken { loser, .. } | Self::NodePortTaken { loser, .. } => {
                 Some(&loser.service)
             }
@@ -212,6 +219,7 @@ impl Notice {
             Self::FrontendTaken { .. } => "FrontendTaken",
             Self::NodePortTaken { .. } => "NodePortTaken",
             Self::ForeignVirtualServer { .. } => "ForeignVirtualServer",
+            Self::Drift { .. } => "Drift",
             Self::FrontendsFull { .. } => "FrontendsFull",
             Self::BackendsFull { .. } => "BackendsFull",
         }
@@ -329,6 +337,10 @@ impl fmt::Display for Notice {
                 f,
                 "service {service}: IPVS holds a virtual server {frontend} that passlane did not \
                  make: it is left alone; remove it, or give the service another address or port"
+            ),
+            Self::Drift { text, .. } => write!(
+                f,
+                "somebody else changed what passlane made on this node: {text}: it is put back"
             ),
             Self::FrontendsFull { limit, left_out, first } => {
                 write_full(f, "frontend", *limit, *left_out, first)

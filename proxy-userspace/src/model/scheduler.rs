@@ -138,4 +138,15 @@ pub struct SchedulerFlags(pub u32);
 impl SchedulerFlags {
     /// All bits a virtual server may carry here.
     pub const MASK: u32 = 0x38;
+
+    /// Adds the flag without which a destination of weight 0 refuses the clients that the hash sends
+    /// to it: `sh` and `mh` keep its slots (`ip_vs_sh_get`, `ip_vs_mh_get`). With it they go on to
+    /// another one. `dh` has no such flag.
+    #[must_use]
+    pub const fn for_drains(self, scheduler: Scheduler) -> Self {
+        match scheduler {
+            Scheduler::Sh | Scheduler::Mh => Self(self.0 | 0x08),
+            _ => self,
+        }
+    }
 }

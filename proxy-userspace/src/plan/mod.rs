@@ -13,18 +13,21 @@
 //! The order of the actions is the one table in [`order`].
 
 pub mod action;
+mod adoption;
 mod claims;
 mod counted;
 pub mod desired;
 mod destinations;
 mod diff;
 mod display;
+pub mod drift;
 mod endpoints;
 mod ids;
 pub mod interfaces;
 pub mod observed;
 pub mod order;
 mod planner;
+pub mod review;
 mod servers;
 pub mod settings;
 #[cfg(test)]
@@ -33,10 +36,12 @@ mod unserved;
 pub mod uplinks;
 
 pub use action::{Action, Plan};
+pub use adoption::{Adoption, adoption};
 pub use counted::Counted;
 pub use desired::{Admission, Desired, DesiredServer, HealthCheck, Origin, desired};
 pub use destinations::Destinations;
 pub use diff::{Drains, plan};
+pub use drift::{Drift, drift};
 pub use ids::{IdMap, Limits, Numbered};
 pub use observed::{FrontendEntry, Observed, ObservedServer, ObservedTable};
 pub use planner::Planner;

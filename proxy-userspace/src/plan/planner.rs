@@ -77,6 +77,12 @@ impl Planner {
         &self.desired
     }
 
+    /// Returns what should be, and what it was decided with.
+    pub fn desired_with_facts(&mut self) -> (&Desired, &NodeFacts) {
+        self.desired();
+        (&self.desired, &self.facts)
+    }
+
     /// Plans for what changed since the last plan.
     pub fn plan_changes(&mut self, observed: &Observed, limits: &Limits, drains: &Drains) -> Plan {
         self.desired();

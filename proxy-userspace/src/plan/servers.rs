@@ -369,7 +369,7 @@ impl Family<'_> {
             virtual_server: VirtualServer {
                 frontend,
                 scheduler,
-                flags,
+                flags: flags.for_drains(scheduler),
                 persistent_secs: service.affinity_secs.unwrap_or(0),
             },
             destinations: Arc::clone(destinations),

@@ -2,7 +2,6 @@
 //! made up, and in a guest with the real one. Needs no root.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -64,7 +63,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
 fn in_guest(args: &Args, bench: &Path, consent: Consent) -> Result<()> {
     packages::ensure(&[packages::GUEST], consent)?;
     let kernel = kernels::find(&args.kernel)?.obtain(consent)?;
-    let mut command = vec![text(bench.as_os_str())?];
+    let mut command = vec![artifacts::text(bench)?];
     command.extend(["--kernel", "real", "--seconds"].map(str::to_owned));
     command.push(args.seconds.to_string());
     let default = ["1000x4", "10000x10", "50000x5"].map(str::to_owned);
@@ -88,8 +87,4 @@ fn in_guest(args: &Args, bench: &Path, consent: Consent) -> Result<()> {
     let status = guest.run(Streams::Inherit)?;
     ensure!(status == 0, "the bench in the guest failed");
     Ok(())
-}
-
-fn text(path: &OsStr) -> Result<String> {
-    path.to_str().map(str::to_owned).with_context(|| format!("{}: not text", path.display()))
 }

@@ -2,7 +2,6 @@
 //! nanoseconds, and whole paths in a guest that counts instructions. Needs root.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -90,10 +89,10 @@ fn in_guest(args: &Args, bench: &Path, agent: &Path, consent: Consent) -> Result
     packages::ensure(&[packages::GUEST, packages::NETWORK], consent)?;
     let kernel = kernels::find(&args.kernel)?.obtain(consent)?;
     progress(&format!("counting instructions in a guest with Linux {}", args.kernel));
-    let environment = [("PASSLANE_BIN".to_owned(), text(agent.as_os_str())?)];
+    let environment = [("PASSLANE_BIN".to_owned(), artifacts::text(agent)?)];
     let guest = Guest {
         kernel,
-        command: vec![text(bench.as_os_str())?, "guest".to_owned()],
+        command: vec![artifacts::text(bench)?, "guest".to_owned()],
         environment: BTreeMap::from(environment),
         directory: workspace::root(),
         memory: "2G".to_owned(),
@@ -121,8 +120,4 @@ fn show(output: &str) -> Result<Value> {
     let (tables, last) = output.trim_end().rsplit_once('\n').unwrap_or(("", output));
     println!("{tables}");
     serde_json::from_str(last).with_context(|| format!("the bench ended with `{last}`"))
-}
-
-fn text(path: &OsStr) -> Result<String> {
-    path.to_str().map(str::to_owned).with_context(|| format!("{}: not text", path.display()))
 }

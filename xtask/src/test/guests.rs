@@ -12,7 +12,7 @@ use super::level::{Level, Outcome, Setting};
 use crate::command::progress;
 use crate::vm::kernels::Kernel;
 
-/// As many keep two cores busy; with more, each has too little to react in time. Each takes 2 GiB.
+/// As many keep two cores busy; with more, each has too little to react in time. Each takes 2 or 3 GiB.
 const AT_ONCE: usize = 2;
 
 /// A share of a level's tests, for a guest of its own.

@@ -13,7 +13,7 @@ use super::tally::Tally;
 use crate::command::{self, Consent, progress};
 use crate::vm::kernels::Kernel;
 use crate::vm::{Accelerator, Guest, Streams};
-use crate::{cluster_tools, workspace};
+use crate::workspace;
 
 /// How near to real traffic on a real kernel a test is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -55,6 +55,11 @@ impl Level {
         }
     }
 
+    /// What a guest takes: one that is a node of a whole cluster holds a file system in it too.
+    fn memory(self) -> &'static str {
+        if self == Self::L5 { "3G" } else { "2G" }
+    }
+
     /// How many guests share its tests.
     pub(super) fn parts(self) -> usize {
         if self == Self::L4 { 2 } else { 1 }
@@ -94,8 +99,8 @@ pub(super) struct Setting {
     pub(super) filter: Option<String>,
     pub(super) timeout: Duration,
     pub(super) agent: PathBuf,
-    /// Where kube-apiserver, etcd and kubectl are, when a level needs them.
-    pub(super) cluster_tools: Option<PathBuf>,
+    /// What a test cluster is run with, by the variable that names it; empty when no level needs one.
+    pub(super) cluster: BTreeMap<String, String>,
     pub(super) consent: Consent,
 }
 
@@ -141,7 +146,7 @@ impl Setting {
             command,
             environment,
             directory: directory(),
-            memory: "2G".to_owned(),
+            memory: level.memory().to_owned(),
             cpus: 2,
             accelerator: Accelerator::Auto,
             timeout: Some(self.timeout),
@@ -174,9 +179,7 @@ impl Setting {
             // As cargo would set it.
             ("CARGO_MANIFEST_DIR".to_owned(), text(&directory())),
         ]);
-        if let Some(tools) = &self.cluster_tools {
-            environment.insert(cluster_tools::VARIABLE.to_owned(), text(tools));
-        }
+        environment.extend(self.cluster.clone());
         environment
     }
 

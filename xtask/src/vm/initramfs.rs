@@ -58,7 +58,8 @@ exec $b switch_root /newroot '{init}' guest-init
     )
 }
 
-fn busybox(consent: Consent) -> Result<PathBuf> {
+/// Returns the path of a busybox that needs no library.
+pub(crate) fn busybox(consent: Consent) -> Result<PathBuf> {
     let dir = match workspace::cached("busybox") {
         Some(dir) => dir,
         None => workspace::cache("busybox", |dir| {

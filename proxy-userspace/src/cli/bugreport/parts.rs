@@ -7,7 +7,7 @@ use clap::Parser;
 use crate::{
     chain::chain,
     cli::{
-        Arguments, Verb, doctor, dump, maps,
+        Arguments, Verb, diff, doctor, dump, maps,
         output::{self, Format, Layout, View},
         services, stats, status, version,
     },
@@ -36,6 +36,7 @@ pub(super) const PARTS: &[Part] = &[
     ("status.json", |context| json(&status::gather(&context.paths).map_err(said)?)),
     ("status.txt", |context| wide(&status::gather(&context.paths).map_err(said)?)),
     ("doctor.txt", doctor),
+    ("diff.txt", |context| wide(&diff::gather(&context.paths, false).map_err(said)?)),
     ("services.txt", |context| wide(&services::gather(&context.paths, None).map_err(said)?)),
     ("ipvsadm.txt", |_| services::whole().map_err(said)),
     ("stats.json", |context| json(&stats::all(&context.paths).map_err(said)?)),

@@ -66,8 +66,15 @@ pub(super) async fn show(
     let first = sample::take(paths).await?;
     let look = Look { colours, order, paused: false };
     let mut view = View { looks: VecDeque::from([first]), look };
+    within(async |terminal| follow(terminal, &mut view, paths, period).await).await
+}
+
+/// Does something with the terminal, which is as it was afterwards.
+async fn within(
+    work: impl AsyncFnOnce(&mut DefaultTerminal) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let mut terminal = ratatui::try_init().map_err(Failure::Terminal)?;
-    let result = follow(&mut terminal, &mut view, paths, period).await;
+    let result = work(&mut terminal).await;
     let restored = ratatui::try_restore().map_err(Failure::Terminal);
     result.and(restored)
 }
@@ -157,5 +164,37 @@ mod tests {
         assert_eq!(key(KeyCode::Char('s'), none), Some(Wish::Sort));
         assert_eq!(wish(&Event::Resize(1, 1)), Some(Wish::Redraw));
         assert_eq!(wish(&Event::FocusLost), None);
+    }
+
+    /// In a terminal of its own, and in a process of its own: a panic ends it.
+    #[test]
+    fn a_panic_leaves_the_terminal_as_it_was() {
+        const WITHIN: &str = "PASSLANE_TEST_PANICS_IN_A_TERMINAL";
+        const NAME: &str = "cli::top::terminal::tests::a_panic_leaves_the_terminal_as_it_was";
+        if std::env::var_os(WITHIN).is_some() {
+            let panics = within(async |_| panic!("on purpose"));
+            let _never = crate::cli::block_on(panics);
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let [before, after] = ["before", "after"].map(|name| directory.path().join(name));
+        let script = format!(
+            "stty rows 20 cols 90; stty -g > {}; {WITHIN}=1 {} --exact {NAME} --nocapture; \
+             echo ended with $?; stty -g > {}",
+            before.display(),
+            std::env::current_exe().unwrap().display(),
+            after.display()
+        );
+        let mut command = std::process::Command::new("script");
+        command.args(["-q", "-e", "-c", &script, "/dev/null"]).stdin(std::process::Stdio::null());
+        let output = command.output().unwrap();
+        let shown = String::from_utf8_lossy(&output.stdout);
+        assert!(shown.contains("on purpose") && !shown.contains("ended with 0"), "{shown:?}");
+        let entered = shown.find("\x1b[?1049h").expect("the other screen is used");
+        let left = shown.rfind("\x1b[?1049l").expect("the other screen is left");
+        assert!(entered < left, "{shown:?}");
+        let said = shown.rfind("on purpose").expect("the panic is told");
+        assert!(left < said, "the panic is told on the screen that goes: {shown:?}");
+        let modes = [before, after].map(|path| std::fs::read_to_string(path).unwrap());
+        assert_eq!(modes[0], modes[1]);
     }
 }

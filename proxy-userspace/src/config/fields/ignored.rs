@@ -82,7 +82,6 @@ pub(super) const FIELDS: &[Field] = &[
     ignored(("conntrack.max", ""), Number, GONE),
     refused("cleanup", "run `passlane cleanup` instead"),
     refused("write-config-to", "run `passlane config show -o yaml` instead"),
-    refused("init-only", "leave it out: passlane run does this at its start"),
 ];
 
 const fn ignored(

@@ -181,6 +181,17 @@ pub(super) const FIELDS: &[Field] = &[
         },
         |settings| Value::Whole(settings.oom_score_adj.into()),
     ),
+    used(
+        ("", "init-only"),
+        Flag,
+        "Load modules, mount the bpffs and set sysctls, and end: passlane run then needs no more than \
+         CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON",
+        |draft, value| {
+            draft.settings.init_only = flag(value)?;
+            USED
+        },
+        |_| Value::Null,
+    ),
 ];
 
 /// kube-proxy has these in an `int32`.

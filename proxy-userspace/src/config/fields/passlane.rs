@@ -69,6 +69,17 @@ pub(super) const FIELDS: &[Field] = &[
         |settings| shown(&settings.dummy_device),
     ),
     used(
+        ("passlane.adopt", "adopt"),
+        Flag,
+        "Take over what kube-proxy's ipvs mode runs or has left on this node, connections included, \
+         and remove its iptables chains and ip sets [default: false]",
+        |draft, value| {
+            draft.settings.adopt = flag(value)?;
+            USED
+        },
+        |settings| Value::Flag(settings.adopt),
+    ),
+    used(
         ("passlane.externalIPs.enabled", "external-ips"),
         Flag,
         "Serve spec.externalIPs [default: true]",

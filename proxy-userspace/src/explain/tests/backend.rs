@@ -94,6 +94,14 @@ fn without_a_destination_that_takes_connections_ipvs_refuses() {
     ]);
 }
 
+#[test]
+fn nothing_is_scheduled_from_the_port_of_ftp_data() {
+    let trace = ask(as_it_is, &packet("10.1.1.32:20", VIP));
+    assert_eq!((trace.backend, trace.chosen_by), (None, Some(Chosen::Nobody)));
+    let words = "none: IPVS schedules nothing from port 20, that of FTP's data";
+    assert_eq!(says(&trace, "Backend"), words);
+}
+
 /// web-b has 4 active connections, web-a 2 and one other.
 #[test]
 fn schedulers_that_go_by_load_are_foreseen() {
@@ -170,8 +178,10 @@ fn schedulers_that_cannot_be_foreseen_name_their_rule_and_all_destinations() {
     for (scheduler, rule) in [
         (Scheduler::Rr, "takes the next one in turn"),
         (Scheduler::Wrr, "takes the next one in turn"),
-        (Scheduler::Mh, "takes the one that the client's hash names, always the same"),
-        (Scheduler::Dh, "takes one by the dialled address, always the same"),
+        (
+            Scheduler::Mh,
+            "takes the one that the client's hash names, always the same; how large this kernel's tables are is not known",
+        ),
         (
             Scheduler::Lblc,
             "takes the one that served the dialled address last, unless that is overloaded",
@@ -215,9 +225,104 @@ fn source_hashing_names_the_destination_of_the_client() {
     assert_eq!((refused.verdict, refused.chosen_by), (Verdict::Refused, Some(Chosen::Nobody)));
     let words = says(&refused, "Backend");
     assert!(
-        words.starts_with("none: sh takes the one that the client's hash names; of 10.1"),
+        words.starts_with(
+            "none: sh takes the one that the client's hash names (slot 101 of 256); of 10.1"
+        ),
         "{words}"
     );
     hashed(&mut dump, 0x18);
     assert_eq!(trace(&dump, &client).backend, Some(socket(WEB_B)), "sh-fallback looks further");
+}
+
+/// Three destinations as of the tables of real kernels, and a dump that knows their size.
+fn maglev(dump: &mut Dump, flags: u32) {
+    scheduled(dump, Scheduler::Mh);
+    dump.servers[0].virtual_server.flags = SchedulerFlags(flags);
+    dump.mh_index = Some(12);
+    *targets(dump) = ["10.1.0.12:8080", "10.1.0.11:8080", "10.1.0.10:8080"]
+        .map(|at| target(at, 1, 0, 0))
+        .to_vec();
+}
+
+#[test]
+fn maglev_hashing_names_the_destination_of_the_client() {
+    let mut dump = node();
+    maglev(&mut dump, 0x10);
+    for (client, at, slot) in [
+        ("100.81.75.80:15965", "10.1.0.10:8080", 1599),
+        ("100.92.29.112:18314", "10.1.0.12:8080", 175),
+        ("100.79.54.243:10455", "10.1.0.11:8080", 864),
+    ] {
+        let trace = trace(&dump, &packet(client, VIP));
+        assert_eq!(trace.backend, Some(socket(at)), "{client}");
+        let words = format!(
+            "{at}: mh takes the one that the client's hash names (slot {slot} of 4093); of 10.1.0.12"
+        );
+        assert!(says(&trace, "Backend").starts_with(&words), "{}", says(&trace, "Backend"));
+    }
+    // Without mh-port all ports of a client are alike.
+    maglev(&mut dump, 0);
+    let whom = |port| trace(&dump, &packet(&format!("100.81.75.80:{port}"), VIP)).backend;
+    assert!((100..300).all(|port| whom(port) == whom(15_965)));
+}
+
+#[test]
+fn a_drained_destination_of_a_maglev_table_refuses_its_clients_but_for_the_fallback() {
+    // 10.1.0.11 has the slot of this client by any weight, and lost it if it never had one.
+    let client = packet("100.79.54.243:10455", VIP);
+    let mut dump = node();
+    maglev(&mut dump, 0x10);
+    targets(&mut dump)[1].destination.weight = 0;
+    let doubtful = trace(&dump, &client);
+    assert_eq!((doubtful.backend, doubtful.chosen_by), (None, Some(Chosen::Scheduler)));
+    let words = says(&doubtful, "Backend");
+    assert!(
+        words.contains("depends on the weights that drained destinations had before"),
+        "{words}"
+    );
+    // Whose slot is another's is sent there all the same.
+    let sure = trace(&dump, &packet("100.92.29.112:18314", VIP));
+    assert_eq!(sure.backend, Some(socket("10.1.0.12:8080")));
+    let words = says(&sure, "Backend");
+    assert!(words.contains("whether drained destinations still have slots or not"), "{words}");
+}
+
+#[test]
+fn a_maglev_table_that_is_too_small_is_said() {
+    let mut dump = node();
+    maglev(&mut dump, 0);
+    dump.mh_index = Some(8);
+    *targets(&mut dump) =
+        (0..252).map(|host| target(&format!("10.1.0.{host}:80"), 1, 0, 0)).collect();
+    let trace = trace(&dump, &packet(NEW, VIP));
+    assert_eq!(trace.backend, None);
+    let words = says(&trace, "Backend");
+    assert!(
+        words.starts_with("mh has 251 slots in this kernel and cannot take 252 destinations"),
+        "{words}"
+    );
+}
+
+#[test]
+fn destination_hashing_names_one_destination_for_all_clients() {
+    let mut dump = node();
+    scheduled(&mut dump, Scheduler::Dh);
+    let chosen = trace(&dump, &packet(NEW, VIP));
+    let other = trace(&dump, &packet("10.1.1.77:1", VIP));
+    let backend = chosen.backend.unwrap();
+    assert_eq!(other.backend, Some(backend));
+    let words = says(&chosen, "Backend");
+    assert!(words.contains("dh takes the one that the dialled address names (slot "), "{words}");
+    // The kernel asks nobody else in its place.
+    for target in targets(&mut dump) {
+        if socket_of(target) == backend {
+            target.destination.weight = 0;
+        }
+    }
+    let refused = trace(&dump, &packet(NEW, VIP));
+    assert_eq!((refused.verdict, refused.chosen_by), (Verdict::Refused, Some(Chosen::Nobody)));
+}
+
+fn socket_of(target: &Target) -> SocketAddr {
+    SocketAddr::new(target.destination.key.addr, target.destination.key.port)
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use aya::programs::{
-    LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+    LinkOrder, ProgramError, TcAttachType,
     links::{FdLink, PinnedLink},
     tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
 };
@@ -19,11 +19,14 @@ use super::{
     Datapath, Error,
     load::classifier,
     pins::{ignore_missing, pins_in},
+    query,
 };
 
 /// Priority of our clsact filters: ahead of the 49152 that the kernel gives unnumbered ones.
 pub(super) const PRIORITY: u16 = 1977;
-const HANDLE: TcHandle = TcHandle::new(0, 1);
+/// Their handle.
+pub(super) const HANDLE_NUMBER: u32 = 1;
+const HANDLE: TcHandle = TcHandle::new(0, HANDLE_NUMBER as u16);
 
 /// Where a program is attached.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,14 +58,14 @@ impl Hook {
 }
 
 /// Says whether the kernel has TCX: an interface can be asked for its TCX programs.
-pub(super) fn has_tcx(interface: &str) -> bool {
-    SchedClassifier::query_tcx(interface, TcAttachType::Ingress).is_ok()
+pub(super) fn has_tcx(index: u32) -> bool {
+    query::tcx(index, Hook::Ingress).is_ok()
 }
 
 impl Datapath {
     /// Says whether attaching to an interface needs a clsact qdisc there: the kernel has no TCX.
-    pub fn needs_clsact(&self, name: &str) -> bool {
-        !has_tcx(name)
+    pub fn needs_clsact(&self, index: u32) -> bool {
+        !has_tcx(index)
     }
 
     /// Attaches both programs to an interface, replacing what an earlier agent left there. Makes
@@ -72,7 +75,7 @@ impl Datapath {
     ///
     /// [`Error::Program`] and [`Error::Link`]; nothing stays attached at the other hook alone.
     pub fn attach(&mut self, name: &str, index: u32) -> Result<(), Error> {
-        let tcx = has_tcx(name);
+        let tcx = has_tcx(index);
         if !tcx {
             // It may be there already; if it is not, attaching says so.
             let _ = tc::qdisc_add_clsact(name);

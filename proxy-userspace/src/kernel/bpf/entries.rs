@@ -5,8 +5,9 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapInfo, PerCpuArray, PerCpuHashMap, PerCpuValues},
 };
 use proxy_common::abi::{
-    self, Backend, Counter, Flow, FlowKey, Frontend, Interface, LocalAddress, LocalPeer, LocalPort,
-    MapSpec, ObservedKey, Pair, Pending, Plain, Recent, Served, ServiceKey, Show, Shown, Uplink,
+    self, Backend, Counter, FilterBlock, Flow, FlowKey, Frontend, Interface, LocalAddress,
+    LocalPeer, LocalPort, MapSpec, ObservedKey, Pair, Pending, Plain, Recent, Served, ServiceKey,
+    Show, Shown, Uplink,
 };
 
 use super::{
@@ -84,6 +85,7 @@ impl PinnedMap {
             "frontends6" => self.hash::<ServiceKey<[u8; 16]>, Frontend>(),
             "backends4" => self.hash::<ServiceKey<[u8; 4]>, Backend>(),
             "backends6" => self.hash::<ServiceKey<[u8; 16]>, Backend>(),
+            "filter" => self.array::<FilterBlock>(all),
             "interfaces" => self.hash::<u32, Interface>(),
             "observed" => self.per_cpu_hash::<ObservedKey, Counter>(),
             "uplinks" => self.array::<Uplink>(all),

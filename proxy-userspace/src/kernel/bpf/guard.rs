@@ -1,65 +1,152 @@
 //! Finds BPF of others on an interface: a redirect would skip it.
+//!
+//! What is ours is told by our pins, our descriptors and our place among filters. The kernel would
+//! tell what any program is by its id, but to CAP_SYS_ADMIN only, which an agent has no other need of.
 
-use std::{collections::BTreeSet, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::Path,
+};
 
-use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
+use aya::programs::{
+    SchedClassifier,
+    links::{LinkInfo, PinnedLink},
+};
 
-use super::{Hook, attach::has_tcx};
+use super::{
+    Datapath, Hook,
+    attach::{HANDLE_NUMBER, PRIORITY, has_tcx},
+    load::TRANSIT,
+    query::{self, AtHook},
+};
+use crate::kernel::{
+    link,
+    tc::{Direction, Filter},
+};
 
 /// A program on an interface that is not ours.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ForeignProgram {
-    /// `tcx ingress`, `tcx egress`, `tc ingress`, `tc egress` or `xdp`.
+    /// `tcx ingress` or `tcx egress`.
     pub place: &'static str,
-    /// Its name, or the filter's kind when it is no BPF program.
+    /// Its name; empty when the kernel does not tell it.
     pub name: String,
-    /// Its id; 0 when it is no BPF program.
+    /// Its id; 0 when not even that is known.
     pub id: u32,
 }
 
 impl fmt::Display for ForeignProgram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} program {} (id {})", self.place, self.name, self.id)
-    }
-}
-
-/// Returns the TCX programs on an interface that use none of our maps, or cannot be read. Kernels
-/// without TCX have none.
-pub fn foreign_programs(interface: &str, our_maps: &BTreeSet<u32>) -> Vec<ForeignProgram> {
-    if !has_tcx(interface) {
-        return Vec::new();
-    }
-    let places = [(Hook::Ingress, "tcx ingress"), (Hook::Egress, "tcx egress")];
-    let found = places.into_iter().flat_map(|(hook, place)| {
-        let attach_type: TcAttachType = hook.attach_type();
-        let foreign = |name: &str, id| ForeignProgram { place, name: name.to_owned(), id };
-        match SchedClassifier::query_tcx(interface, attach_type) {
-            Ok((_, programs)) => programs
-                .iter()
-                .filter(|program| !is_ours(program, our_maps))
-                .map(|program| foreign(program.name_as_str().unwrap_or("?"), program.id()))
-                .collect(),
-            // A doubt counts.
-            Err(_) => vec![foreign("that cannot be read", 0)],
+        match (self.id, self.name.as_str()) {
+            (0, _) => write!(f, "{} program that cannot be read", self.place),
+            (id, "") => write!(f, "{} program (id {id})", self.place),
+            (id, name) => write!(f, "{} program {name} (id {id})", self.place),
         }
-    });
-    found.collect()
+    }
 }
 
-/// Returns the ids of all programs that use none of our maps. One whose maps cannot be read is not
-/// ours.
-pub fn others_programs(our_maps: &BTreeSet<u32>) -> BTreeSet<u32> {
-    aya::programs::loaded_programs()
-        .filter_map(Result::ok)
-        .filter(|program| !is_ours(program, our_maps))
-        .map(|program| program.id())
-        .collect()
+impl Datapath {
+    /// Returns the TCX programs on an interface that are behind no pinned link of ours. Kernels
+    /// without TCX have none.
+    pub fn foreign_programs(&self, index: u32) -> Vec<ForeignProgram> {
+        if !has_tcx(index) {
+            return Vec::new();
+        }
+        let places = [(Hook::Ingress, "tcx ingress"), (Hook::Egress, "tcx egress")];
+        places.into_iter().flat_map(|(hook, place)| self.foreign_at(index, hook, place)).collect()
+    }
+
+    fn foreign_at(&self, index: u32, hook: Hook, place: &'static str) -> Vec<ForeignProgram> {
+        let Ok(mut found) = query::tcx(index, hook) else {
+            // A doubt counts.
+            return vec![ForeignProgram { place, name: String::new(), id: 0 }];
+        };
+        let ours = pinned(&self.link_pin(index, hook.program())).map(|link| link.id());
+        found.retain(|AtHook { link, .. }| *link == 0 || Some(*link) != ours);
+        let names = if found.is_empty() { BTreeMap::new() } else { names(index, hook) };
+        let foreign = |AtHook { program, .. }: AtHook| {
+            let name = names.get(&program).cloned().unwrap_or_default();
+            ForeignProgram { place, name, id: program }
+        };
+        found.into_iter().map(foreign).collect()
+    }
+
+    /// Says whether the XDP program on an interface is the one behind our pinned link.
+    pub fn is_our_xdp(&self, index: u32, program: u32) -> bool {
+        let ours = pinned(&self.link_pin(index, TRANSIT)).map(|link| link.program_id());
+        ours == Some(program)
+    }
 }
 
-fn is_ours(program: &ProgramInfo, our_maps: &BTreeSet<u32>) -> bool {
-    program
-        .map_ids()
-        .ok()
-        .flatten()
-        .is_some_and(|maps| maps.iter().any(|map| our_maps.contains(map)))
+/// Says whether one of these programs is on a hook of an interface; `None` where TCX does not say:
+/// the kernel lacks it, or the interface is gone.
+pub fn is_attached(index: u32, hook: Hook, programs: &BTreeSet<u32>) -> Option<bool> {
+    let found = query::tcx(index, hook).ok()?;
+    Some(found.iter().any(|at| programs.contains(&at.program)))
+}
+
+/// Says whether a filter is one that an agent attached: by its place, which only one filter can have,
+/// and its program's name.
+pub fn is_our_filter(filter: &Filter) -> bool {
+    let hook = match filter.direction {
+        Direction::Ingress => Hook::Ingress,
+        Direction::Egress => Hook::Egress,
+    };
+    filter.priority == PRIORITY
+        && filter.handle == HANDLE_NUMBER
+        && filter.bpf_name.as_deref() == Some(hook.program())
+}
+
+/// Returns what the kernel says of a pinned link.
+fn pinned(path: &Path) -> Option<LinkInfo> {
+    aya::programs::links::FdLink::from(PinnedLink::from_pin(path).ok()?).info().ok()
+}
+
+/// Returns the names of the programs at a TCX hook, where the kernel tells them: to CAP_SYS_ADMIN.
+fn names(index: u32, hook: Hook) -> BTreeMap<u32, String> {
+    let programs = link::name(index)
+        .and_then(|name| SchedClassifier::query_tcx(&name, hook.attach_type()).ok())
+        .map(|(_, programs)| programs);
+    let name = |program: &aya::programs::ProgramInfo| {
+        Some((program.id(), program.name_as_str()?.to_owned()))
+    };
+    programs.iter().flatten().filter_map(name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(name: &str, priority: u16, handle: u32, direction: Direction) -> Filter {
+        Filter {
+            direction,
+            kind: "bpf".into(),
+            priority,
+            handle,
+            bpf_name: Some(name.into()),
+            bpf_id: Some(7),
+        }
+    }
+
+    #[test]
+    fn a_filter_is_ours_by_its_place_and_its_name() {
+        use Direction::{Egress, Ingress};
+        assert!(is_our_filter(&filter("tc_in", PRIORITY, 1, Ingress)));
+        assert!(is_our_filter(&filter("tc_out", PRIORITY, 1, Egress)));
+        assert!(!is_our_filter(&filter("tc_out", PRIORITY, 1, Ingress)));
+        assert!(!is_our_filter(&filter("tc_in", 1, 1, Ingress)));
+        assert!(!is_our_filter(&filter("tc_in", PRIORITY, 2, Ingress)));
+        assert!(!is_our_filter(&filter("cil_from_container", PRIORITY, 1, Ingress)));
+    }
+
+    #[test]
+    fn a_program_is_told_as_far_as_the_kernel_tells_it() {
+        let told = |name: &str, id| {
+            ForeignProgram { place: "tcx ingress", name: name.into(), id }.to_string()
+        };
+        assert_eq!(told("cil", 7), "tcx ingress program cil (id 7)");
+        assert_eq!(told("", 7), "tcx ingress program (id 7)");
+        assert_eq!(told("", 0), "tcx ingress program that cannot be read");
+    }
 }

@@ -28,7 +28,7 @@ use crate::model::{Frontend, Protocol};
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/localhost.bpf.o"));
 
 /// A program for each system call that names an address.
-pub(super) const PROGRAMS: [&str; 6] =
+pub const PROGRAMS: [&str; 6] =
     ["recvmsg4", "recvmsg6", "sendmsg4", "sendmsg6", "connect4", "connect6"];
 
 /// The programs, attached, and where the node ports lead.

@@ -1,23 +1,21 @@
 //! Typed access to the pinned maps.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use aya::{
     Pod,
-    maps::{
-        Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, PerCpuHashMap, PerCpuValues,
-    },
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues},
 };
 use proxy_common::{
     abi::{
         self, Addr, Backend, Counter, EDITS_INDEX, EPOCH_INDEX, FamilyMaps, Flow, FlowKey,
-        Frontend, Interface, MAPS, MapSpec, ObservedKey, Plain, ServiceKey, Uplink,
+        Frontend, Interface, MapSpec, ObservedKey, Plain, ServiceKey, Uplink,
     },
     reason::Reason,
 };
 use rustix::time::{ClockId, clock_getres};
 
-use super::{Carried, Error, PinDirectory};
+use super::{Carried, Error, PinDirectory, filter::Filter};
 use crate::model::{self, Protocol};
 
 /// A value of the map ABI, as aya wants it.
@@ -39,9 +37,10 @@ pub struct Maps {
     uplinks: Array<MapData, Abi<Uplink>>,
     observed: PerCpuHashMap<MapData, Abi<ObservedKey>, Abi<Counter>>,
     stats: PerCpuArray<MapData, Abi<Counter>>,
-    ids: BTreeSet<u32>,
     /// Epoch, edit counter and generations.
     pub generations: Generations,
+    /// What is certainly no Service.
+    pub filter: Filter,
     /// What the fast path carried.
     pub carried: Carried,
 }
@@ -94,10 +93,6 @@ impl Maps {
         let observed = Map::PerCpuLruHashMap(open(pins, abi::OBSERVED.name)?);
         let generations = Map::Array(open(pins, abi::GENERATION_MAP.name)?);
         let uplinks = Map::Array(open(pins, abi::UPLINKS.name)?);
-        let ids = MAPS
-            .iter()
-            .filter_map(|spec| Some(MapInfo::from_pin(pins.map(spec.name)).ok()?.id()))
-            .collect();
         Ok(Self {
             ipv4: ServiceMaps::open(pins, abi::IPV4)?,
             ipv6: ServiceMaps::open(pins, abi::IPV6)?,
@@ -105,17 +100,12 @@ impl Maps {
             uplinks: uplinks.try_into().map_err(failed("open", "uplinks"))?,
             observed: observed.try_into().map_err(failed("open", "observed"))?,
             stats: stats.try_into().map_err(failed("open", "stats"))?,
-            ids,
             generations: Generations {
                 map: generations.try_into().map_err(failed("open", "generations"))?,
             },
+            filter: Filter::open(pins)?,
             carried: Carried::open(pins)?,
         })
-    }
-
-    /// Returns the kernel's ids of the maps: a program that uses one is ours.
-    pub fn ids(&self) -> &BTreeSet<u32> {
-        &self.ids
     }
 
     /// Returns what clients can dial.
@@ -181,6 +171,10 @@ impl Maps {
         key: &model::Frontend,
         value: Option<Frontend>,
     ) -> Result<(), Error> {
+        match value {
+            Some(_) => self.filter.add((key.addr, key.port, key.protocol))?,
+            None => self.filter.remove(),
+        }
         match key.addr {
             IpAddr::V4(addr) => {
                 let key = service_key(addr.octets(), key.port, key.protocol);
@@ -198,6 +192,10 @@ impl Maps {
         key: &model::Backend,
         value: Option<Backend>,
     ) -> Result<(), Error> {
+        match value {
+            Some(_) => self.filter.add((key.addr, key.port, key.protocol))?,
+            None => self.filter.remove(),
+        }
         match key.addr {
             IpAddr::V4(addr) => {
                 let key = service_key(addr.octets(), key.port, key.protocol);

@@ -1,7 +1,6 @@
 //! Where pins are, and whether a map found there is the one we mean.
 
 use std::{
-    collections::BTreeSet,
     fmt, fs, io,
     path::{Path, PathBuf},
 };
@@ -75,10 +74,7 @@ impl PinDirectory {
     pub fn prepare(root: &Path) -> Result<Self, Error> {
         let failed = |source| Error::PinDirectory { path: root.to_owned(), source };
         let directory = Self::at(root);
-        if !on_bpffs(root) {
-            mount_over(root).map_err(failed)?;
-            tracing::info!(event = "bpffs_mounted", "no bpffs was there: mounted one at {PLACE}");
-        }
+        mount_where_absent(root)?;
         fs::create_dir_all(directory.links()).map_err(failed)?;
         if !on_bpffs(root) {
             return Err(failed(io::Error::from(io::ErrorKind::Unsupported)));
@@ -193,22 +189,6 @@ impl PinDirectory {
         Ok(!versions.is_empty())
     }
 
-    /// Returns the kernel's ids of all maps that are pinned, of whatever ABI version: a program that
-    /// uses one is ours.
-    ///
-    /// # Errors
-    ///
-    /// As of [`Self::remove_pins`].
-    pub fn map_ids(&self) -> io::Result<BTreeSet<u32>> {
-        let versions = self.other_versions()?.into_iter().chain([self.versioned()]);
-        let mut ids = BTreeSet::new();
-        for version in versions {
-            let pins = pins_in(&version)?;
-            ids.extend(pins.iter().filter_map(|pin| Some(MapInfo::from_pin(pin).ok()?.id())));
-        }
-        Ok(ids)
-    }
-
     fn other_versions(&self) -> io::Result<Vec<PathBuf>> {
         let is_version = |path: &PathBuf| {
             let name = path.file_name().and_then(|name| name.to_str());
@@ -252,6 +232,20 @@ pub fn on_bpffs(path: &Path) -> bool {
     path.ancestors()
         .find_map(|path| rustix::fs::statfs(path).ok())
         .is_some_and(|stat| stat.f_type == BPF_FS_MAGIC)
+}
+
+/// Mounts a bpffs at `/sys/fs/bpf` when none covers a directory below it. It takes CAP_SYS_ADMIN.
+///
+/// # Errors
+///
+/// [`Error::PinDirectory`] when there is none and none can be mounted.
+pub fn mount_where_absent(root: &Path) -> Result<(), Error> {
+    if on_bpffs(root) {
+        return Ok(());
+    }
+    mount_over(root).map_err(|source| Error::PinDirectory { path: root.to_owned(), source })?;
+    tracing::info!(event = "bpffs_mounted", "no bpffs was there: mounted one at {PLACE}");
+    Ok(())
 }
 
 /// Mounts a bpffs where the kernel keeps the place for it, when the path is below.

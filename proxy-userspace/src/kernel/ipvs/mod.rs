@@ -7,7 +7,7 @@
 //!
 //! [`message`] and everything below it are pure functions over bytes: they are tested with the
 //! bytes of real kernels and with arbitrary ones. Only [`Client`] does I/O, besides
-//! [`connections`] and [`Totals`], which read files of `/proc/net`.
+//! [`connections`], [`table`] and [`Totals`], which read files of `/proc/net`, and [`mh_table`].
 
 pub mod attribute;
 mod client;
@@ -21,7 +21,9 @@ mod golden;
 pub mod info;
 pub mod listing;
 pub mod message;
+pub mod mh_table;
 pub mod stats;
+pub mod table;
 mod totals;
 pub mod virtual_server;
 

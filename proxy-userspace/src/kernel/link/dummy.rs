@@ -43,11 +43,7 @@ impl Links {
             return Err(Error::Vanished { name: name.to_owned() });
         };
         if !link.header.flags.contains(LinkFlags::Up) {
-            let message = LinkUnspec::new_with_index(link.header.index);
-            let request = netlink::write(RouteNetlinkMessage::SetLink(message.up().build()), 0);
-            self.ask(&operation, request)
-                .await?
-                .map_err(|errno| Error::refused(&operation, errno))?;
+            self.raise(&operation, link.header.index).await?;
         }
         Ok(Dummy { index: link.header.index, created })
     }
@@ -68,6 +64,26 @@ impl Links {
     /// Returns the index of the interface with this name, of whatever kind.
     pub async fn index_of(&self, name: &str) -> Result<Option<u32>, Error> {
         Ok(self.find(name).await?.map(|link| link.header.index))
+    }
+
+    /// Returns the index of the interface with this name if it is up: what is down makes no address
+    /// local.
+    pub async fn running_index_of(&self, name: &str) -> Result<Option<u32>, Error> {
+        let link = self.find(name).await?;
+        Ok(link.filter(|link| link.header.flags.contains(LinkFlags::Up)).map(|l| l.header.index))
+    }
+
+    /// Puts the loopback device up, which a new network namespace has down.
+    pub async fn raise_loopback(&self) -> Result<(), Error> {
+        // It is the first device of every namespace (`LOOPBACK_IFINDEX`).
+        self.raise(&Operation::RaiseLoopback, 1).await
+    }
+
+    async fn raise(&self, operation: &Operation, index: u32) -> Result<(), Error> {
+        let message = LinkUnspec::new_with_index(index);
+        let request = netlink::write(RouteNetlinkMessage::SetLink(message.up().build()), 0);
+        let answer = self.ask(operation, request).await?;
+        answer.map(drop).map_err(|errno| Error::refused(operation, errno))
     }
 
     async fn find_dummy(&self, name: &str) -> Result<Option<LinkMessage>, Error> {

@@ -85,6 +85,8 @@ pub enum Operation {
     ListNeighbours,
     /// Make the dummy device or bring it up.
     PutDummy(String),
+    /// Bring the loopback device up.
+    RaiseLoopback,
     /// Remove the dummy device.
     RemoveDummy(String),
     /// Put an address on the dummy device.
@@ -101,6 +103,7 @@ impl fmt::Display for Operation {
             Self::ListAddrs => f.write_str("list addresses"),
             Self::ListNeighbours => f.write_str("list neighbours"),
             Self::PutDummy(name) => write!(f, "put dummy device {name}"),
+            Self::RaiseLoopback => f.write_str("put the loopback device up"),
             Self::PutAddr(addr) => write!(f, "put address of vip {addr}"),
             Self::RemoveAddr(addr) => write!(f, "remove address of vip {addr}"),
             Self::RemoveDummy(name) => write!(f, "remove dummy device {name}"),

@@ -1,6 +1,13 @@
 //! Changes of links, addresses, routes and neighbours, as they happen.
 
-use std::{collections::HashSet, net::IpAddr};
+use std::{
+    collections::HashSet,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use futures::{StreamExt, channel::mpsc::UnboundedReceiver};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
@@ -67,6 +74,7 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Watch {
     events: mpsc::Receiver<Event>,
+    vips: Arc<AtomicBool>,
 }
 
 impl Watch {
@@ -79,7 +87,9 @@ impl Watch {
             rtnetlink::new_multicast_connection(&GROUPS).map_err(Error::Open)?;
         tokio::spawn(connection);
         let (sender, events) = mpsc::channel(CAPACITY);
+        let vips = Arc::new(AtomicBool::new(false));
         let mut watcher = Watcher {
+            vips: Arc::clone(&vips),
             links: Links::open()?,
             dummy: dummy.to_owned(),
             dummy_index: None,
@@ -89,7 +99,13 @@ impl Watch {
         // Subscribed first, so that nothing falls between the listing and the events.
         watcher.learn().await?;
         tokio::spawn(watcher.run(messages, sender));
-        Ok(Self { events })
+        Ok(Self { events, vips })
+    }
+
+    /// Says whether the device of the VIPs, or what makes them local, may have changed since the last
+    /// call, by whoever's hand. There are tens of thousands, so they are no events.
+    pub fn vips_changed(&self) -> bool {
+        self.vips.swap(false, Ordering::Relaxed)
     }
 
     /// Waits for the next event. `None`: the connection is lost; open another watch.
@@ -101,6 +117,8 @@ impl Watch {
 }
 
 struct Watcher {
+    /// VIPs may have changed.
+    vips: Arc<AtomicBool>,
     links: Links,
     dummy: String,
     dummy_index: Option<u32>,
@@ -164,6 +182,7 @@ impl Watcher {
             NetlinkPayload::Overrun(_) => {
                 // Without a listing the tables stay empty, which reports less than it could; the
                 // overrun itself tells the reader not to rely on them.
+                self.vips.store(true, Ordering::Relaxed);
                 let _ = self.learn().await;
                 Some(Event::Overrun)
             }
@@ -178,6 +197,7 @@ impl Watcher {
             RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message)
                 if self.dummy_index == Some(message.header.index) =>
             {
+                self.vips.store(true, Ordering::Relaxed);
                 None
             }
             RouteNetlinkMessage::NewAddress(message) => {
@@ -190,7 +210,11 @@ impl Watcher {
                 Some(Event::AddressChanged)
             }
             RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
-                (!self.is_own(route)).then_some(Event::RouteChanged)
+                let own = self.is_own(route);
+                if own {
+                    self.vips.store(true, Ordering::Relaxed);
+                }
+                (!own).then_some(Event::RouteChanged)
             }
             RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => {
                 Some(Event::RouteChanged)
@@ -204,6 +228,7 @@ impl Watcher {
     fn link_changed(&mut self, link: &LinkMessage) -> Event {
         if name(link) == self.dummy {
             self.dummy_index = Some(link.header.index);
+            self.vips.store(true, Ordering::Relaxed);
         }
         Event::LinkChanged(link.header.index)
     }
@@ -216,6 +241,7 @@ impl Watcher {
         }
         self.addrs.retain(|(owner, _)| *owner != index);
         if self.dummy_index == Some(index) {
+            self.vips.store(true, Ordering::Relaxed);
             self.dummy_index = None;
         }
         Event::LinkGone(index)

@@ -123,8 +123,14 @@ pub enum Operation {
     Change,
     /// Remove the table.
     Remove,
+    /// List the tables of all families.
+    ListTables,
     /// List flowtables.
     ListFlowtables,
+    /// List the chains of others.
+    ListChains,
+    /// Remove chains of others.
+    RemoveChains,
     /// Read every rule.
     ListRules,
     /// Read the number of the ruleset.
@@ -139,7 +145,10 @@ impl fmt::Display for Operation {
             Self::Install => "install nft table inet passlane",
             Self::Change => "change elements of nft table inet passlane",
             Self::Remove => "remove nft table inet passlane",
+            Self::ListTables => "list nft tables",
             Self::ListFlowtables => "list nft flowtables",
+            Self::ListChains => "list nft chains",
+            Self::RemoveChains => "remove chains of iptables",
             Self::ListRules => "list nft rules",
             Self::ReadGeneration => "read the generation of the nft ruleset",
         })

@@ -8,6 +8,7 @@ mod drops;
 mod elements;
 mod error;
 mod expression;
+mod foreign_chains;
 mod observe;
 mod refused;
 mod ruleset;
@@ -16,6 +17,7 @@ mod survey;
 mod table;
 
 pub use error::Error;
+pub use foreign_chains::{FoundChain, FoundJump, remove_chains};
 pub use observe::{Observed, Reading};
 pub use refused::Refused;
 pub use ruleset::{TABLE, VERSION};

@@ -18,6 +18,8 @@ use crate::kernel::{
 
 /// `NFNL_SUBSYS_NFTABLES`, in the upper byte of a message type.
 const NFTABLES: u16 = 10 << 8;
+/// `NFT_MSG_GETTABLE`.
+const GET_TABLE: u16 = NFTABLES | 1;
 /// `NFT_MSG_GETRULE`.
 pub(super) const GET_RULE: u16 = NFTABLES | 7;
 /// `NFT_MSG_GETGEN`.
@@ -28,10 +30,10 @@ const GET_FLOWTABLE: u16 = NFTABLES | 23;
 pub(super) const HEADER: usize = 4;
 /// `NFTA_GEN_ID`.
 const GENERATION_ID: u16 = 1;
-/// `NFTA_FLOWTABLE_TABLE`, also `NFTA_RULE_TABLE`.
+/// `NFTA_FLOWTABLE_TABLE`, also `NFTA_RULE_TABLE` and `NFTA_TABLE_NAME`.
 pub(super) const TABLE: u16 = 1;
 /// `NFTA_FLOWTABLE_NAME`, also `NFTA_RULE_CHAIN`.
-const NAME: u16 = 2;
+pub(super) const NAME: u16 = 2;
 /// `NFTA_RULE_EXPRESSIONS`.
 pub(super) const EXPRESSIONS: u16 = 4;
 /// `NFTA_EXPR_NAME`.
@@ -109,12 +111,26 @@ impl Ruleset {
         Ok(found)
     }
 
+    /// Returns all tables but ours, as `family table`.
+    ///
+    /// # Errors
+    ///
+    /// The kernel did not say.
+    pub async fn foreign_tables(&self) -> Result<Vec<String>, Error> {
+        let mut found = Vec::new();
+        let request = netlink::dump(request(GET_TABLE));
+        self.scan(Operation::ListTables, request, |reply| found.extend(table(&reply))).await?;
+        let ours = format!("inet {}", super::TABLE);
+        found.retain(|table| *table != ours);
+        Ok(found)
+    }
+
     /// Visits the rules that a request asks for.
     pub(super) async fn rules_of(&self, request: Raw, visit: impl FnMut(Raw)) -> Result<(), Error> {
         self.scan(Operation::ListRules, netlink::dump(request), visit).await
     }
 
-    async fn scan(
+    pub(super) async fn scan(
         &self,
         operation: Operation,
         request: NetlinkMessage<Raw>,
@@ -129,7 +145,7 @@ impl Ruleset {
 }
 
 /// Of all families.
-fn request(message_type: u16) -> Raw {
+pub(super) fn request(message_type: u16) -> Raw {
     let mut bytes = BytesMut::with_capacity(HEADER);
     bytes.put_u32(0);
     Raw { message_type, bytes }
@@ -137,6 +153,12 @@ fn request(message_type: u16) -> Raw {
 
 /// Returns family, table and name of a flowtable, or family, table and chain of a rule.
 fn place(reply: &Raw) -> Option<String> {
+    let name = reply.attribute(HEADER, NAME).map(text)?;
+    Some(format!("{} {name}", table(reply)?))
+}
+
+/// Returns family and name of a table, or of the table of an object.
+fn table(reply: &Raw) -> Option<String> {
     let family = match *reply.bytes.first()? {
         1 => "inet",
         2 => "ip",
@@ -146,8 +168,8 @@ fn place(reply: &Raw) -> Option<String> {
         10 => "ip6",
         _ => "?",
     };
-    let name = |kind| reply.attribute(HEADER, kind).map(text);
-    Some(format!("{family} {} {}", name(TABLE)?, name(NAME)?))
+    let table = reply.attribute(HEADER, TABLE).map(text)?;
+    Some(format!("{family} {table}"))
 }
 
 /// Says whether a rule hands packets to a process: nft's `queue`, or the target `NFQUEUE` of

@@ -112,7 +112,7 @@ fn additions(elements: &BTreeSet<Element>) -> impl Iterator<Item = NfCmd<'static
     elements::to_nft(elements).into_iter().map(NfListObject::Element).map(NfCmd::Add)
 }
 
-async fn apply(operation: Operation, commands: Vec<NfCmd<'_>>) -> Result<(), Error> {
+pub(super) async fn apply(operation: Operation, commands: Vec<NfCmd<'_>>) -> Result<(), Error> {
     let objects: Vec<_> = commands.into_iter().map(NfObject::CmdObject).collect();
     let ruleset = Nftables { objects: objects.into() };
     helper::apply_ruleset_async(&ruleset).await.map_err(|error| Error::of(operation, error))

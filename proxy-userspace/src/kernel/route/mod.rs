@@ -25,6 +25,8 @@ use super::netlink::{self, REQUESTS_PER_SEND};
 
 /// Marks our routes (`rtm_protocol`): routes of other protocols are never touched.
 pub const ROUTE_PROTOCOL: u8 = 112;
+/// Metric of the routes that stand in for others: the kernel prefers those without one.
+const SPARE_METRIC: u32 = 112;
 /// `RT_TABLE_LOCAL`: the table whose routes make an address local.
 const TABLE_LOCAL: u8 = 255;
 
@@ -74,6 +76,24 @@ impl Routes {
         self.send(vips, message, Operation::Put, Errno::EXIST).await
     }
 
+    /// Makes the addresses local by the loopback device as well, for as long as the routes of the
+    /// other one come and go.
+    pub async fn put_spares(&self, loopback: u32, vips: &[IpAddr]) -> Result<(), Error> {
+        let message = |vip: &IpAddr| {
+            let message = RouteNetlinkMessage::NewRoute(spare(loopback, *vip));
+            netlink::write(message, NLM_F_CREATE | NLM_F_REPLACE)
+        };
+        self.send(vips, message, Operation::Put, Errno::EXIST).await
+    }
+
+    /// Removes what [`Self::put_spares`] put, by this process or one that ended before it could.
+    pub async fn remove_spares(&self, loopback: u32) -> Result<(), Error> {
+        let left: Vec<IpAddr> = self.vips(loopback).await?.into_iter().collect();
+        let message =
+            |vip: &IpAddr| netlink::write(RouteNetlinkMessage::DelRoute(spare(loopback, *vip)), 0);
+        self.send(&left, message, Operation::Remove, Errno::SRCH).await
+    }
+
     /// Removes the routes of the addresses. Removing the absent succeeds, also when the device is
     /// gone with all its routes. Stops at the first failure.
     pub async fn remove_vips(&self, device: u32, vips: &[IpAddr]) -> Result<(), Error> {
@@ -121,6 +141,12 @@ fn route(device: u32, vip: IpAddr) -> RouteMessage {
         ..RouteHeader::default()
     };
     route.attributes = vec![RouteAttribute::Destination(vip.into()), RouteAttribute::Oif(device)];
+    route
+}
+
+fn spare(loopback: u32, vip: IpAddr) -> RouteMessage {
+    let mut route = route(loopback, vip);
+    route.attributes.push(RouteAttribute::Priority(SPARE_METRIC));
     route
 }
 

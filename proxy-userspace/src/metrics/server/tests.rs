@@ -55,6 +55,7 @@ fn recorder() -> Recorder {
         Trigger { at: std::time::SystemTime::now() + Duration::from_secs(60), ipv6: false },
         Trigger { at: std::time::UNIX_EPOCH, ipv6: false },
     ]);
+    recorder.drift().found([(("ipvs", "missing"), 2)]);
     let interface = |name: &str, mode: &str, xdp: &str| InterfaceReport {
         name: name.into(),
         mode: mode.into(),
@@ -144,6 +145,8 @@ fn a_scrape_is_read_by_a_parser_of_prometheus_and_follows_the_list() {
     assert_eq!(of(&parsed, "passlane_ipvs_connections_total", &[]), 42.0);
     assert_eq!(of(&parsed, "passlane_services", &[]), 7.0);
     assert_eq!(of(&parsed, "passlane_notices", &[("reason", "PortKept")]), 2.0);
+    let drift = [("subsystem", "ipvs"), ("kind", "missing")];
+    assert_eq!(of(&parsed, "passlane_drift_objects", &drift), 2.0);
     let labels = [("ip_family", "IPv6"), ("traffic_policy", "internal")];
     let name = "kubeproxy_sync_proxy_rules_no_local_endpoints_total";
     assert_eq!(of(&parsed, name, &labels), 3.0);

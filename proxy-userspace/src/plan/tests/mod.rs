@@ -1,6 +1,8 @@
 //! Properties of every plan.
 
 mod admission;
+mod adoption;
+mod drift;
 mod generate;
 mod node;
 mod planner;

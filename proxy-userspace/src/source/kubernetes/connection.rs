@@ -23,7 +23,7 @@ use tokio::{
     sync::{Mutex, mpsc},
     time::timeout,
 };
-use tower::{BoxError, ServiceBuilder, service_fn};
+use tower::{BoxError, ServiceBuilder, ServiceExt as _, service_fn};
 use tracing::{info, warn};
 
 use super::{
@@ -32,17 +32,15 @@ use super::{
     merge::Told,
     pace::Pace,
     requests::{Asked, Requests},
+    silence::{Heard, Limits},
 };
 use crate::{chain::chain, source::convert::Kind};
 
-/// An address that does not take a connection in this time is left for the next one.
+/// An address that does not take a TCP connection in this time is left for the next one.
 const CONNECT: Duration = Duration::from_secs(5);
 /// A peer that acknowledges nothing for this long is gone: a watch that hears nothing would wait
 /// for minutes.
 const SILENCE: Duration = Duration::from_secs(30);
-/// An API server ends its own work on a request after a minute, and a watch answers at once.
-const ANSWER: Duration = Duration::from_secs(75);
-const NO_ANSWER: &str = "no answer within 75 seconds";
 /// The token file is read anew after this long; it is renewed long before it expires.
 const TOKEN_AGE: Duration = Duration::from_secs(30);
 
@@ -52,6 +50,7 @@ pub(super) struct Connection {
     login: Login,
     addresses: Vec<Uri>,
     pace: Pace,
+    limits: Limits,
     used: Mutex<Used>,
     requests: Arc<Requests>,
 }
@@ -91,10 +90,14 @@ struct Token {
 
 impl Connection {
     /// Reads where the API servers are; connects when first used.
-    pub(super) async fn new(login: Login, pace: Pace) -> Result<Arc<Self>, LoginError> {
+    pub(super) async fn new(
+        login: Login,
+        pace: Pace,
+        limits: Limits,
+    ) -> Result<Arc<Self>, LoginError> {
         let addresses = login.addresses().await?;
         let (used, requests) = Default::default();
-        Ok(Arc::new(Self { login, addresses, pace, used, requests }))
+        Ok(Arc::new(Self { login, addresses, pace, limits, used, requests }))
     }
 
     /// Returns all addresses, in the order they are tried.
@@ -137,7 +140,10 @@ impl Connection {
         Client::new(service, "default")
     }
 
-    async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, BoxError> {
+    async fn send(
+        self: &Arc<Self>,
+        mut request: Request<Body>,
+    ) -> Result<Response<Heard<Body>>, BoxError> {
         // The later pages of a list belong to its first request.
         if !request.uri().query().is_some_and(|query| query.contains("continue=")) {
             self.pace.wait().await;
@@ -147,8 +153,10 @@ impl Connection {
             request.headers_mut().insert(AUTHORIZATION, token.header.clone());
         }
         let (asked, started) = (Asked::of(&request, &made.address), Instant::now());
-        let answer = timeout(ANSWER, made.client.send(request)).await;
-        let answer = answer.unwrap_or_else(|_| Err(kube::Error::Service(NO_ANSWER.into())));
+        let is_watch = request.uri().query().is_some_and(|query| query.contains("watch="));
+        let Limits { answer: limit, list, watch, .. } = self.limits;
+        let answer = timeout(limit, made.client.send(request)).await;
+        let answer = answer.unwrap_or_else(|_| Err(no_answer("answer", limit)));
         let status = answer.as_ref().ok().map(Response::status);
         self.requests.count(&asked, status, started.elapsed());
         match answer {
@@ -160,13 +168,28 @@ impl Connection {
                 } else if response.status().is_success() {
                     self.used.lock().await.refused = false;
                 }
-                Ok(response)
+                Ok(self.heard(response, if is_watch { watch } else { list }, generation))
             }
             Err(error) => {
                 self.leave(generation, &chain(&error)).await;
                 Err(error.into())
             }
         }
+    }
+
+    /// Returns the answer so that it ends when it goes silent for so long. The address is left then.
+    fn heard(
+        self: &Arc<Self>,
+        response: Response<Body>,
+        limit: Duration,
+        generation: u64,
+    ) -> Response<Heard<Body>> {
+        let connection = Arc::clone(self);
+        let given_up = move || {
+            let left = async move { connection.leave(generation, "it went silent").await };
+            drop(tokio::spawn(left));
+        };
+        response.map(|body| Heard::new(body, limit, given_up))
     }
 
     /// Returns the client of the address in use, with a token that is fresh enough.
@@ -205,7 +228,7 @@ impl Connection {
             }
             _ => None,
         };
-        let client = client_of(&config)
+        let client = client_of(&config, self.limits.connect)
             .map_err(|source| LoginError::Client { address: text, source: Box::new(source) })?;
         Ok(Made { client, address, token })
     }
@@ -244,7 +267,7 @@ impl Connection {
 
 /// Makes a client as kube does, with a connection that notices a dead peer, and without its own
 /// retries and logs: the watches have theirs.
-fn client_of(config: &kube::Config) -> Result<Client, kube::Error> {
+fn client_of(config: &kube::Config, limit: Duration) -> Result<Client, kube::Error> {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_nodelay(true);
@@ -254,13 +277,25 @@ fn client_of(config: &kube::Config) -> Result<Client, kube::Error> {
     http.set_keepalive_retries(Some(3));
     http.set_tcp_user_timeout(Some(SILENCE));
     let https = config.rustls_https_connector_with_connector(http)?;
+    // A server that hangs takes TCP connections all the same, and never says hello.
+    let connector = service_fn(move |address: Uri| {
+        let connecting = https.clone().oneshot(address);
+        Box::pin(async move {
+            let connected = timeout(limit, connecting).await;
+            connected.unwrap_or_else(|_| Err(no_answer("connection", limit).into()))
+        })
+    });
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)
-        .service(HttpClient::builder(TokioExecutor::new()).build::<_, Body>(https));
+        .service(HttpClient::builder(TokioExecutor::new()).build::<_, Body>(connector));
     Ok(Client::new(service, "default"))
+}
+
+fn no_answer(what: &str, limit: Duration) -> kube::Error {
+    kube::Error::Service(format!("no {what} within {} seconds", limit.as_secs_f32()).into())
 }
 
 #[cfg(test)]

@@ -261,7 +261,8 @@ fn is_of_node(notice: &Notice) -> bool {
     match notice {
         Notice::ForeignVirtualServer { .. }
         | Notice::ApiServerIsVip { .. }
-        | Notice::Ipv6NotServed { .. } => true,
+        | Notice::Ipv6NotServed { .. }
+        | Notice::Drift { .. } => true,
         other => other.service().is_none() && slice_of(other).is_none(),
     }
 }

@@ -14,12 +14,15 @@ mod connection;
 pub mod events;
 mod failure;
 mod follow;
+#[cfg(test)]
+mod hanging;
 mod login;
 mod merge;
 mod objects;
 mod pace;
 mod requests;
 mod run;
+mod silence;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -38,6 +41,7 @@ pub use self::{
     events::Publisher,
     login::{Login, LoginError},
     requests::{BUCKETS as REQUEST_BUCKETS, Requests},
+    silence::Limits,
     status::{State, Status},
 };
 
@@ -68,13 +72,17 @@ pub struct Options {
     pub state_dir: Option<PathBuf>,
     /// How long to wait for the API server at the start before the saved snapshot is served.
     pub patience: Duration,
+    /// How long the API server may take for what.
+    pub limits: Limits,
 }
 
 impl Options {
     /// Returns kube-proxy's defaults for a node of this name.
     pub fn new(login: Login, node: String) -> Self {
         let patience = Duration::from_secs(3);
-        Self { login, node, proxy_name: None, qps: 5.0, burst: 10, state_dir: None, patience }
+        let limits = Limits::default();
+        let (proxy_name, state_dir) = (None, None);
+        Self { login, node, proxy_name, qps: 5.0, burst: 10, state_dir, patience, limits }
     }
 }
 
@@ -98,7 +106,7 @@ impl Kubernetes {
     /// Nothing says where the API server is, or the kubeconfig cannot be read.
     pub async fn start(options: Options) -> Result<Self, LoginError> {
         let pace = Pace::new(options.qps, options.burst);
-        let connection = Connection::new(options.login.clone(), pace).await?;
+        let connection = Connection::new(options.login.clone(), pace, options.limits).await?;
         let (tell, told) = mpsc::channel(1024);
         // One: what comes while the agent is busy is put together with what follows.
         let (events, received) = mpsc::channel(1);

@@ -1,7 +1,7 @@
 //! A kernel that believes everything: it takes up a plan, and counts the bytes that the real one
 //! would have been sent.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Result;
 use proxy_userspace::{
@@ -60,6 +60,10 @@ impl Kernel for Fake {
         }
         self.buffer.clear();
         Ok(sent)
+    }
+
+    fn look(&mut self) -> Result<Option<Duration>> {
+        Ok(None)
     }
 
     fn check(&mut self) -> Result<()> {

@@ -2,11 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    fmt,
     net::{IpAddr, Ipv4Addr},
-    str::FromStr,
 };
 
+pub(crate) use proxy_tests::size::Size;
 use proxy_userspace::{
     model::{
         Change, Endpoint, EndpointPort, EndpointSlice, FastPath, Forwarding, Protocol, Service,
@@ -24,35 +23,6 @@ const NODE_PORT_EVERY: u32 = 20;
 const LOAD_BALANCER_EVERY: u32 = 50;
 const NODES: u32 = 1000;
 const ZONES: u32 = 3;
-
-/// How many Services, and endpoints of each.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Size {
-    /// Services.
-    pub(crate) services: u32,
-    /// Endpoints of each, in one slice.
-    pub(crate) endpoints: u32,
-}
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}x{}", self.services, self.endpoints)
-    }
-}
-
-impl FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || format!("{text}: write a size as SERVICESxENDPOINTS, such as 1000x4");
-        let (services, endpoints) = text.split_once('x').ok_or_else(wrong)?;
-        let number = |text: &str, most| {
-            text.parse().ok().filter(|n| (1..=most).contains(n)).ok_or_else(wrong)
-        };
-        // NodePorts, cluster IPs and slices have room for so many.
-        Ok(Self { services: number(services, 55_000)?, endpoints: number(endpoints, 100)? })
-    }
-}
 
 /// Returns what plans need to know about the node.
 pub(crate) fn node() -> NodeFacts {

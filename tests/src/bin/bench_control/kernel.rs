@@ -1,6 +1,6 @@
 //! What a plan is carried out on.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Result;
 use proxy_userspace::{
@@ -15,6 +15,10 @@ pub(crate) trait Kernel {
 
     /// Carries a plan out, for these virtual servers.
     fn apply(&mut self, plan: &Plan, servers: &BTreeMap<Frontend, DesiredServer>) -> Result<Sent>;
+
+    /// Looks at the node as the audit does; returns the processor time it took, where there is a node
+    /// to look at.
+    fn look(&mut self) -> Result<Option<Duration>>;
 
     /// Errs if the node does not hold what it was given.
     fn check(&mut self) -> Result<()>;

@@ -49,6 +49,8 @@ pub(crate) struct Measured {
     pub(crate) change_allocations: u64,
     /// Bytes allocated in a change, on average.
     pub(crate) change_bytes: u64,
+    /// Milliseconds of processor time of one look of the audit at IPVS; 0 where there is none.
+    pub(crate) audit_ms: f64,
     /// Resident memory at the end.
     pub(crate) rss_mib: f64,
     /// The most resident memory there was.
@@ -74,6 +76,7 @@ pub(crate) fn run(size: Size, change_time: Duration, kernel: &mut impl Kernel) -
 
     let changes = changes(size, &mut planner, kernel, change_time)?;
     kernel.check()?;
+    let audit = kernel.look()?.unwrap_or_default();
     let resident = Resident::read()?;
     let count = changes.times.count() as u64;
     Ok(Measured {
@@ -90,6 +93,7 @@ pub(crate) fn run(size: Size, change_time: Duration, kernel: &mut impl Kernel) -
         change_ms_max: changes.times.percentile_ms(100),
         change_allocations: changes.allocations / count,
         change_bytes: changes.bytes / count,
+        audit_ms: audit.as_secs_f64() * 1e3,
         rss_mib: resident.now_kib as f64 / 1024.0,
         peak_mib: resident.peak_kib as f64 / 1024.0,
     })

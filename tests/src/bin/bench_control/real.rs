@@ -1,12 +1,15 @@
 //! The kernel of the machine the bench runs on, in a network namespace that is empty.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use proxy_tests::process;
 use proxy_userspace::{
     apply::Executor,
-    audit::observe::observe,
+    audit::{
+        look::{Dear, Expected, Looker, Suspects},
+        observe::observe,
+    },
     kernel::{module, node::Node},
     ledger::Ledger,
     model::{Frontend, RuleOptions},
@@ -81,6 +84,17 @@ impl Kernel for Real {
         let requests = plan.actions.iter().filter_map(fake::command);
         let requests = requests.map(|command| command.requests().len()).sum();
         Ok(Sent { requests, bytes: 0 })
+    }
+
+    fn look(&mut self) -> Result<Option<Duration>> {
+        let expected = Expected::of(&self.observed, None);
+        let look = Looker::new(None, Vec::new())?.look(Dear { servers: true, entries: None });
+        let suspects = expected.suspects(&look);
+        ensure!(
+            suspects == Suspects::default(),
+            "a node as it was left has suspects: {suspects:?}"
+        );
+        Ok(Some(look.cost))
     }
 
     fn check(&mut self) -> Result<()> {

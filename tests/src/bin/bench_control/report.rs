@@ -14,7 +14,7 @@ const MEMORY: &str = "30000x4";
 /// Returns a table, a line for each size.
 pub(crate) fn table(all: &[Measured]) -> String {
     let mut text = format!(
-        "{:>9}  {:>8}  {:>8}  {:>8}  {:>9}  {:>8}  {:>7}  {:>8}  {:>8}  {:>8}  {:>9}  {:>8}  {:>8}\n",
+        "{:>9}  {:>8}  {:>8}  {:>8}  {:>9}  {:>8}  {:>7}  {:>8}  {:>8}  {:>8}  {:>9}  {:>8}  {:>8}  {:>8}\n",
         "size",
         "plan s",
         "apply s",
@@ -26,6 +26,7 @@ pub(crate) fn table(all: &[Measured]) -> String {
         "p99 ms",
         "max ms",
         "allocs",
+        "audit ms",
         "RSS MiB",
         "peak MiB"
     );
@@ -33,7 +34,7 @@ pub(crate) fn table(all: &[Measured]) -> String {
         let _ = writeln!(
             text,
             "{:>9}  {:>8.3}  {:>8.3}  {:>8}  {:>9}  {:>8}  {:>7}  {:>8.3}  {:>8.3}  {:>8.3}  {:>9}  \
-             {:>8.1}  {:>8.1}",
+             {:>8.1}  {:>8.1}  {:>8.1}",
             one.size,
             one.cold_plan_s,
             one.cold_apply_s,
@@ -45,6 +46,7 @@ pub(crate) fn table(all: &[Measured]) -> String {
             one.change_ms_p99,
             one.change_ms_max,
             one.change_allocations,
+            one.audit_ms,
             one.rss_mib,
             one.peak_mib
         );

@@ -36,7 +36,7 @@ async fn server(answer: fn(&str) -> &'static str) -> (u16, Asked) {
 }
 
 async fn connection(login: Login) -> Arc<Connection> {
-    Connection::new(login, Pace::new(0.0, 0)).await.unwrap()
+    Connection::new(login, Pace::new(0.0, 0), Limits::default()).await.unwrap()
 }
 
 fn at(ports: &[u16]) -> Login {

@@ -6,6 +6,7 @@
 
 mod busy;
 mod modes;
+mod profile;
 mod report;
 mod scene;
 mod traffic;
@@ -41,6 +42,7 @@ pub(crate) fn run() -> Result<()> {
         }
     }
     print!("{}", report::table(&all));
+    print!("{}", profile::table()?);
     println!("{}", report::summary(&all));
     Ok(())
 }

@@ -17,9 +17,7 @@ pub(crate) struct Counted {
 
 impl Counted {
     fn median(&self) -> f64 {
-        let mut counts = self.counts.clone();
-        counts.sort_by(f64::total_cmp);
-        counts.get(counts.len() / 2).copied().unwrap_or(f64::NAN)
+        median(&self.counts)
     }
 
     /// How far apart the counts are, in percent of the median.
@@ -28,6 +26,13 @@ impl Counted {
         let most = self.counts.iter().copied().fold(0.0, f64::max);
         (most - least) / self.median() * 100.0
     }
+}
+
+/// Of an odd number of counts.
+pub(crate) fn median(counts: &[f64]) -> f64 {
+    let mut counts = counts.to_vec();
+    counts.sort_by(f64::total_cmp);
+    counts.get(counts.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 fn find(all: &[Counted], mode: Mode, path: Path, kind: Kind) -> Option<&Counted> {

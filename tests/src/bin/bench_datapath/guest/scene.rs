@@ -66,6 +66,11 @@ impl Scene {
         Ok(Self { mode, agent, topology })
     }
 
+    /// The node that forwards.
+    pub(crate) fn node(&self) -> &Namespace {
+        &self.topology.node
+    }
+
     /// Returns both ends of a path.
     pub(crate) fn ends(&self, path: Path) -> Result<Ends> {
         let pod = |name| Ok::<_, anyhow::Error>(self.topology.pod(name)?.clone());

@@ -81,6 +81,16 @@ pub(crate) fn count(scene: &Scene, path: Path, kind: Kind) -> Result<Vec<f64>> {
     Ok(counts)
 }
 
+/// Returns what counts datagrams of one flow, as often as it is asked.
+pub(crate) fn datagrams_of(
+    scene: &Scene,
+    path: Path,
+) -> Result<impl FnMut() -> Result<Vec<f64>> + use<>> {
+    let mut run = datagrams(scene.mode, &scene.ends(path)?)?;
+    let units = Kind::Datagrams.units() as f64;
+    Ok(move || (0..COUNTS).map(|_| Ok(run()? as f64 / units)).collect())
+}
+
 fn counters(scene: &Scene) -> Result<Option<Counters>> {
     scene.agent.as_ref().map(Counters::read).transpose()
 }
