@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::Instant;
 
 use anyhow::Result;
 use libtest_mimic::{Failed, Trial};
@@ -69,7 +70,7 @@ impl Scenario {
     pub(crate) fn trial(&'static self) -> Trial {
         let lacking = self.needs.iter().find_map(|need| need.lack().map(|why| (need, why)));
         match lacking {
-            None => Trial::test(self.name, || (self.run)().map_err(|error| self.failed(&error))),
+            None => Trial::test(self.name, || self.timed().map_err(|error| self.failed(&error))),
             Some((need, why)) if need.is_required() => {
                 let why = format!("required but missing: {why}");
                 Trial::test(self.name, move || Err(Failed::from(why)))
@@ -79,6 +80,14 @@ impl Scenario {
                 Trial::test(self.name, || Ok(())).with_ignored_flag(true)
             }
         }
+    }
+
+    /// Runs it, and says what it took: a run of all is as long as its longest ones make it.
+    fn timed(&self) -> Result<()> {
+        let began = Instant::now();
+        let result = (self.run)();
+        eprintln!("{:.1} s: {}", began.elapsed().as_secs_f32(), self.name);
+        result
     }
 
     /// Says it at once as well: a run of all scenarios in a guest takes minutes.
