@@ -1,6 +1,7 @@
 //! The image of `cargo xtask image`, in a guest by containerd and runc from Debian's packages: what a
 //! node does with it, without a kubelet. And natively, that the same inputs make the same bytes.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use proxy_tests::{
 };
 
 use crate::cluster::Cluster;
+use crate::node::runtime;
 use crate::on_a_node::{PATIENCE, Test};
 
 /// In the guest.
@@ -80,6 +82,15 @@ struct Containerd {
     directory: tempfile::TempDir,
     child: Child,
     image: String,
+    /// Its own tool.
+    ctr: PathBuf,
+}
+
+/// The unpacked programs first, and then those of this machine.
+fn search_path(programs: &Path) -> Result<OsString> {
+    let own = ["bin", "sbin"].map(|each| programs.join(each));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    Ok(std::env::join_paths(own.into_iter().chain(std::env::split_paths(&path)))?)
 }
 
 impl Containerd {
@@ -96,15 +107,18 @@ impl Containerd {
         );
         fs::write(directory.path().join("config.toml"), config)?;
         let log = File::create(directory.path().join("log"))?;
-        let child = Command::new("containerd")
+        let programs = runtime::root()?.join("usr");
+        let child = Command::new(programs.join("bin/containerd"))
             .args(["--config", &path("config.toml")])
+            // It starts its shim from there, and that runc.
+            .env("PATH", search_path(&programs)?)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
             .context("start containerd")?;
         let image = format!("passlane:{}", env!("CARGO_PKG_VERSION"));
-        let runtime = Self { directory, child, image };
+        let runtime = Self { directory, child, image, ctr: programs.join("bin/ctr") };
         wait::until_true("containerd answers", PATIENCE, || {
             Ok(runtime.ctr(&["version"]).output()?.status.success())
         })
@@ -117,7 +131,7 @@ impl Containerd {
     }
 
     fn ctr(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("ctr");
+        let mut command = Command::new(&self.ctr);
         command.arg("--address").arg(self.directory.path().join("socket"));
         command.args(arguments).stdin(Stdio::null());
         command

@@ -57,10 +57,6 @@ pub(crate) const NETWORK: &[Need] = &[
     need(&["ipset"], "ipset"),
 ];
 
-/// To run the image as a node does.
-pub(crate) const CONTAINERS: &[Need] =
-    &[need(&["containerd"], "containerd"), need(&["ctr"], "containerd"), need(&["runc"], "runc")];
-
 /// To run a test cluster: its certificates and tokens, and words with etcd.
 pub(crate) const CLUSTER: &[Need] =
     &[need(&["openssl"], "openssl"), need(&["curl"], "curl"), need(&["setpriv"], "util-linux")];

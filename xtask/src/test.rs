@@ -97,7 +97,7 @@ fn prepare(levels: &[Level], consent: Consent) -> Result<()> {
         needs.extend([packages::GUEST, packages::NETWORK]);
     }
     if levels.contains(&Level::L5) {
-        needs.extend([packages::CLUSTER, packages::CONTAINERS, packages::STRIP]);
+        needs.extend([packages::CLUSTER, packages::STRIP]);
     }
     packages::ensure(&needs, consent)
 }

@@ -11,7 +11,7 @@ mod machine;
 mod network;
 mod objects;
 mod release;
-mod runtime;
+pub(crate) mod runtime;
 
 use std::{
     net::{IpAddr, SocketAddr},

@@ -24,6 +24,13 @@ const NETWORK: &str = r#"{
      "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24"}]],
               "routes": [{"dst": "0.0.0.0/0"}]}}]}"#;
 
+/// Returns where the packages of the runtime are unpacked.
+pub(crate) fn root() -> Result<PathBuf> {
+    std::env::var_os("PASSLANE_CONTAINER_RUNTIME").map(PathBuf::from).context(
+        "PASSLANE_CONTAINER_RUNTIME names no containerd; `cargo xtask test --level L5` gets one",
+    )
+}
+
 /// The running containerd. Dropping it ends it, and what it keeps.
 pub(crate) struct Runtime {
     pub(crate) daemon: Daemon,
@@ -33,9 +40,7 @@ pub(crate) struct Runtime {
 impl Runtime {
     /// Starts it, and gives it the image of the pods.
     pub(crate) fn start(directory: &Path) -> Result<Self> {
-        let root = std::env::var_os("PASSLANE_CONTAINER_RUNTIME").map(PathBuf::from).context(
-            "PASSLANE_CONTAINER_RUNTIME names no containerd; `cargo xtask test --level L5` gets one",
-        )?;
+        let root = root()?;
         for path in [STORE, NETWORKS] {
             fs::create_dir_all(path)?;
         }

@@ -77,7 +77,8 @@ pub(super) fn run(
     Ok(outcomes)
 }
 
-/// Those of the longest levels first, so that no long one is left alone at the end.
+/// The longest guests first, so that no long one is left alone at the end: a node of a cluster takes
+/// longer than a part of L4, and L3 is short.
 fn jobs<'a>(
     setting: &Setting,
     binaries: &'a [(Level, PathBuf)],
@@ -86,8 +87,8 @@ fn jobs<'a>(
     let mut jobs = VecDeque::new();
     let mut binaries: Vec<_> = binaries.iter().collect();
     binaries.sort_by_key(|(level, _)| match level {
-        Level::L4 => 0,
-        Level::L3 => 1,
+        Level::L5 => 0,
+        Level::L4 => 1,
         _ => 2,
     });
     for (level, binary) in binaries {

@@ -6,8 +6,8 @@ use nftables::{
         PayloadField,
     },
     stmt::{
-        AnonymousCounter, Counter, Mangle, Match, NAT, NATFamily, Operator, Reject, RejectType,
-        Statement,
+        AnonymousCounter, Counter, JumpTarget, Mangle, Match, NAT, NATFamily, Operator, Reject,
+        RejectType, Statement,
     },
 };
 
@@ -66,6 +66,11 @@ pub(super) fn counter() -> Statement<'static> {
 
 pub(super) fn drop() -> Statement<'static> {
     Statement::Drop(None)
+}
+
+/// Goes through another chain, and comes back.
+pub(super) fn jump(chain: &'static str) -> Statement<'static> {
+    Statement::Jump(JumpTarget { target: chain.into() })
 }
 
 /// Ends the chain, and leaves the packet to the next one.

@@ -6,10 +6,10 @@
 //! inside        prerouting -100   sources inside the cluster: LB IP -> where all endpoints are
 //! inside_host   output     -100   the same for processes of this node
 //! unserved      input        90   no endpoint -> reject; none here, policy Local -> drop
-//! unserved_host output      -99   the same for processes of this node
-//! unassigned_host output    -99   as `unassigned`, for processes of this node
+//! unserved_host output      -99   `unassigned` and `unserved` for processes of this node
 //!               (ip_vs takes what it serves: output -98, input 98 and 99)
-//! unassigned    forward       0   addresses of the service CIDRs that no Service has -> reject
+//! unassigned    forward       0   addresses of the service CIDRs that no Service has -> refuse
+//! refuse        -                 reject as each protocol has it
 //! input         input       110   what ip_vs did not take, to a VIP -> reject
 //! postrouting   postrouting 100   hairpin, external traffic, host process to VIP -> masquerade
 //! ```
@@ -27,8 +27,8 @@ use super::{
     elements::protocol_name,
     expression::{
         Family, concat, counter, ct_original, direction, dnat, drop, frontend, go_on,
-        header_protocol, input_name, ip, is, is_not, l4proto, marked, masquerade, reject, set,
-        set_mark, state_new, state_not_new, status_dnat, text,
+        header_protocol, input_name, ip, is, is_not, jump, l4proto, marked, masquerade, reject,
+        set, set_mark, state_new, state_not_new, status_dnat, text,
     },
     sets::{self, Kind},
 };
@@ -37,54 +37,64 @@ use crate::model::{Inside, Masquerade, Protocol, RuleOptions};
 /// Name of the table, of family `inet`.
 pub const TABLE: &str = "passlane";
 /// Version of sets, chains and rules together; every rule's comment carries it.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+/// What has no hook of its own.
+const REFUSE: &str = "refuse";
 
-/// Returns the base chains. One without a rule costs every packet its hook.
+/// Returns the chains. A base chain without a rule costs every packet its hook.
 pub(super) fn chains(options: &RuleOptions) -> Vec<Chain<'static>> {
     use NfChainType::{Filter, NAT};
     use NfHook::{Forward, Input, Output, Postrouting, Prerouting};
-    [
+    let mut chains: Vec<_> = [
         ("sources", Filter, Prerouting, -150),
         ("sources_host", Filter, Output, -150),
         ("inside", NAT, Prerouting, -100),
         ("inside_host", NAT, Output, -100),
         ("unserved", Filter, Input, 90),
         ("unserved_host", Filter, Output, -99),
-        ("unassigned_host", Filter, Output, -99),
         ("unassigned", Filter, Forward, 0),
         ("input", Filter, Input, 110),
         ("postrouting", NAT, Postrouting, 100),
     ]
     .into_iter()
-    .filter(|(name, ..)| options.reject_unassigned || !name.starts_with("unassigned"))
+    .filter(|(name, ..)| options.reject_unassigned || *name != "unassigned")
     .map(|(name, kind, hook, priority)| Chain {
-        family: NfFamily::INet,
-        table: TABLE.into(),
-        name: name.into(),
         _type: Some(kind),
         hook: Some(hook),
         prio: Some(priority),
         policy: Some(NfChainPolicy::Accept),
-        ..Chain::default()
+        ..chain(name)
     })
-    .collect()
+    .collect();
+    chains.extend(options.reject_unassigned.then(|| chain(REFUSE)));
+    chains
+}
+
+fn chain(name: &'static str) -> Chain<'static> {
+    Chain { family: NfFamily::INet, table: TABLE.into(), name: name.into(), ..Chain::default() }
 }
 
 /// Returns the rules, in their order within each chain.
 pub(super) fn rules(options: &RuleOptions) -> Vec<Rule<'static>> {
-    let known = ["sources", "sources_host", "unserved", "unserved_host"].map(known_connections);
-    let of_family = |family| {
-        let mut rules = sources(family);
-        rules.extend(inside(family, options));
-        rules.extend(["unserved", "unserved_host"].map(|chain| unserved(family, chain)).concat());
-        rules.extend(unassigned(family, options));
-        rules.extend(guard(family));
-        rules.extend(postrouting(family, options));
-        rules
-    };
-    known.into_iter().chain([Family::V4, Family::V6].into_iter().flat_map(of_family)).collect()
+    // What nobody has is refused in the middle of a connection too.
+    let mut rules = unassigned(options);
+    rules.extend(["sources", "sources_host", "unserved", "unserved_host"].map(known_connections));
+    for family in FAMILIES {
+        rules.extend(of_family(family, options));
+    }
+    rules
+}
+
+fn of_family(family: Family, options: &RuleOptions) -> Vec<Rule<'static>> {
+    let mut rules = sources(family);
+    rules.extend(inside(family, options));
+    rules.extend(["unserved", "unserved_host"].map(|chain| unserved(family, chain)).concat());
+    rules.extend(guard(family));
+    rules.extend(postrouting(family, options));
+    rules
 }
 
 /// What ends a chain that is about new connections only.
@@ -231,24 +241,28 @@ fn unserved(family: Family, chain: &'static str) -> Vec<Rule<'static>> {
     rules
 }
 
-fn unassigned(family: Family, options: &RuleOptions) -> Vec<Rule<'static>> {
+/// Every packet that ip_vs sends comes by, so the protocols are told apart behind the addresses.
+fn unassigned(options: &RuleOptions) -> Vec<Rule<'static>> {
     if !options.reject_unassigned {
         return Vec::new();
     }
-    let chains = ["unassigned", "unassigned_host"].into_iter();
-    let both = chains.flat_map(|chain| PROTOCOLS.map(|protocol| (chain, protocol)));
-    both.map(|(chain, protocol)| {
+    let addresses = |chain, family| {
         let statements = vec![
             direction("original"),
             is(ip(family, "daddr"), set(family, Kind::ServiceCidrs)),
             is_not(ip(family, "daddr"), set(family, Kind::Vips)),
-            is(l4proto(), text(protocol_name(protocol))),
-            counter(),
-            reject(protocol),
+            jump(REFUSE),
         ];
-        rule(chain, &format!("unassigned {}", protocol_name(protocol)), statements)
-    })
-    .collect()
+        rule(chain, "unassigned addresses", statements)
+    };
+    let chains = ["unassigned", "unserved_host"].into_iter();
+    let to_them = chains.flat_map(|chain| FAMILIES.map(|family| addresses(chain, family)));
+    let refusals = PROTOCOLS.map(|protocol| {
+        let name = protocol_name(protocol);
+        let statements = vec![is(l4proto(), text(name)), counter(), reject(protocol)];
+        rule(REFUSE, &format!("unassigned {name}"), statements)
+    });
+    to_them.chain(refusals).collect()
 }
 
 /// Replies to host processes also have a VIP as destination: only the original direction is a

@@ -49,11 +49,7 @@ const OF_THE_AGENT: &[Removal] = &[
         },
     },
     Removal {
-        what: "output: addresses of nobody",
-        remove: |scene| chains(scene.node(), &["unassigned_host"]),
-    },
-    Removal {
-        what: "output: no endpoint",
+        what: "output: addresses of nobody, no endpoint",
         remove: |scene| chains(scene.node(), &["unserved_host"]),
     },
     Removal {
