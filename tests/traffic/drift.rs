@@ -13,13 +13,13 @@ use proxy_tests::hidden::Unloaded;
 use proxy_tests::http::get_once;
 use proxy_tests::netns::Namespace;
 use proxy_tests::objects::{WEB_FRONTEND, WEB_TARGET_PORT};
-use proxy_tests::process;
 use proxy_tests::stage::Stage;
 use proxy_tests::wait;
 use proxy_userspace::admin::{Verb, client};
 use proxy_userspace::kernel::bpf::{Maps, PinDirectory};
 use proxy_userspace::kernel::ipvs;
 use proxy_userspace::model::{Destination, DestinationKey, Forwarding, Frontend, Protocol};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::scenario::{AGENT, scenarios};
@@ -387,11 +387,12 @@ pub(crate) fn ip_vs_that_is_loaded_anew_is_filled_and_watched_again() -> Result<
     let servers = || photograph(&stage, View::Ipvs);
     let before = servers()?;
     ensure!(before.contains(WEB), "{before}");
-    let agent = stage.agent.pid()?.to_string();
+    let agent = i32::try_from(stage.agent.pid()?).ok().and_then(Pid::from_raw);
+    let agent = agent.context("no process id")?;
     // It would put back what keeps the module from being unloaded.
-    process::run("kill", &["-STOP", &agent])?;
+    kill_process(agent, Signal::STOP)?;
     let reloaded = reload(&stage);
-    process::run("kill", &["-CONT", &agent])?;
+    kill_process(agent, Signal::CONT)?;
     reloaded?;
     wait::until_true("the virtual servers are back", wait::PATIENCE, || Ok(servers()? == before))
         .with_context(|| format!("{:?}\n{}", servers(), stage.agent.log()))?;

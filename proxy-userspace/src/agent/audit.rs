@@ -120,9 +120,8 @@ impl Audit {
         let (sender, seen) = mpsc::channel(1);
         let held = in_force(settings, node);
         let reader = node.datapath.as_ref().map(|datapath| datapath.reader()).transpose();
-        if let Ok(Some(Some(error))) =
-            reader.as_ref().map(|maps| maps.as_ref().map(MapReader::refusal))
-        {
+        let maps = reader.as_ref().ok().and_then(Option::as_ref);
+        if let Some(error) = maps.and_then(MapReader::refusal) {
             let error = chain(error);
             info!(event = "digest_off", error, "the BPF maps are looked at by reading them");
         }
