@@ -47,7 +47,7 @@ type Words6 = [u32; size_of::<ServiceKey<[u8; 16]>>() / 4];
 type Visit<K, V> = extern "C" fn(*mut c_void, &K, &V, &mut u64) -> u64;
 
 #[raw_tracepoint]
-pub fn sums_maps(_: RawTracePointContext) -> u32 {
+fn sums_maps(_: RawTracePointContext) -> u32 {
     let (mut frontends, mut backends) = (0, 0);
     let results = [
         walk(&FRONTENDS4, frontend::<Words4>, &mut frontends),
