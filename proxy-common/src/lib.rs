@@ -17,14 +17,15 @@
 //! | `served` | hash | [`abi::Pair`] | [`abi::Served`] | `tc_in`, `xdp_up`, agent | `tc_in`, `xdp_up`, agent |
 //!
 //! `abi` is the layout of those maps: integers and byte arrays only, no hidden padding. `packet`
-//! is arithmetic on header fields, `hash` what the kernel's hashing schedulers choose. Nothing here does
-//! I/O, and only the tables of `hash`, which user space builds, allocate.
+//! is arithmetic on header fields, `hash` what the kernel's hashing schedulers choose, `fingerprint` a
+//! number for each entry, so that what a map holds can be compared by a sum. Nothing here does I/O, and only the tables of `hash`, which user space builds, allocate.
 
 #![cfg_attr(not(feature = "user"), no_std)]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 pub mod abi;
+pub mod fingerprint;
 pub mod hash;
 pub mod packet;
 pub mod reason;

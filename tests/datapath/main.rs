@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot set its stage should panic there")]
 
+mod digest;
 mod fuzz;
 mod learning;
 mod packets;
@@ -20,6 +21,7 @@ fn main() {
         .into_iter()
         .chain(transit::cases())
         .chain(served::cases())
+        .chain(digest::cases())
         .map(|(name, case)| {
             if let Some(reason) = &missing {
                 println!("SKIP {name}: {reason}");

@@ -61,8 +61,11 @@ fn measure() -> anyhow::Result<Counts> {
         hard_lease: Duration::from_secs(5),
         log: false,
     };
-    let mut counts: Counts =
-        Datapath::load(&options)?.verified_instructions().into_iter().collect();
+    let datapath = Datapath::load(&options)?;
+    let mut counts: Counts = datapath.verified_instructions().into_iter().collect();
+    let reader = datapath.reader()?;
+    ensure!(reader.refusal().is_none(), "{:?}", reader.refusal());
+    counts.extend(reader.verified_instructions());
     let localhost = Localhost::attach(root, &cgroup::open_root()?, namespace::cookie()?)?;
     counts.extend(localhost.verified_instructions());
     let witness = Witness::attach()?;

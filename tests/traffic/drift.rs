@@ -3,11 +3,13 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use proxy_tests::hidden::Unloaded;
 use proxy_tests::http::get_once;
 use proxy_tests::netns::Namespace;
 use proxy_tests::objects::{WEB_FRONTEND, WEB_TARGET_PORT};
@@ -17,6 +19,7 @@ use proxy_userspace::admin::{Verb, client};
 use proxy_userspace::kernel::bpf::{Maps, PinDirectory};
 use proxy_userspace::kernel::ipvs;
 use proxy_userspace::model::{Destination, DestinationKey, Forwarding, Frontend, Protocol};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::scenario::{AGENT, scenarios};
@@ -375,6 +378,42 @@ fn what_others_have_is_listed_and_left_alone() -> Result<()> {
         ensure!(foreign.contains(&expected), "{expected:?} is not in {foreign:?}");
     }
     ensure!(!foreign.iter().any(|(_, object)| object.contains("passlane")), "{foreign:?}");
+    Ok(())
+}
+
+/// The probes of the module's functions end with it, and its netlink family gets another number.
+pub(crate) fn ip_vs_that_is_loaded_anew_is_filled_and_watched_again() -> Result<()> {
+    let stage = Stage::start(&[])?;
+    let servers = || photograph(&stage, View::Ipvs);
+    let before = servers()?;
+    ensure!(before.contains(WEB), "{before}");
+    let agent = i32::try_from(stage.agent.pid()?).ok().and_then(Pid::from_raw);
+    let agent = agent.context("no process id")?;
+    // It would put back what keeps the module from being unloaded.
+    kill_process(agent, Signal::STOP)?;
+    let reloaded = reload(&stage);
+    kill_process(agent, Signal::CONT)?;
+    reloaded?;
+    wait::until_true("the virtual servers are back", wait::PATIENCE, || Ok(servers()? == before))
+        .with_context(|| format!("{:?}\n{}", servers(), stage.agent.log()))?;
+    stage.short_requests(WEB_FRONTEND, 3)?;
+    // Without the probes, or with others.
+    for destination in ["10.1.1.11:8080", "10.1.1.12:8080"] {
+        node(&stage, "ipvsadm", ["-d", "-t", WEB, "-r", destination])?;
+        let removed = Instant::now();
+        wait::until_true(destination, SLOW_MACHINE, || Ok(servers()? == before))
+            .with_context(|| stage.agent.log())?;
+        eprintln!("{destination} put back after {:?}", removed.elapsed());
+    }
+    let settings = photograph(&stage, View::Forwarding)?;
+    ensure!(settings.trim() == "1", "net.ipv4.vs.conntrack is {settings}");
+    Ok(())
+}
+
+fn reload(stage: &Stage) -> Result<()> {
+    node(stage, "ipvsadm", ["-C"])?;
+    drop(Unloaded::enforce("ip_vs")?);
+    ensure!(Path::new("/proc/net/ip_vs").exists(), "the module was not loaded again");
     Ok(())
 }
 

@@ -33,6 +33,18 @@ pub(crate) const UNLOADING: &[Scenario] = &[
         run: missing_ipvs_is_refused,
     },
     Scenario {
+        name: "ip_vs_that_is_loaded_anew_under_the_agent_is_filled_and_watched_again",
+        needs: &[
+            Need::Root,
+            Need::Ipvs,
+            Need::Agent,
+            Need::Guest,
+            Need::Program("ipvsadm"),
+            Need::Program("nft"),
+        ],
+        run: crate::drift::ip_vs_that_is_loaded_anew_is_filled_and_watched_again,
+    },
+    Scenario {
         name: "missing_nf_tables_is_refused",
         needs: AGENT,
         run: missing_nf_tables_is_refused,

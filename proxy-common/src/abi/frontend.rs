@@ -34,4 +34,16 @@ impl FrontendFlags {
     pub const OBSERVE: u32 = 2;
     /// Its flows are learned where programs of others are as well.
     pub const FORCE: u32 = 4;
+
+    /// Returns those of the flags that have an effect beside the others: none without `LEARN`, and no
+    /// `FORCE` beside `OBSERVE`.
+    pub const fn in_force(flags: u32) -> u32 {
+        if flags & Self::LEARN == 0 {
+            return 0;
+        }
+        match flags & Self::OBSERVE {
+            0 => flags & (Self::LEARN | Self::FORCE),
+            _ => Self::LEARN | Self::OBSERVE,
+        }
+    }
 }

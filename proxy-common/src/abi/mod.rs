@@ -8,6 +8,7 @@
 mod backend;
 #[cfg(feature = "user")]
 mod describe;
+mod digest;
 mod filter;
 mod flow;
 mod frontend;
@@ -25,6 +26,7 @@ mod witness;
 pub use backend::{Backend, EDITS_INDEX, EPOCH_INDEX, FIRST_BACKEND_ID, GENERATIONS};
 #[cfg(feature = "user")]
 pub use describe::describe;
+pub use digest::{DIGEST, Digest};
 pub use filter::{FILTER, FilterBit, FilterBlock};
 pub use flow::{Flow, FlowFlags, FlowKey, FlowState, Transform};
 pub use frontend::{Frontend, FrontendFlags, ServiceKey};

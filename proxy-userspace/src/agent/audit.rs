@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::sync::mpsc;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::{
     Agent,
@@ -29,7 +29,7 @@ use crate::{
     chain::chain,
     config::Settings,
     kernel::{
-        bpf::Moment,
+        bpf::{MapReader, Moment},
         cpu,
         node::Node,
         sysctl::{self, Key},
@@ -37,7 +37,7 @@ use crate::{
     model::Notice,
     plan::{
         Action, Drift, Observed, Plan, drift,
-        drift::{Kind, Object},
+        drift::{Kind, Object, Subsystem},
     },
     status::AuditReport,
 };
@@ -120,6 +120,11 @@ impl Audit {
         let (sender, seen) = mpsc::channel(1);
         let held = in_force(settings, node);
         let reader = node.datapath.as_ref().map(|datapath| datapath.reader()).transpose();
+        let maps = reader.as_ref().ok().and_then(Option::as_ref);
+        if let Some(error) = maps.and_then(MapReader::refusal) {
+            let error = chain(error);
+            info!(event = "digest_off", error, "the BPF maps are looked at by reading them");
+        }
         let looker = reader.and_then(|maps| Looker::new(maps, held.keys().copied().collect()));
         let looker = looker
             .inspect_err(|error| {
@@ -281,7 +286,7 @@ impl Agent {
         };
         let (looker, sender) = (Arc::clone(looker), self.audit.sender.clone());
         let serial = self.audit.serial;
-        let reading = self.audit.quiet.reading(self.audit.witnesses.ipvs_change(), begun);
+        let reading = self.audit.quiet.reading(self.audit.witnesses.ipvs_change(), begun, moment);
         let entries = self.observed.frontends.len() + self.observed.backends.len();
         let maps = self.audit.paces.maps.is_due(begun);
         let dear = Dear { servers: reading == Reading::Due, entries: maps.then_some(entries) };
@@ -322,10 +327,12 @@ impl Agent {
             drifts.push(Drift::changed(Object::Filter, Kind::Value, "ours", "another one"));
             self.refilter();
         }
+        let of_ipvs = |drift: &Drift| drift.object.subsystem() == Subsystem::Ipvs;
+        let changed = drifts.iter().any(of_ipvs);
         let detached = self.detached().await;
         let healed = self.heal(drifts, &detached, &look.sysctls).await;
         if let Some((Ok(_), _)) = &look.servers {
-            self.audit.quiet.read(moment);
+            self.audit.quiet.read(moment, changed);
         }
         if reading != Reading::Postponed {
             self.audit.witnesses.all_well(moment);

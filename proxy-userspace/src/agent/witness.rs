@@ -87,7 +87,15 @@ impl Witnesses {
         let Some(witness) = &self.witness else { return };
         let before = self.agent_at;
         self.agent_at = witness.last(Part::Ipvs, By::Agent).ok().flatten();
-        self.blind = self.agent_at <= before;
+        let blind = self.agent_at <= before;
+        if blind && !self.blind {
+            info!(
+                event = "witness_lost",
+                "changes of virtual servers are not seen any more: ip_vs was loaded anew; drift is \
+                 named without who caused it"
+            );
+        }
+        self.blind = blind;
     }
 
     /// Names who changed a part of the node since all was well: those who may have caused a drift.

@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use proxy_common::abi::{self, FrontendFlags};
+use proxy_common::abi;
 
 use super::{
     batch::{Batch, batches},
@@ -24,7 +24,7 @@ use crate::{
         sysctl::{self, Key},
     },
     ledger::{self, Ledger, Record},
-    model::{Destination, FastPath, Frontend},
+    model::{Destination, Frontend},
     plan::{Action, DesiredServer, FrontendEntry, Observed, Plan},
 };
 
@@ -434,11 +434,5 @@ fn change_maps(maps: &mut Maps, action: &Action) -> Result<(), Failure> {
 }
 
 fn frontend_value(entry: FrontendEntry) -> abi::Frontend {
-    let flags = match entry.fast_path {
-        FastPath::Off => 0,
-        FastPath::Auto => FrontendFlags::LEARN,
-        FastPath::Observe => FrontendFlags::LEARN | FrontendFlags::OBSERVE,
-        FastPath::Force => FrontendFlags::LEARN | FrontendFlags::FORCE,
-    };
-    abi::Frontend { id: entry.id, flags }
+    abi::Frontend { id: entry.id, flags: bpf::flags(entry.fast_path) }
 }

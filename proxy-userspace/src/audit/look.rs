@@ -4,7 +4,7 @@
 //! | part | looked at by |
 //! |---|---|
 //! | IPVS | one read of `/proc/net/ip_vs`, a number for each virtual server; seldom while probes see nobody change it |
-//! | frontends, backends | batches of map entries, a number for each map; less often where that takes long |
+//! | frontends, backends | a number for each map, summed up in the kernel; less often where they have to be read |
 //! | sysctls | their files |
 //! | nft | the generation of the ruleset, see `agent::audit` |
 //! | addresses | events, see `kernel::link::Watch` |
@@ -17,14 +17,13 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::observe::mode;
 use crate::{
     kernel::{
         bpf::{self, MapNumbers, MapReader, fingerprint},
         ipvs::table::{self, Entry},
         sysctl::{self, Key},
     },
-    model::{FastPath, Frontend},
+    model::Frontend,
     plan::Observed,
 };
 
@@ -92,8 +91,7 @@ impl Looker {
         let before = processor_time();
         let servers = dear.servers.then(|| timed(|| self.servers()));
         let maps = self.maps.as_ref().zip(dear.entries);
-        let maps = maps
-            .map(|(maps, entries)| timed(|| maps.numbers(entries, |flags| number(mode(flags)))));
+        let maps = maps.map(|(maps, entries)| timed(|| maps.numbers(entries)));
         let value = |key: &&'static str| Some((*key, sysctl::read(&Key::dotted(key)).ok()?));
         let sysctls = self.sysctls.iter().filter_map(value).collect();
         Look { servers, maps, sysctls, cost: processor_time().saturating_sub(before) }
@@ -126,15 +124,6 @@ fn sorted(mut servers: Vec<Entry>) -> Vec<Entry> {
     servers
 }
 
-fn number(mode: FastPath) -> u64 {
-    match mode {
-        FastPath::Off => 0,
-        FastPath::Auto => 1,
-        FastPath::Observe => 2,
-        FastPath::Force => 3,
-    }
-}
-
 impl Expected {
     /// Returns what a look at a node like this one, with a filter of this number, would see of what is
     /// ours.
@@ -147,7 +136,7 @@ impl Expected {
         });
         let add = |sum: u64, entry: u64| sum.wrapping_add(entry);
         let frontends = observed.frontends.iter().map(|(frontend, entry)| {
-            fingerprint::of_frontend(frontend, entry.id, number(entry.fast_path))
+            fingerprint::of_frontend(frontend, entry.id, bpf::flags(entry.fast_path))
         });
         let backends =
             observed.backends.iter().map(|(backend, id)| fingerprint::of_backend(backend, *id));
@@ -214,8 +203,8 @@ mod tests {
     use super::*;
     use crate::{
         model::{
-            Backend, Destination, DestinationKey, Forwarding, Protocol, Scheduler, SchedulerFlags,
-            VirtualServer,
+            Backend, Destination, DestinationKey, FastPath, Forwarding, Protocol, Scheduler,
+            SchedulerFlags, VirtualServer,
         },
         plan::{FrontendEntry, ObservedServer},
     };

@@ -5,8 +5,6 @@ use std::{
     net::IpAddr,
 };
 
-use proxy_common::abi::FrontendFlags;
-
 use crate::{
     kernel::{
         bpf::{self, Maps},
@@ -15,7 +13,7 @@ use crate::{
         route,
     },
     ledger::Owned,
-    model::{Backend, FastPath, Frontend, RuleOptions},
+    model::{Backend, Frontend, RuleOptions},
     plan::{FrontendEntry, IdMap, Observed, ObservedServer, ObservedTable},
 };
 
@@ -197,19 +195,9 @@ async fn servers<'a>(
 
 fn frontends(maps: &Maps) -> Result<IdMap<Frontend, FrontendEntry>, Error> {
     let entries = maps.frontends()?.into_iter().map(|(frontend, value)| {
-        (frontend, FrontendEntry { id: value.id, fast_path: mode(value.flags) })
+        (frontend, FrontendEntry { id: value.id, fast_path: bpf::mode(value.flags) })
     });
     Ok(entries.collect())
-}
-
-/// The inverse of what is written: see `apply::executor`.
-pub(super) fn mode(flags: u32) -> FastPath {
-    match flags {
-        flags if flags & FrontendFlags::LEARN == 0 => FastPath::Off,
-        flags if flags & FrontendFlags::OBSERVE != 0 => FastPath::Observe,
-        flags if flags & FrontendFlags::FORCE != 0 => FastPath::Force,
-        _ => FastPath::Auto,
-    }
 }
 
 fn backends(maps: &Maps) -> Result<IdMap<Backend, u32>, Error> {

@@ -6,11 +6,11 @@ use std::{
     net::IpAddr,
 };
 
-use super::observe::{Error, mode};
+use super::observe::Error;
 use crate::{
     admin::{Comparison, Foreign},
     kernel::{
-        bpf::Maps,
+        bpf::{Maps, mode},
         ipvs::{self, Client},
         link::Links,
         nft,

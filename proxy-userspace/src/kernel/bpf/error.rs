@@ -62,6 +62,12 @@ pub enum Error {
         /// Cause.
         source: Box<aya::maps::MapError>,
     },
+    /// The kernel did not walk through a map.
+    #[error("walk through the maps of frontends and backends: {maps} refused")]
+    Unwalked {
+        /// So many of them.
+        maps: u64,
+    },
     /// The tick of the kernel's clock cannot be read.
     #[error("read the resolution of CLOCK_MONOTONIC_COARSE: it is {nanoseconds} ns, no tick")]
     Tick {

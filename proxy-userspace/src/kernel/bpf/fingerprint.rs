@@ -1,4 +1,5 @@
-//! What the maps of frontends and backends hold, as one number each, read in batches.
+//! What the maps of frontends and backends hold, as one number each: summed up by a program in the
+//! kernel, or read where it does not let that in.
 //!
 //! aya reads a map entry by entry, with two system calls each: for 50,000 entries every few seconds
 //! that is too much. `BPF_MAP_LOOKUP_BATCH` (Linux 5.6) takes thousands with one, but spends more on
@@ -11,10 +12,16 @@ use std::{
 };
 
 use aya::maps::MapData;
-use proxy_common::abi::{self, MapSpec};
+use proxy_common::{
+    abi::{self, Digest, MapSpec},
+    fingerprint,
+};
 
-use super::{Datapath, Error, Maps, PinDirectory, maps::failed};
-use crate::kernel::fingerprint::{mix, of_socket};
+use super::{Datapath, Error, Maps, PinDirectory, digest::Digester, maps::failed};
+use crate::{
+    kernel::fingerprint::mix,
+    model::{Backend, Frontend},
+};
 
 /// `BPF_MAP_LOOKUP_BATCH`.
 const LOOKUP_BATCH: libc::c_int = 24;
@@ -43,6 +50,7 @@ pub struct MapReader {
     frontends: Vec<Source>,
     backends: Vec<Source>,
     filter: Source,
+    digester: Result<Digester, Error>,
 }
 
 #[derive(Debug)]
@@ -66,15 +74,30 @@ pub struct MapNumbers {
     pub filter: Option<u64>,
 }
 
-/// Returns the number of a frontend.
-pub fn of_frontend(frontend: &crate::model::Frontend, id: u32, mode: u64) -> u64 {
-    let socket = of_socket(frontend.addr, frontend.port, frontend.protocol.number());
-    mix(mix(socket, id.into()), mode)
+/// Returns the number of a frontend with flags of `proxy_common::abi::FrontendFlags`.
+pub fn of_frontend(frontend: &Frontend, id: u32, flags: u32) -> u64 {
+    let last = fingerprint::last_word(frontend.port, frontend.protocol.number());
+    with_key(frontend.addr, last, |key| fingerprint::of_frontend(key, id, flags))
 }
 
 /// Returns the number of a backend.
-pub fn of_backend(backend: &crate::model::Backend, id: u32) -> u64 {
-    mix(of_socket(backend.addr, backend.port, backend.protocol.number()), id.into())
+pub fn of_backend(backend: &Backend, id: u32) -> u64 {
+    let last = fingerprint::last_word(backend.port, backend.protocol.number());
+    with_key(backend.addr, last, |key| fingerprint::of_backend(key, id))
+}
+
+/// Hands over the words of a key, as they lie in the map.
+fn with_key(addr: IpAddr, last: u32, then: impl FnOnce(&[u32]) -> u64) -> u64 {
+    match addr {
+        IpAddr::V4(addr) => then(&[u32::from_ne_bytes(addr.octets()), last]),
+        IpAddr::V6(addr) => {
+            let mut words = [0, 0, 0, 0, last];
+            for (word, octets) in words.iter_mut().zip(addr.octets().as_chunks().0) {
+                *word = u32::from_ne_bytes(*octets);
+            }
+            then(&words)
+        }
+    }
 }
 
 /// Returns the number of a block of the filter: its words, as they lie in memory. One without a bit
@@ -109,23 +132,46 @@ impl MapReader {
             frontends: of([abi::IPV4.frontends, abi::IPV6.frontends])?,
             backends: of([abi::IPV4.backends, abi::IPV6.backends])?,
             filter: Source::open(pins, abi::FILTER)?,
+            // Last: the pins are there.
+            digester: Digester::load(pins),
         })
     }
 
-    /// Reads all entries, about `count`. `mode` makes of the flags of a frontend what they mean.
+    /// Returns why each entry has to be read; nothing where the kernel sums them up.
+    pub fn refusal(&self) -> Option<&Error> {
+        self.digester.as_ref().err()
+    }
+
+    /// Returns how many instructions the verifier went through, by program (Linux 5.16).
+    pub fn verified_instructions(&self) -> Vec<(String, u32)> {
+        self.digester.as_ref().map_or_else(|_| Vec::new(), Digester::verified_instructions)
+    }
+
+    /// Returns the numbers of all entries, about `count`.
     ///
     /// # Errors
     ///
     /// What the kernel says.
-    pub fn numbers(&self, count: usize, mode: impl Fn(u32) -> u64) -> io::Result<MapNumbers> {
-        let numbers = if count > FEW { self.in_batches(mode) } else { self.one_by_one(mode) };
+    pub fn numbers(&self, count: usize) -> io::Result<MapNumbers> {
+        let sums = self.digester.as_ref().ok().and_then(|digester| digester.sums().ok());
+        let Some(Digest { frontends, backends, .. }) = sums else { return self.read(count) };
+        Ok(MapNumbers { frontends, backends, filter: Some(self.of_filter()?) })
+    }
+
+    /// The same by reading the entries, with no program of ours in the kernel.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn read(&self, count: usize) -> io::Result<MapNumbers> {
+        let numbers = if count > FEW { self.in_batches() } else { self.one_by_one() };
         Ok(MapNumbers { filter: Some(self.of_filter()?), ..numbers? })
     }
 
-    fn one_by_one(&self, mode: impl Fn(u32) -> u64) -> io::Result<MapNumbers> {
+    fn one_by_one(&self) -> io::Result<MapNumbers> {
         let mut numbers = MapNumbers::default();
         for (frontend, value) in self.maps.frontends().map_err(io::Error::other)? {
-            let entry = of_frontend(&frontend, value.id, mode(value.flags));
+            let entry = of_frontend(&frontend, value.id, value.flags);
             numbers.frontends = numbers.frontends.wrapping_add(entry);
         }
         for (backend, value) in self.maps.backends().map_err(io::Error::other)? {
@@ -143,17 +189,20 @@ impl MapReader {
         Ok(number)
     }
 
-    fn in_batches(&self, mode: impl Fn(u32) -> u64) -> io::Result<MapNumbers> {
+    fn in_batches(&self) -> io::Result<MapNumbers> {
         let mut numbers = MapNumbers::default();
+        let mut key = Vec::new();
         for source in &self.frontends {
-            source.scan_sockets(|socket, value| {
-                let entry = mix(mix(socket, word(value, 0).into()), mode(word(value, 4)));
+            source.scan(|bytes, value| {
+                split(bytes, &mut key);
+                let entry = fingerprint::of_frontend(&key, word(value, 0), word(value, 4));
                 numbers.frontends = numbers.frontends.wrapping_add(entry);
             })?;
         }
         for source in &self.backends {
-            source.scan_sockets(|socket, value| {
-                let entry = mix(socket, word(value, 0).into());
+            source.scan(|bytes, value| {
+                split(bytes, &mut key);
+                let entry = fingerprint::of_backend(&key, word(value, 0));
                 numbers.backends = numbers.backends.wrapping_add(entry);
             })?;
         }
@@ -161,21 +210,16 @@ impl MapReader {
     }
 }
 
+/// Makes words of a key.
+fn split(bytes: &[u8], words: &mut Vec<u32>) {
+    words.clear();
+    words.extend(bytes.as_chunks().0.iter().map(|word| u32::from_ne_bytes(*word)));
+}
+
 /// Returns the word at an offset; 0 beyond the end.
 fn word(bytes: &[u8], at: usize) -> u32 {
     let word = bytes.get(at..at + 4).and_then(|word| word.try_into().ok());
     word.map_or(0, u32::from_ne_bytes)
-}
-
-/// Returns the number of a key: address, port and protocol, as `abi::ServiceKey` has them.
-fn of_key(key: &[u8]) -> Option<u64> {
-    let (addr, rest) = key.split_at_checked(key.len().checked_sub(4)?)?;
-    let &[low, high, protocol, _] = rest else { return None };
-    let addr: IpAddr = match <[u8; 4]>::try_from(addr) {
-        Ok(octets) => octets.into(),
-        Err(_) => <[u8; 16]>::try_from(addr).ok()?.into(),
-    };
-    Some(of_socket(addr, u16::from_ne_bytes([low, high]), protocol))
 }
 
 impl Source {
@@ -189,14 +233,6 @@ impl Source {
         let (key, value) = (spec.key_size as usize, spec.value_size as usize);
         let at_once = spec.max_entries.min(BATCH);
         Ok(Self { name: spec.name, map, key, value, at_once })
-    }
-
-    fn scan_sockets(&self, mut visit: impl FnMut(u64, &[u8])) -> io::Result<()> {
-        self.scan(|key, value| {
-            if let Some(socket) = of_key(key) {
-                visit(socket, value);
-            }
-        })
     }
 
     fn scan(&self, mut visit: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
@@ -258,19 +294,23 @@ impl Source {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Backend, Protocol};
+    use crate::model::Protocol;
+
+    fn words(key: &[u8]) -> Vec<u32> {
+        let mut words = Vec::new();
+        split(key, &mut words);
+        words
+    }
 
     #[test]
     fn a_key_of_the_map_has_the_number_of_the_model() {
         let port = 8080_u16.to_ne_bytes();
         let key = [&[10, 1, 1, 11][..], &port, &[6, 0]].concat();
         let backend = Backend { addr: [10, 1, 1, 11].into(), port: 8080, protocol: Protocol::Tcp };
-        assert_eq!(of_key(&key).map(|socket| mix(socket, 7)), Some(of_backend(&backend, 7)));
-        let mut octets = [0; 16];
-        octets[0] = 0xfd;
+        assert_eq!(fingerprint::of_backend(&words(&key), 7), of_backend(&backend, 7));
+        let octets: [u8; 16] = std::array::from_fn(|index| 0xf0 + index as u8);
         let key = [&octets[..], &port, &[17, 0]].concat();
-        let backend = Backend { addr: octets.into(), port: 8080, protocol: Protocol::Udp };
-        assert_eq!(of_key(&key).map(|socket| mix(socket, 7)), Some(of_backend(&backend, 7)));
-        assert_eq!(of_key(&[1, 2]), None);
+        let frontend = Frontend { addr: octets.into(), port: 8080, protocol: Protocol::Udp };
+        assert_eq!(fingerprint::of_frontend(&words(&key), 7, 1), of_frontend(&frontend, 7, 1));
     }
 }

@@ -3,6 +3,7 @@
 
 mod attach;
 mod clock;
+mod digest;
 mod entries;
 mod error;
 mod filter;
@@ -11,6 +12,7 @@ mod guard;
 mod load;
 mod localhost;
 mod maps;
+mod mode;
 mod occupancy;
 mod pins;
 mod probe;
@@ -31,6 +33,7 @@ pub use guard::{ForeignProgram, is_attached, is_our_filter};
 pub use load::{Datapath, LoadOptions};
 pub use localhost::{Localhost, PROGRAMS as LOCALHOST_PROGRAMS};
 pub use maps::{Entries, Generations, Maps, ServiceMaps, jiffy};
+pub use mode::{flags, mode};
 pub use occupancy::Occupancy;
 pub use pins::{MapShape, PinDirectory, PinMismatch, mount_where_absent, on_bpffs};
 pub use probe::supports_tc;

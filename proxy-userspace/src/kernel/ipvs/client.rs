@@ -1,5 +1,10 @@
 //! The client of the IPVS family.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU16, Ordering},
+};
+
 use bytes::BytesMut;
 use netlink_packet_core::NetlinkMessage;
 use netlink_packet_generic::GenlMessage;
@@ -17,7 +22,7 @@ use super::{
     virtual_server::VirtualServerState,
 };
 use crate::{
-    kernel::netlink::{self, REQUESTS_PER_SEND},
+    kernel::netlink::{self, Failure, REQUESTS_PER_SEND},
     model::{Destination, DestinationKey, Frontend, VirtualServer},
 };
 
@@ -26,7 +31,8 @@ use crate::{
 /// Clones share the connection.
 #[derive(Clone, Debug)]
 pub struct Client {
-    family: u16,
+    /// The number of the family: another one each time that the module is loaded.
+    family: Arc<AtomicU16>,
     handle: ConnectionHandle<GenlMessage<Raw>>,
 }
 
@@ -39,7 +45,7 @@ impl Client {
     pub async fn open() -> Result<Self, Error> {
         let family = family::resolve().await?;
         let handle = netlink::open(NETLINK_GENERIC).map_err(Error::Open)?;
-        Ok(Self { family, handle })
+        Ok(Self { family: Arc::new(family.into()), handle })
     }
 
     /// Returns all virtual servers but those by firewall mark, in the order of the kernel's hash.
@@ -156,9 +162,9 @@ impl Client {
 
     async fn send_chunk(&self, commands: &[Command]) -> Vec<Result<(), Error>> {
         let requests: Vec<Vec<Request>> = commands.iter().map(Command::requests).collect();
-        let messages = requests.iter().flatten().map(|request| self.message(request)).collect();
-        let answers = match netlink::exchange(&self.handle, messages).await {
-            Ok(replies) => replies.answers,
+        let requests_of_all: Vec<&Request> = requests.iter().flatten().collect();
+        let answers = match self.exchange(&requests_of_all).await {
+            Ok(answers) => answers,
             Err(cause) => {
                 let operations = commands.iter().copied().map(Operation::Command);
                 return operations
@@ -177,27 +183,59 @@ impl Client {
         results
     }
 
+    /// Sends requests, and again when the kernel does not know the family any more.
+    async fn exchange(&self, requests: &[&Request]) -> Result<Vec<Result<(), Errno>>, Failure> {
+        let family = self.family.load(Ordering::Relaxed);
+        let send = |family| {
+            let messages = requests.iter().map(|request| message(family, request)).collect();
+            netlink::exchange(&self.handle, messages)
+        };
+        let answers = send(family).await?.answers;
+        if !answers.iter().all(|answer| *answer == Err(Errno::NOENT)) {
+            return Ok(answers);
+        }
+        match self.renewed(family).await {
+            Some(family) => Ok(send(family).await?.answers),
+            None => Ok(answers),
+        }
+    }
+
+    /// Returns the family's number when it is another one than it was: the module was unloaded and
+    /// loaded again. The kernel answers to an unknown number as to what it does not find
+    /// (`genl_rcv_msg` of `net/netlink/genetlink.c`).
+    async fn renewed(&self, before: u16) -> Option<u16> {
+        let family = family::resolve().await.ok()?;
+        self.family.store(family, Ordering::Relaxed);
+        (family != before).then_some(family)
+    }
+
     async fn read_one(&self, operation: Operation, request: Request) -> Result<BytesMut, Error> {
         let messages = self.read(operation, request).await?;
         messages.into_iter().next().ok_or(Error::Empty { operation })
     }
 
     async fn read(&self, operation: Operation, request: Request) -> Result<Vec<BytesMut>, Error> {
-        let messages = netlink::ask(&self.handle, self.message(&request))
-            .await
-            .map_err(|cause| Error::Netlink { operation, cause })?
-            .map_err(|errno| Error::refused(operation, errno))?;
+        let family = self.family.load(Ordering::Relaxed);
+        let ask = |family| netlink::ask(&self.handle, message(family, &request));
+        let lost = |cause| Error::Netlink { operation, cause };
+        let mut answer = ask(family).await.map_err(lost)?;
+        if matches!(answer, Err(Errno::NOENT))
+            && let Some(family) = self.renewed(family).await
+        {
+            answer = ask(family).await.map_err(lost)?;
+        }
+        let messages = answer.map_err(|errno| Error::refused(operation, errno))?;
         Ok(messages.into_iter().map(|message| message.payload.attributes).collect())
     }
+}
 
-    fn message(&self, request: &Request) -> NetlinkMessage<GenlMessage<Raw>> {
-        let raw = Raw { command: request.command(), attributes: request.encode() };
-        let mut message = GenlMessage::from_payload(raw);
-        message.set_resolved_family_id(self.family);
-        match request.reply() {
-            Reply::Acknowledgement => netlink::write(message, 0),
-            Reply::One => netlink::read(message),
-            Reply::Dump => netlink::dump(message),
-        }
+fn message(family: u16, request: &Request) -> NetlinkMessage<GenlMessage<Raw>> {
+    let raw = Raw { command: request.command(), attributes: request.encode() };
+    let mut message = GenlMessage::from_payload(raw);
+    message.set_resolved_family_id(family);
+    match request.reply() {
+        Reply::Acknowledgement => netlink::write(message, 0),
+        Reply::One => netlink::read(message),
+        Reply::Dump => netlink::dump(message),
     }
 }

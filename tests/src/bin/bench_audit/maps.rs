@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use proxy_common::abi;
 use proxy_tests::size::Size;
-use proxy_userspace::kernel::bpf::{Datapath, LoadOptions, MapNumbers, PinDirectory};
+use proxy_userspace::kernel::bpf::{Datapath, LoadOptions, MapNumbers, MapReader, PinDirectory};
 use proxy_userspace::model::{Backend, Frontend, Protocol};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -32,8 +32,9 @@ pub(crate) struct Cost {
     pub(crate) median: Duration,
 }
 
-/// Fills maps of its own and reads them again and again.
-pub(crate) fn measure(size: Size) -> Result<Cost> {
+/// Fills maps of its own and looks at them again and again: what a look costs that has the kernel sum
+/// them up, and what one costs that reads them.
+pub(crate) fn measure(size: Size) -> Result<[Cost; 2]> {
     let pins = Pins(PathBuf::from(format!("/sys/fs/bpf/passlane-bench-{}", std::process::id())));
     let mut datapath = Datapath::load(&LoadOptions {
         bpffs: pins.0.clone(),
@@ -47,19 +48,29 @@ pub(crate) fn measure(size: Size) -> Result<Cost> {
     .context("load the datapath")?;
     fill(&mut datapath, size)?;
     let reader = datapath.reader()?;
+    anyhow::ensure!(reader.refusal().is_none(), "{:?}", reader.refusal());
     let count = (size.services * (1 + size.endpoints)) as usize;
-    let mut costs = Vec::new();
+    let mut costs = [Vec::new(), Vec::new()];
     let mut seen: Option<MapNumbers> = None;
     for _ in 0..TIMES {
-        let before = processor_time();
-        let numbers = reader.numbers(count, u64::from)?;
-        costs.push(processor_time() - before);
-        let first = *seen.get_or_insert(numbers);
-        anyhow::ensure!(first == numbers, "nobody changed them: {first:?}, then {numbers:?}");
+        let looks = [MapReader::numbers, MapReader::read];
+        for (look, costs) in looks.into_iter().zip(&mut costs) {
+            let before = processor_time();
+            let numbers = look(&reader, count)?;
+            costs.push(processor_time() - before);
+            let first = *seen.get_or_insert(numbers);
+            anyhow::ensure!(first == numbers, "nobody changed them: {first:?}, then {numbers:?}");
+        }
     }
-    costs.sort_unstable();
-    let (least, median) = costs.first().zip(costs.get(TIMES / 2)).context("no times")?;
-    Ok(Cost { least: *least, median: *median })
+    Ok(costs.map(Cost::of))
+}
+
+impl Cost {
+    fn of(mut costs: Vec<Duration>) -> Self {
+        costs.sort_unstable();
+        let at = |index: usize| costs.get(index).copied().unwrap_or_default();
+        Self { least: at(0), median: at(TIMES / 2) }
+    }
 }
 
 fn fill(datapath: &mut Datapath, size: Size) -> Result<()> {
