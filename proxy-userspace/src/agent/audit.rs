@@ -323,6 +323,10 @@ impl Agent {
             // Read before the table: what changed in between is found by the next look.
             self.audit.generation = generation;
         }
+        // Whoever changed what is to be read later is still to be named then.
+        let postponed = reading == Reading::Postponed
+            || self.audit.addresses
+            || (generation.is_some() && generation != self.audit.generation);
         if filter {
             drifts.push(Drift::changed(Object::Filter, Kind::Value, "ours", "another one"));
             self.refilter();
@@ -334,7 +338,7 @@ impl Agent {
         if let Some((Ok(_), _)) = &look.servers {
             self.audit.quiet.read(moment, changed);
         }
-        if reading != Reading::Postponed {
+        if !postponed {
             self.audit.witnesses.all_well(moment);
         }
         healed
