@@ -118,8 +118,9 @@ impl Desk {
     fn understood(&self, words: &[String]) -> Result<()> {
         let ours = words.iter().skip(1).take_while(|word| *word != "--");
         let mut ours: Vec<&str> = ours.map(String::as_str).collect();
-        let object = ours.iter().find(|word| word.contains('/')).context("names no KIND/NAME")?;
-        let namespace = ours.iter().skip_while(|word| **word != "-n").nth(1).context("no -n")?;
+        let mut all = ours.iter().copied();
+        let namespace = all.by_ref().skip_while(|word| *word != "-n").nth(1).context("no -n")?;
+        let object = all.find(|word| word.contains('/')).context("names no KIND/NAME")?;
         self.cluster.kubectl(&["get", object, "-n", namespace])?;
         ours.push("--help");
         let output = self.shell("kubectl").args(&ours).output()?;

@@ -104,10 +104,7 @@ pub fn in_sentences(text: &str, program: &str) -> Vec<Vec<String>> {
     });
     let sentences = sentences.collect::<Vec<_>>().join(" ");
     let spans = sentences.split('`').skip(1).step_by(2);
-    spans
-        .filter_map(|span| span.strip_prefix(program)?.strip_prefix(' '))
-        .map(|rest| words(rest))
-        .collect()
+    spans.filter_map(|span| span.strip_prefix(program)?.strip_prefix(' ')).map(words).collect()
 }
 
 /// All fenced blocks of all documents.
@@ -197,17 +194,20 @@ impl Command {
             self.parts().into_iter().filter_map(|part| part.into_iter().next()).collect();
         let all_of = |known: &[&str]| programs.iter().all(|name| known.contains(&name.as_str()));
         let any_of = |known: &[&str]| programs.iter().any(|name| known.contains(&name.as_str()));
-        match () {
-            () if programs.is_empty() => bail!("{}: {} runs nothing", self.at, self.text),
-            () if any_of(CLUSTER) && all_of(&[CLUSTER, NODE].concat()) => Ok(Place::Cluster),
-            () if all_of(NODE) => Ok(Place::Node),
-            () if all_of(&["cargo"]) => Ok(Place::Build),
-            () => bail!(
-                "{}: no test runs `{}`; where it cannot be run, mark the block `text` and say so",
-                self.at,
-                self.text
-            ),
+        ensure!(!programs.is_empty(), "{}: {} runs nothing", self.at, self.text);
+        if any_of(CLUSTER) && all_of(&[CLUSTER, NODE].concat()) {
+            return Ok(Place::Cluster);
         }
+        if all_of(NODE) {
+            return Ok(Place::Node);
+        }
+        ensure!(
+            all_of(&["cargo"]),
+            "{}: no test runs `{}`; where it cannot be run, mark the block `text` and say so",
+            self.at,
+            self.text
+        );
+        Ok(Place::Build)
     }
 
     /// What a command of kubectl runs in the agent's pod, as typed on the node.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command as Process, Output, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -178,15 +178,16 @@ impl Desk {
         self.stage.fast_connection(WEB_FRONTEND).map(drop)
     }
 
-    /// Starts another agent and ends it once it says that it has started, or that it will not.
+    /// Starts another agent and ends it once it has reported, if it does not end by itself.
     fn run_and_end(&self, command: &Command) -> Result<Output> {
         let log = self.here.join("run.log");
         let mut shell = self.process(&format!("exec {}", command.text));
         shell.stdout(Stdio::null()).stderr(File::create(&log)?);
-        let mut child = self.stage.topology.node.enter(|| shell.spawn().context("start a shell"))?;
+        let mut child =
+            self.stage.topology.node.enter(|| shell.spawn().context("start a shell"))?;
         let ended = wait::until("the agent starts or ends", wait::PATIENCE, || {
             let ended = child.try_wait()?.is_some();
-            Ok((ended || has_started(&log)).then_some(ended))
+            Ok((ended || self.has_reported(child.id())).then_some(ended))
         });
         if !matches!(ended, Ok(true)) {
             let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
@@ -197,10 +198,16 @@ impl Desk {
         ended.with_context(|| fs::read_to_string(&log).unwrap_or_default())?;
         Ok(Output { status, stdout: Vec::new(), stderr: fs::read(&log)? })
     }
-}
 
-fn has_started(log: &Path) -> bool {
-    fs::read_to_string(log).is_ok_and(|text| text.contains("\"started\""))
+    /// Whether this process has come so far that it can be asked to end.
+    fn has_reported(&self, pid: u32) -> bool {
+        let file = self.stage.topology.state_dir().join("status.json");
+        let report = fs::read_to_string(file).ok().and_then(|text| {
+            let report: serde_json::Value = serde_json::from_str(&text).ok()?;
+            report["pid"].as_u64()
+        });
+        report == Some(u64::from(pid))
+    }
 }
 
 /// What stands between backticks in a sentence and begins as a command of ours is one.
