@@ -1,5 +1,6 @@
 //! What the documents tell an operator to type on a node, typed on a node.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -53,9 +54,14 @@ current-context: a
 fn commands_of_the_documents_work_on_a_node() -> Result<()> {
     let mut desk = Desk::open()?;
     let on_nodes = documents::commands(Place::Cluster)?.into_iter().filter_map(Command::on_a_node);
+    let mut typed = BTreeSet::new();
     for command in documents::commands(Place::Node)?.into_iter().chain(on_nodes) {
-        desk.type_in(&command)?;
+        // Several pages have it, with the same answer.
+        if typed.insert((command.text.clone(), command.shown.clone())) {
+            desk.type_in(&command)?;
+        }
     }
+    desk.start()?;
     // Nothing of all this was to harm anybody.
     desk.stage.short_requests(WEB_FRONTEND, 1).map(drop)
 }
@@ -65,6 +71,10 @@ struct Desk {
     stage: Stage,
     /// Where commands are typed.
     here: PathBuf,
+    /// The agent was stopped for commands that need it gone.
+    stopped: bool,
+    /// Something was left to the next proxy.
+    left: bool,
 }
 
 impl Desk {
@@ -72,7 +82,7 @@ impl Desk {
         let stage = Stage::start(&[])?;
         let here = stage.topology.directory().join("desk");
         fs::create_dir_all(here.join("bin"))?;
-        let desk = Self { stage, here };
+        let desk = Self { stage, here, stopped: false, left: false };
         let program = desk.here.join("bin/passlane");
         fs::write(&program, desk.script()?)?;
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
@@ -118,13 +128,19 @@ impl Desk {
     fn type_in(&mut self, command: &Command) -> Result<()> {
         let words = command.parts().into_iter().next().unwrap_or_default();
         let verb = words.get(1).map(String::as_str).filter(|_| words[0] == "passlane");
+        let needs_it_gone = match verb {
+            Some("run") => true,
+            Some("cleanup") => !words.iter().any(|word| word == "--dry-run"),
+            _ => false,
+        };
+        if needs_it_gone {
+            self.stop()?
+        } else {
+            self.start()?
+        }
+        self.left |= verb == Some("cleanup") && needs_it_gone;
         let output = match verb {
-            Some("run") => self.without_agent(|desk| desk.run_and_end(command))?,
-            Some("cleanup") => self.without_agent(|desk| {
-                let output = desk.shell(command)?;
-                desk.take_back()?;
-                Ok(output)
-            })?,
+            Some("run") => self.run_and_end(command)?,
             Some("top") if words.len() == 2 => return self.top(command),
             _ => self.shell(command)?,
         };
@@ -155,14 +171,27 @@ impl Desk {
         shell
     }
 
-    /// Stops the agent for as long as something takes that needs it gone.
-    fn without_agent<T>(&mut self, work: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
-        self.stage.agent.terminate()?;
-        let result = work(self);
+    /// Stops the agent, unless it was.
+    fn stop(&mut self) -> Result<()> {
+        if !self.stopped {
+            self.stage.agent.terminate()?;
+        }
+        self.stopped = true;
+        Ok(())
+    }
+
+    /// Starts the agent again, unless it runs.
+    fn start(&mut self) -> Result<()> {
+        if !self.stopped {
+            return Ok(());
+        }
+        if self.left {
+            self.take_back()?;
+        }
         self.stage.agent.spawn()?;
         self.stage.agent.wait_ready()?;
-        self.traffic()?;
-        result
+        (self.stopped, self.left) = (false, false);
+        self.traffic()
     }
 
     /// There is no next proxy to take what one that leaves has left to it: it goes.
