@@ -1,7 +1,7 @@
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Output};
 
-use super::*;
+use super::{command::fits, *};
 
 fn of(language: &str, text: &str) -> Result<Vec<Command>> {
     let block = Block {
