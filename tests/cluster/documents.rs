@@ -118,13 +118,19 @@ impl Desk {
     fn understood(&self, words: &[String]) -> Result<()> {
         let ours = words.iter().skip(1).take_while(|word| *word != "--");
         let mut ours: Vec<&str> = ours.map(String::as_str).collect();
-        let mut all = ours.iter().copied();
-        let namespace = all.by_ref().skip_while(|word| *word != "-n").nth(1).context("no -n")?;
-        let object = all.find(|word| word.contains('/')).context("names no KIND/NAME")?;
-        self.cluster.kubectl(&["get", object, "-n", namespace])?;
+        let mut all = ours.iter().copied().skip_while(|word| *word != "-n").skip(1);
+        let namespace = all.next().context("no -n before the verb")?;
+        let rest: Vec<&str> = all.collect();
+        let object = rest.iter().position(|word| word.contains('/'));
+        let (verb, objects) = rest.split_at(object.context("names no KIND/NAME")?);
+        self.cluster.kubectl(&["get", objects[0], "-n", namespace])?;
         ours.push("--help");
         let output = self.shell("kubectl").args(&ours).output()?;
         ensure!(output.status.success(), "{ours:?}: {}", process::complaint(&output));
+        // Of a verb that it does not know, kubectl shows the help of what stands before it.
+        let usage = format!("kubectl {} ", verb.join(" "));
+        let said = String::from_utf8_lossy(&output.stdout);
+        ensure!(said.contains(&usage), "{ours:?}: no {usage}in {said}");
         Ok(())
     }
 
