@@ -23,7 +23,7 @@ fn directory() -> PathBuf {
 }
 
 /// What `cargo xtask test` has obtained for these tests.
-fn tool(variable: &str) -> Result<String> {
+pub(crate) fn tool(variable: &str) -> Result<String> {
     env::var(variable).with_context(|| {
         format!("{variable} is not set; `cargo xtask test --level L5` builds what it names")
     })
@@ -38,7 +38,7 @@ fn helm(before: &[&str], arguments: &[&str]) -> Result<String> {
 }
 
 /// Renders the chart as for an API server of the version that the tests have.
-fn template(arguments: &[&str]) -> Result<String> {
+pub(crate) fn template(arguments: &[&str]) -> Result<String> {
     let fixed = ["--namespace", "kube-system", "--kube-version", "1.37.0"];
     helm(&["template", RELEASE], &[&fixed[..], arguments].concat())
 }

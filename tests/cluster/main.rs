@@ -7,6 +7,7 @@
 
 mod cluster;
 mod credentials;
+mod documents;
 mod follower;
 mod held;
 mod kube_proxy;
@@ -70,6 +71,7 @@ fn main() {
         chart::rendered::TESTS,
         chart::installed::TESTS,
         chart::monitoring::TESTS,
+        documents::TESTS,
         image::NATIVE,
     ];
     // Started by the first test that runs, so that `--list` starts nothing.

@@ -19,6 +19,7 @@
 
 mod case;
 mod compare;
+mod documents;
 mod observed;
 mod readme;
 mod run;
@@ -50,6 +51,11 @@ fn main() -> Result<ExitCode> {
         "every test and file that the readme names is there",
         readme::tests_and_files_are_there,
     ));
+    trials.push(Trial::test(
+        "every test and file that the documents name is there",
+        readme::documents_name_what_is_there,
+    ));
+    trials.extend(documents::trials());
     trials.sort_by(|one, other| one.name().cmp(other.name()));
     Ok(libtest_mimic::run(&arguments, trials).exit_code())
 }

@@ -7,10 +7,14 @@ use std::{
 };
 
 use libtest_mimic::Failed;
+use proxy_tests::documents;
 
 const HAZARDS: &str = "## The hazards of the fast path";
 /// Members of the workspace that tables name files and tests of.
 const SOURCES: [&str; 4] = ["proxy-common/src", "proxy-ebpf/src", "proxy-userspace/src", "tests"];
+
+/// How names begin that look like tests: of sysctls and of metrics.
+const OTHERS: [&str; 3] = ["kubeproxy_", "nf_", "passlane_"];
 
 fn read() -> Result<String, Failed> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
@@ -56,6 +60,20 @@ pub(crate) fn tests_and_files_are_there() -> Result<(), Failed> {
         return Ok(());
     }
     Err(format!("README.md names what is not there: {}", missing.join(", ")).into())
+}
+
+/// Every test and every file that a document names is there.
+pub(crate) fn documents_name_what_is_there() -> Result<(), Failed> {
+    let known = Known::read()?;
+    let mut missing = Vec::new();
+    for file in documents::files()? {
+        let unknown = known.unknown(&documents::read(&file)?);
+        missing.extend(unknown.into_iter().map(|name| format!("{name} in {file}")));
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(format!("documents name what is not there: {}", missing.join(", ")).into())
 }
 
 /// The cells of each row of each table, without headings.
@@ -109,7 +127,7 @@ impl Known {
         Ok(Self { functions, files: files.iter().map(shown).collect() })
     }
 
-    /// Returns the names in a cell that nothing has. Names of sysctls look like tests.
+    /// Returns the names in a text that nothing has.
     fn unknown(&self, cell: &str) -> Vec<String> {
         let here = |name: &&str| {
             if let Some(path) = name.strip_suffix(".rs") {
@@ -118,7 +136,9 @@ impl Known {
                     .map_or(path.into(), |rest| format!("proxy-ebpf/src/{rest}"));
                 return self.files.iter().any(|file| file.ends_with(&format!("/{path}.rs")));
             }
-            !is_test(name) || name.starts_with("nf_") || self.functions.contains(*name)
+            !is_test(name)
+                || OTHERS.iter().any(|start| name.starts_with(start))
+                || self.functions.contains(*name)
         };
         names(cell).filter(|name| !here(name)).map(str::to_owned).collect()
     }

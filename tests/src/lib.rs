@@ -5,6 +5,7 @@ pub mod agent;
 pub mod cluster;
 pub mod demo;
 pub mod dns;
+pub mod documents;
 pub mod echo;
 pub mod ending;
 pub mod exposed;

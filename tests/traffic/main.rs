@@ -14,6 +14,7 @@ mod configured;
 mod counting;
 mod datagrams;
 mod devices;
+mod documents;
 mod drift;
 mod endurance;
 mod errors;
@@ -74,6 +75,7 @@ fn main() {
         explaining::SCENARIOS,
         printing::SCENARIOS,
         supporting::SCENARIOS,
+        documents::SCENARIOS,
         lifecycle::SCENARIOS,
         restarts::SCENARIOS,
         clocks::SCENARIOS,

@@ -42,7 +42,8 @@ pub(crate) const GUEST: &[Need] = &[
     need(&["ip"], "iproute2"),
 ];
 
-/// What the tests and the demo look at the kernel with, and what kube-proxy writes its rules with.
+/// What the tests and the demo look at the kernel with, what kube-proxy writes its rules with, and what
+/// the documents ask the agent with.
 pub(crate) const NETWORK: &[Need] = &[
     need(&["ip"], "iproute2"),
     need(&["modprobe"], "kmod"),
@@ -55,6 +56,7 @@ pub(crate) const NETWORK: &[Need] = &[
     need(&["teamnl"], "libteam-utils"),
     need(&["iptables"], "iptables"),
     need(&["ipset"], "ipset"),
+    need(&["curl"], "curl"),
 ];
 
 /// To run a test cluster: its certificates and tokens, and words with etcd.
