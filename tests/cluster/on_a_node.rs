@@ -122,6 +122,7 @@ impl Scene {
 
     /// Somebody removes a destination: it comes back, and the Service has an Event that names him.
     fn tells_who_changed_something(&self) -> Result<()> {
+        self.agent.wait_log(&["witness_on"])?;
         let removed = ["-d", "-t", "10.96.0.10:80", "-r", "10.1.1.12:8080"];
         proxy_tests::process::run("ipvsadm", &removed)?;
         self.event_names("by ipvsadm[").context("a removed destination")?;

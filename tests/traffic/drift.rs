@@ -245,6 +245,7 @@ fn whatever_others_change_of_ours_is_named_and_put_back_within_seconds() -> Resu
     stage.manifests.write("sticky.yaml", STICKY)?;
     let stage = stage.started()?;
     nothing_drifts_by_itself(&stage)?;
+    stage.agent.wait_log(&["witness_on"])?;
     stage.manifests.write("hashed.yaml", HASHED)?;
     wait::until_true("IPVS has the flag", wait::PATIENCE, || {
         Ok(stage.topology.node.run("ipvsadm", &["-Sn"])?.contains("mh-port"))

@@ -25,9 +25,7 @@ mod share {
 pub(super) enum Change {
     /// Nobody would see it.
     Unseen,
-    /// Not since there are probes.
-    Never,
-    /// Then.
+    /// Then, or nobody since probes were attached at that moment.
     At(Moment),
 }
 
@@ -73,12 +71,11 @@ impl Quiet {
         let found = |at: Moment| self.found.is_some_and(|found| found > at);
         let (pace, otherwise) = match change {
             Change::Unseen => (&self.blind, Reading::Postponed),
-            Change::Never if self.begun.is_some() => (&self.seldom, Reading::Needless),
             Change::At(at) if settled(at) => (&self.seldom, Reading::Needless),
             Change::At(at) if found(at) && moment <= at.after(SETTLED_AFTER) => {
                 return Reading::Postponed;
             }
-            Change::Never | Change::At(_) => (&self.often, Reading::Postponed),
+            Change::At(_) => (&self.often, Reading::Postponed),
         };
         if pace.is_due(now) { Reading::Due } else { otherwise }
     }
@@ -114,7 +111,7 @@ mod tests {
     fn after_reading(moment: Moment) -> (Quiet, Instant) {
         let mut quiet = Quiet::new(PERIOD, seconds(30));
         let now = Instant::now();
-        assert_eq!(quiet.reading(Change::Never, now, moment), Reading::Due);
+        assert_eq!(quiet.reading(Change::At(moment), now, moment), Reading::Due);
         quiet.read(moment, false);
         quiet.took(now, DEAR);
         (quiet, now)
@@ -135,11 +132,9 @@ mod tests {
     fn what_nobody_changed_is_read_seldom() {
         let moment = Moment::now();
         let (quiet, now) = after_reading(moment.after(seconds(90)));
-        for change in [Change::Never, Change::At(moment)] {
-            let first = (now, moment.after(seconds(90)));
-            assert_eq!(look(&quiet, change, first, 59), Reading::Needless);
-            assert_eq!(look(&quiet, change, first, 60), Reading::Due);
-        }
+        let (first, change) = ((now, moment.after(seconds(90))), Change::At(moment));
+        assert_eq!(look(&quiet, change, first, 59), Reading::Needless);
+        assert_eq!(look(&quiet, change, first, 60), Reading::Due);
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct Witnesses {
     opening: Option<oneshot::Receiver<Result<Box<Witness>, Blindness>>>,
     witness: Option<Box<Witness>>,
     well_at: Moment,
+    /// When there were probes.
+    attached_at: Moment,
     /// When the agent was last seen to change a virtual server.
     agent_at: Option<Moment>,
     /// It changed one and was not seen: the module was loaded anew, and the probes went with it.
@@ -42,7 +44,7 @@ impl Witnesses {
         let started = thread::Builder::new().name("witness".into()).spawn(attach);
         let opening = started.is_ok().then_some(opening);
         let well_at = Moment::now();
-        Self { opening, witness: None, well_at, agent_at: None, blind: false }
+        Self { opening, witness: None, well_at, attached_at: well_at, agent_at: None, blind: false }
     }
 
     /// Takes up probes that were attached meanwhile.
@@ -56,7 +58,9 @@ impl Witnesses {
                 // The probes see the agent do this, and know it from then on.
                 let _ = ipvs.info().await;
                 self.well_at = Moment::now();
+                self.attached_at = self.well_at;
                 self.witness = Some(witness);
+                info!(event = "witness_on", "drift is named with who caused it from now on");
             }
             Err(error) => {
                 let error = chain(&error);
@@ -76,7 +80,8 @@ impl Witnesses {
         let last = witness.filter(|_| !self.blind).map(|each| each.last(Part::Ipvs, By::Others));
         match last {
             Some(Ok(Some(at))) => Change::At(at),
-            Some(Ok(None)) => Change::Never,
+            // What came before the probes was seen by nobody.
+            Some(Ok(None)) => Change::At(self.attached_at),
             Some(Err(_)) | None => Change::Unseen,
         }
     }
