@@ -29,7 +29,7 @@ use crate::{
     chain::chain,
     config::Settings,
     kernel::{
-        bpf::{MapReader, Moment},
+        bpf::{MapReader, Moment, Part},
         cpu,
         node::Node,
         sysctl::{self, Key},
@@ -324,9 +324,13 @@ impl Agent {
             self.audit.generation = generation;
         }
         // Whoever changed what is to be read later is still to be named then.
-        let postponed = reading == Reading::Postponed
-            || self.audit.addresses
-            || (generation.is_some() && generation != self.audit.generation);
+        let flags = parts.servers.is_some() || !has_flags(&self.observed);
+        let well = [
+            (Part::Ipvs, flags && reading != Reading::Postponed),
+            (Part::Nft, generation.is_none() || generation == self.audit.generation),
+            (Part::Address, !self.audit.addresses),
+            (Part::Sysctl, true),
+        ];
         if filter {
             drifts.push(Drift::changed(Object::Filter, Kind::Value, "ours", "another one"));
             self.refilter();
@@ -338,8 +342,8 @@ impl Agent {
         if let Some((Ok(_), _)) = &look.servers {
             self.audit.quiet.read(moment, changed);
         }
-        if !postponed {
-            self.audit.witnesses.all_well(moment);
+        for (part, _) in well.into_iter().filter(|(_, is_well)| *is_well) {
+            self.audit.witnesses.well(part, moment);
         }
         healed
     }

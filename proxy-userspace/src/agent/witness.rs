@@ -1,6 +1,6 @@
 //! Says who changed the node, where the kernel tells.
 
-use std::thread;
+use std::{collections::BTreeMap, thread};
 
 use tokio::sync::oneshot;
 use tracing::info;
@@ -22,7 +22,8 @@ const MOST_NAMED: usize = 4;
 pub struct Witnesses {
     opening: Option<oneshot::Receiver<Result<Box<Witness>, Blindness>>>,
     witness: Option<Box<Witness>>,
-    well_at: Moment,
+    /// When each part was last seen to be as it was left; since the probes where it is not here.
+    well_at: BTreeMap<Part, Moment>,
     /// When there were probes.
     attached_at: Moment,
     /// When the agent was last seen to change a virtual server.
@@ -43,8 +44,8 @@ impl Witnesses {
         };
         let started = thread::Builder::new().name("witness".into()).spawn(attach);
         let opening = started.is_ok().then_some(opening);
-        let well_at = Moment::now();
-        Self { opening, witness: None, well_at, attached_at: well_at, agent_at: None, blind: false }
+        let (well_at, attached_at) = (BTreeMap::new(), Moment::now());
+        Self { opening, witness: None, well_at, attached_at, agent_at: None, blind: false }
     }
 
     /// Takes up probes that were attached meanwhile.
@@ -57,8 +58,7 @@ impl Witnesses {
             Ok(witness) => {
                 // The probes see the agent do this, and know it from then on.
                 let _ = ipvs.info().await;
-                self.well_at = Moment::now();
-                self.attached_at = self.well_at;
+                self.attached_at = Moment::now();
                 self.witness = Some(witness);
                 info!(event = "witness_on", "drift is named with who caused it from now on");
             }
@@ -69,9 +69,9 @@ impl Witnesses {
         }
     }
 
-    /// Takes up that everything was as it was left at that moment, or was put back since.
-    pub(super) fn all_well(&mut self, at: Moment) {
-        self.well_at = self.well_at.max(at);
+    /// Takes up that a part was as it was left at that moment, or was put back since.
+    pub(super) fn well(&mut self, part: Part, at: Moment) {
+        self.well_at.insert(part, at);
     }
 
     /// Returns when others last changed a virtual server.
@@ -113,7 +113,9 @@ impl Witnesses {
             // Their system call is everybody's, and too frequent to be probed.
             Subsystem::Bpf | Subsystem::Program => return None,
         };
-        let doers = self.witness.as_ref()?.doers(part, self.well_at).ok()?;
+        let since =
+            self.well_at.get(&part).map_or(self.attached_at, |at| self.attached_at.max(*at));
+        let doers = self.witness.as_ref()?.doers(part, since).ok()?;
         named(&doers)
     }
 }
