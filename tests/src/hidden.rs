@@ -1,6 +1,5 @@
 //! Hiding parts of a machine from one process, by a mount namespace of its own.
 
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -82,7 +81,7 @@ fn unload(module: &str) -> Result<()> {
         unload(user)?;
     }
     // A namespace that was just deleted may still hold it.
-    wait::until(&format!("{module} is unloaded"), Duration::from_secs(10), || {
+    wait::until(&format!("{module} is unloaded"), wait::PATIENCE, || {
         process::run("rmmod", &[module]).map(Some)
     })?;
     Ok(())

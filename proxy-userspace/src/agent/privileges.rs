@@ -59,6 +59,21 @@ pub fn check() -> Result<(), Fatal> {
     }
 }
 
+/// Loads the modules that the agent works with: what is to be watched has to be there before.
+///
+/// # Errors
+///
+/// Root's privileges are missing, or a module.
+pub fn load_modules() -> Result<(), Fatal> {
+    check()?;
+    for name in MODULES {
+        module::load(name)?;
+    }
+    // The kernel loads it by itself; that there is none is told by who needs it.
+    let _ = module::load("nf_tables");
+    Ok(())
+}
+
 /// Does what takes more than a running agent has, and gives up the rest. To be called before there
 /// are other threads: they would keep what they have.
 ///
@@ -66,10 +81,6 @@ pub fn check() -> Result<(), Fatal> {
 ///
 /// The first thing without which nothing works.
 pub fn settle(settings: &Settings) -> Result<(), Fatal> {
-    check()?;
-    for name in MODULES {
-        module::load(name)?;
-    }
     if let Err(error) = oom::set_score(settings.oom_score_adj) {
         warn!(event = "oom_score_failed", error = chain(&error), "oom_score_adj stays as it was");
     }

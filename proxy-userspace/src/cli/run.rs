@@ -19,6 +19,7 @@ pub(super) fn run(flags: RunFlags) -> Result<(), Failure> {
     if settings.init_only {
         return Ok(agent::privileges::initialize(&settings)?);
     }
+    agent::privileges::load_modules()?;
     let witnesses = agent::Witnesses::open();
     // While there is no other thread that lasts: the others have what this one has.
     agent::privileges::settle(&settings)?;
