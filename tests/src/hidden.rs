@@ -1,6 +1,5 @@
 //! Hiding parts of a machine from one process, by a mount namespace of its own.
 
-
 use anyhow::{Context as _, Result};
 
 use crate::{process, wait};
