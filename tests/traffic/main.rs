@@ -57,6 +57,7 @@ fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let groups = [
+        preconditions::RELOADING,
         topology::SCENARIOS,
         ipvs_alone::SCENARIOS,
         serving::SCENARIOS,

@@ -24,6 +24,20 @@ scenarios! { AGENT =>
     missing_btf_costs_at_most_the_fast_path,
 }
 
+/// Scenarios that unload a module of which nothing else makes use yet: they come first.
+pub(crate) const RELOADING: &[Scenario] = &[Scenario {
+    name: "ip_vs_that_is_loaded_anew_under_the_agent_is_filled_and_watched_again",
+    needs: &[
+        Need::Root,
+        Need::Ipvs,
+        Need::Agent,
+        Need::Guest,
+        Need::Program("ipvsadm"),
+        Need::Program("nft"),
+    ],
+    run: crate::drift::ip_vs_that_is_loaded_anew_is_filled_and_watched_again,
+}];
+
 /// Scenarios that unload a module. They come last: what they need is only there in a guest, or was
 /// never there.
 pub(crate) const UNLOADING: &[Scenario] = &[
@@ -31,18 +45,6 @@ pub(crate) const UNLOADING: &[Scenario] = &[
         name: "missing_ipvs_is_refused",
         needs: &[Need::Root, Need::Agent],
         run: missing_ipvs_is_refused,
-    },
-    Scenario {
-        name: "ip_vs_that_is_loaded_anew_under_the_agent_is_filled_and_watched_again",
-        needs: &[
-            Need::Root,
-            Need::Ipvs,
-            Need::Agent,
-            Need::Guest,
-            Need::Program("ipvsadm"),
-            Need::Program("nft"),
-        ],
-        run: crate::drift::ip_vs_that_is_loaded_anew_is_filled_and_watched_again,
     },
     Scenario {
         name: "missing_nf_tables_is_refused",
