@@ -34,6 +34,9 @@ scenarios! { AGENT =>
 const PROMISE: Duration = Duration::from_secs(5);
 const SLOW_MACHINE: Duration = Duration::from_secs(15);
 
+/// The same of what no probe sees: it is read once in a sync period at least.
+const UNSEEN: Duration = Duration::from_secs(30 + 15);
+
 /// Nobody else's, and not wanted by the Service.
 const STRAY: &str = "10.1.1.32:8080";
 
@@ -402,7 +405,7 @@ pub(crate) fn ip_vs_that_is_loaded_anew_is_filled_and_watched_again() -> Result<
     for destination in ["10.1.1.11:8080", "10.1.1.12:8080"] {
         node(&stage, "ipvsadm", ["-d", "-t", WEB, "-r", destination])?;
         let removed = Instant::now();
-        wait::until_true(destination, SLOW_MACHINE, || Ok(servers()? == before))
+        wait::until_true(destination, UNSEEN, || Ok(servers()? == before))
             .with_context(|| stage.agent.log())?;
         eprintln!("{destination} put back after {:?}", removed.elapsed());
     }
