@@ -133,6 +133,8 @@ async fn look() -> Result<Size, Error> {
         .into_iter()
         .map(|connection| (connection.client_addr, connection.destination))
         .collect();
+    // Otherwise the scheduler's module was seen in use long after the namespace was left.
+    client.remove_virtual_server(&frontend).await?;
     match choices.len() == usize::from(CLIENTS) {
         true => fitting(&order, &choices).ok_or(Error::Unlike),
         false => Err(Error::Untaken(choices.len())),
