@@ -16,6 +16,19 @@
 //! | `recent` | per-CPU array | slot of the pair | [`abi::Recent`] | `tc_in`, `xdp_up` | `tc_in`, `xdp_up`, agent |
 //! | `served` | hash | [`abi::Pair`] | [`abi::Served`] | `tc_in`, `xdp_up`, agent | `tc_in`, `xdp_up`, agent |
 //!
+//! The hash plane has maps of its own, made only where it is asked for:
+//!
+//! | map | kind | key | value | written by | read by |
+//! |---|---|---|---|---|---|
+//! | `hash_flows4`, `hash_flows6` | LRU hash | [`abi::HashFlowKey`] | [`abi::HashFlow`] | `xdp_lb`, agent | `xdp_lb`, agent |
+//! | `hash_frontends4`, `hash_frontends6` | hash | [`abi::ServiceKey`] | [`abi::HashFrontend`] | agent | `xdp_lb` |
+//! | `hash_tables` | array of maps | index | array of [`abi::HashSlot`], one a slot | agent | `xdp_lb` |
+//! | `hash_backends` | array | index, from 1 | [`abi::HashBackend`] | agent | `xdp_lb` |
+//! | `hash_counts` | per-CPU array | index of the backend | [`abi::HashCount`] | `xdp_lb` | agent |
+//! | `hash_stats` | per-CPU array | [`hash_reason::HashReason`] | [`abi::Counter`] | `xdp_lb` | agent |
+//! | `hash_uplinks` | array | interface index modulo its size | [`abi::Uplink`] | agent | `xdp_lb` |
+//! | `hash_vlans` | hash | [`abi::HashVlan`] | `u32` 1 | agent | `xdp_lb` |
+//!
 //! `abi` is the layout of those maps: integers and byte arrays only, no hidden padding. `packet`
 //! is arithmetic on header fields, `hash` what the kernel's hashing schedulers choose, `fingerprint` a
 //! number for each entry, so that what a map holds can be compared by a sum. Nothing here does I/O, and only the tables of `hash`, which user space builds, allocate.
@@ -27,5 +40,6 @@
 pub mod abi;
 pub mod fingerprint;
 pub mod hash;
+pub mod hash_reason;
 pub mod packet;
 pub mod reason;

@@ -2,15 +2,19 @@
 
 /// Declares the reasons once: number, name and meaning.
 macro_rules! reasons {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $number:literal, $name:literal, $class:ident;)+) => {
+    (
+        $reason:ident, $class_type:ident;
+
+        $($(#[doc = $doc:literal])+ $variant:ident = $number:literal, $name:literal, $class:ident;)+
+    ) => {
         /// What happened to a packet. Numbers are append-only: a retired one stays.
         #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
         #[repr(u32)]
-        pub enum Reason {
+        pub enum $reason {
             $($(#[doc = $doc])+ $variant = $number,)+
         }
 
-        impl Reason {
+        impl $reason {
             /// Every reason, by number.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
@@ -20,8 +24,8 @@ macro_rules! reasons {
             }
 
             /// Returns what kind of reason it is.
-            pub const fn class(self) -> Class {
-                match self { $(Self::$variant => Class::$class,)+ }
+            pub const fn class(self) -> $class_type {
+                match self { $(Self::$variant => $class_type::$class,)+ }
             }
         }
     };
@@ -40,7 +44,11 @@ pub enum Class {
     Learn,
 }
 
+pub(crate) use reasons;
+
 reasons! {
+    Reason, Class;
+
     /// Rewritten and redirected.
     Hit = 0, "hit", Fast;
     /// Known Service, no entry yet.

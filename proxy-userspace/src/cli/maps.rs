@@ -27,8 +27,8 @@ use crate::{
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 With bpftool:
-  bpftool map dump pinned /sys/fs/bpf/passlane/v4/flows4          # one map; -o wide has the line for each
-  bpftool -j map dump pinned /sys/fs/bpf/passlane/v4/stats | jq '.[].formatted'
+  bpftool map dump pinned /sys/fs/bpf/passlane/v5/flows4          # one map; -o wide has the line for each
+  bpftool -j map dump pinned /sys/fs/bpf/passlane/v5/stats | jq '.[].formatted'
   bpftool prog show name tc_in                                    # the programs
   bpftool net show                                                # where they are attached")]
 pub(super) struct Flags {
@@ -380,7 +380,7 @@ hit      1     2         100
             entries: Some(4),
             max_entries: 262_144,
             id: 17,
-            pin: "/sys/fs/bpf/passlane/v4/flows4".into(),
+            pin: "/sys/fs/bpf/passlane/v5/flows4".into(),
         };
         crate::cli::snapshot::check("maps", &Maps { items: vec![map] });
     }
