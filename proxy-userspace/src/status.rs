@@ -1,6 +1,7 @@
 //! What the agent last said of itself: a small file that any verb can read.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io,
     path::{Path, PathBuf},
@@ -36,6 +37,9 @@ pub struct Report {
     pub notices: Vec<String>,
     /// The fast path.
     pub fast_path: FastPathReport,
+    /// The hash plane; `None` where nobody asked for one.
+    #[serde(default)]
+    pub hash_plane: Option<HashPlaneReport>,
     /// The leases that its programs were loaded with.
     #[serde(default)]
     pub lease: Option<Lease>,
@@ -84,6 +88,36 @@ pub struct FastPathReport {
     /// What it needs is not to be had: no interface does more than observe.
     #[serde(default)]
     pub only_observe: bool,
+}
+
+/// What XDP sends to backends by itself.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct HashPlaneReport {
+    /// `on` or `off`.
+    pub mode: String,
+    /// Why it is off.
+    pub reason: String,
+    /// Slots of a table.
+    pub slots: u32,
+    /// Why IPVS is not told of flows that it would send elsewhere; empty when it is.
+    pub untold: String,
+    /// The interfaces that were asked for.
+    pub interfaces: Vec<HashInterface>,
+    /// The frontends that it serves, each with the backends that IPVS has to send to, and why.
+    pub carried: BTreeMap<String, Vec<String>>,
+    /// Frontends with scheduler `mh` that IPVS serves, and why.
+    pub refused: BTreeMap<String, String>,
+}
+
+/// The hash plane on one interface.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct HashInterface {
+    /// Interface name.
+    pub name: String,
+    /// `native`, `generic` or `off`.
+    pub mode: String,
+    /// Why it is off.
+    pub reason: String,
 }
 
 /// How long a flow entry holds without a packet on the kernel's path.
@@ -240,7 +274,7 @@ impl Report {
     ///
     /// [`Error::File`].
     pub fn remove(state_dir: &Path) -> Result<(), Error> {
-        let names = ["ledger.jsonl", "admin.sock", "admin.new"];
+        let names = ["ledger.jsonl", "admin.sock", "admin.new", "hash-plane.json", "hash-plane.new"];
         let others = names.map(|name| state_dir.join(name));
         for path in [report_path(state_dir), lock_path(state_dir)].into_iter().chain(others) {
             match fs::remove_file(&path) {

@@ -105,7 +105,7 @@ pub(super) async fn load(
 }
 
 /// Returns what is missing for want of privileges, with the cure.
-fn lacking() -> Option<String> {
+pub(super) fn lacking() -> Option<String> {
     let missing = match capability::missing(&[Capability::Bpf, Capability::Perfmon]) {
         Ok(missing) => missing,
         Err(error) => return Some(chain(&error)),

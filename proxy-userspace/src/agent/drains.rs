@@ -43,13 +43,19 @@ impl Waiting {
         self.since.is_empty()
     }
 
+    /// Returns the frontends of those that are waited for.
+    pub(super) fn frontends(&self) -> BTreeSet<Frontend> {
+        self.since.keys().map(|(frontend, _)| *frontend).collect()
+    }
+
     /// Returns those whose connections have ended, or whose time is over, and forgets them with
-    /// those that are wanted again.
+    /// those that are wanted again. `used` are those that the hash plane has flows of.
     pub(super) async fn over(
         &mut self,
         ipvs: &ipvs::Client,
         desired: &Desired,
         timeout: Duration,
+        used: &BTreeSet<Key>,
     ) -> BTreeSet<Key> {
         let wanted = |(frontend, key): &Key| {
             let server = desired.servers.get(frontend);
@@ -57,8 +63,7 @@ impl Waiting {
         };
         self.since.retain(|key, _| !wanted(key));
         let mut over = BTreeSet::new();
-        let frontends: BTreeSet<Frontend> = self.since.keys().map(|(key, _)| *key).collect();
-        for frontend in frontends {
+        for frontend in self.frontends() {
             // What cannot be read now is asked again; its time runs out all the same.
             let states = ipvs.destinations(&frontend).await.unwrap_or_default();
             let idle = states
@@ -66,7 +71,7 @@ impl Waiting {
                 .filter(|state| state.active_connections == 0 && state.inactive_connections == 0);
             over.extend(idle.map(|state| (frontend, state.destination.key)));
         }
-        over.retain(|key| self.since.contains_key(key));
+        over.retain(|key| self.since.contains_key(key) && !used.contains(key));
         let late = |since: &Option<Instant>| since.is_some_and(|since| since.elapsed() >= timeout);
         let late = self.since.iter().filter(|(_, since)| late(since));
         over.extend(late.map(|(key, _)| *key));

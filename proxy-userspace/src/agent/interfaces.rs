@@ -12,7 +12,7 @@ use crate::{
     kernel::{bpf::Datapath, tc::TrafficControl},
     ledger::{Ledger, Record},
     model::interface::Interface,
-    plan::interfaces::{Decision, Foreign, Manner, Policy, interfaces},
+    plan::interfaces::{Decision, Foreign, Manner, Policy, interfaces, matches},
     status::InterfaceReport,
 };
 
@@ -136,6 +136,7 @@ impl Agent {
     /// interfaces are read again.
     pub(super) fn forget_interface(&mut self, index: u32) {
         self.interfaces.decisions.remove(&index);
+        self.forget_hash_interface(index);
         if let Some(datapath) = &mut self.node.datapath {
             self.interfaces.uplinks.forget(datapath, index);
             detach(datapath, &mut self.interfaces, index);
@@ -175,11 +176,17 @@ impl Agent {
         };
         let decisions = interfaces(&self.present, &policy, &self.interfaces.found.foreign);
         let xdp = (self.settings.xdp, &self.settings.uplinks);
+        let wanted = self.hash_plane.is_on().then_some(&self.settings.hash_plane.interfaces);
+        let hashing = |each: &Interface| {
+            wanted.is_some_and(|patterns| patterns.iter().any(|one| matches(one, &each.name)))
+        };
         let Self { node, interfaces: state, present, ledger, .. } = self;
         let Some(datapath) = &mut node.datapath else { return };
         state.forced_services = forced_services;
         let before = std::mem::replace(&mut state.decisions, decisions);
-        state.uplinks.settle(datapath, present, &state.decisions, xdp);
+        // One program only can be at a driver.
+        let free: Vec<_> = present.iter().filter(|each| !hashing(each)).cloned().collect();
+        state.uplinks.settle(datapath, &free, &state.decisions, xdp);
         if !state.swept {
             sweep(datapath, &state.decisions);
             state.swept = true;

@@ -7,6 +7,7 @@ mod audit;
 mod datapath;
 mod drains;
 mod facts;
+mod hash_plane;
 mod health;
 mod interfaces;
 mod localhost;
@@ -26,6 +27,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use proxy_common::hash::mh::Size;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -98,6 +100,7 @@ struct Agent {
     /// The kernel has IPv6.
     has_ipv6: bool,
     fast_path: FastPathReport,
+    hash_plane: hash_plane::State,
     /// Why node ports are not served at loopback addresses, though asked for.
     no_localhost: Option<String>,
     pass: Pass,
@@ -123,14 +126,18 @@ fn far() -> tokio::time::Instant {
 /// # Errors
 ///
 /// [`Fatal`] when the agent cannot start; once it runs, everything else is reported and retried.
-pub async fn run(settings: Settings, witnesses: Witnesses) -> Result<(), Fatal> {
+pub async fn run(
+    settings: Settings,
+    witnesses: Witnesses,
+    mh_size: Option<Size>,
+) -> Result<(), Fatal> {
     privileges::check()?;
     let _lock = Lock::take(&settings.paths.state_dir)?;
     adoption::check(&settings)?;
     let node_name = facts::node_name(&settings);
     let kept_in = Some(settings.paths.snapshot_dir.clone());
     let mut source = open_source(&settings, &node_name, kept_in).await?;
-    let (mut agent, mut looks) = Agent::start(settings, node_name, &mut source, witnesses).await?;
+    let (mut agent, mut looks) = Agent::start(settings, node_name, &mut source, witnesses, mh_size).await?;
     let mut asked = admin::open(&agent.settings.paths.state_dir);
     let mut links = link::Watch::open(&agent.settings.dummy_device).await?;
     let mut traffic = tc::Watch::open().map_err(kernel::node::Error::from)?;
@@ -140,7 +147,8 @@ pub async fn run(settings: Settings, witnesses: Witnesses) -> Result<(), Fatal> 
     let mut sync = interval(agent.settings.sync_period);
     let mut drain = interval(DRAIN_PERIOD);
     let mut audit = interval(audit::TICK);
-    for timer in [&mut guard, &mut sync, &mut drain, &mut audit] {
+    let mut next_hops = interval(hash_plane::TICK);
+    for timer in [&mut guard, &mut sync, &mut drain, &mut audit, &mut next_hops] {
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         timer.reset();
     }
@@ -176,6 +184,7 @@ pub async fn run(settings: Settings, witnesses: Witnesses) -> Result<(), Fatal> 
                 }
             }
             Some(request) = asked.recv() => agent.answer(request).await,
+            _ = next_hops.tick(), if agent.hash_plane.is_on() => agent.tend_hash_plane().await,
             _ = drain.tick(), if !agent.waiting.is_empty() => agent.end_drains().await,
             () = tokio::time::sleep_until(retry.unwrap_or_else(far)), if retry.is_some() => {
                 agent.resync().await;
@@ -231,6 +240,7 @@ impl Agent {
         node_name: String,
         source: &mut Source,
         witnesses: Witnesses,
+        mh_size: Option<Size>,
     ) -> Result<(Self, mpsc::Receiver<audit::Seen>), Fatal> {
         let mut ledger = Ledger::open(&settings.paths.state_dir)?;
         pass::disown(&mut ledger, &settings.exclude_cidrs)?;
@@ -243,6 +253,9 @@ impl Agent {
             Planner::new(facts::decisive(&settings), facts::nameless_addresses(&node_name));
         let observed = observe::observe(&node, ledger.owned(), &planner.rules()).await?;
         pass::forget_absent(&mut ledger, &node, &observed)?;
+        let hash_plane =
+            hash_plane::open(&settings, &node, &mut ledger, &observed, mh_size).await;
+        node.hash_program = hash_plane.program_id();
         apply::forget_counts(&mut node, &observed);
         info!(
             event = "started",
@@ -281,6 +294,7 @@ impl Agent {
             interfaces: interfaces::Interfaces::default(),
             present: Vec::new(),
             fast_path,
+            hash_plane,
             no_localhost,
             pass: Pass::default(),
             notices: Arc::new([]),
@@ -341,6 +355,7 @@ impl Agent {
                 self.forget_interface(*index);
             }
         }
+        self.follow_next_hops().await;
         let only_paths = events
             .iter()
             .all(|event| matches!(event, Event::RouteChanged | Event::NeighbourChanged { .. }));
@@ -388,6 +403,7 @@ impl Agent {
             last_reconcile: self.pass.clone(),
             notices: self.complaints(),
             fast_path: self.fast_path.clone(),
+            hash_plane: self.hash_plane.report(),
             lease: self.node.datapath.is_some().then_some(Lease {
                 soft_ms: self.settings.soft_lease.as_millis() as u64,
                 hard_ms: self.settings.hard_lease.as_millis() as u64,

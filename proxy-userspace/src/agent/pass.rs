@@ -76,7 +76,9 @@ impl Agent {
     /// Removes the destinations whose drain is over.
     pub(super) async fn end_drains(&mut self) {
         let timeout = self.settings.drain_timeout;
-        let over = self.waiting.over(&self.node.ipvs, self.planner.desired(), timeout).await;
+        let used = self.used_by_hash_plane(&self.waiting.frontends());
+        let desired = self.planner.desired();
+        let over = self.waiting.over(&self.node.ipvs, desired, timeout, &used).await;
         if over.is_empty() {
             return;
         }
@@ -131,6 +133,7 @@ impl Agent {
         self.collecting = false;
         self.next_pass = tokio::time::Instant::now() + self.settings.min_sync_period;
         self.follow_forced_services().await;
+        self.settle_hash_plane().await;
         self.report();
     }
 

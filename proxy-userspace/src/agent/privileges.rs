@@ -14,6 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use proxy_common::hash::mh::Size;
 use tracing::{info, warn};
 
 use super::{Fatal, datapath, facts, sysctls};
@@ -75,18 +76,20 @@ pub fn load_modules() -> Result<(), Fatal> {
 }
 
 /// Does what takes more than a running agent has, and gives up the rest. To be called before there
-/// are other threads: they would keep what they have.
+/// are other threads: they would keep what they have. Returns the size of the tables of scheduler
+/// `mh`, where it is of use and known.
 ///
 /// # Errors
 ///
 /// The first thing without which nothing works.
-pub fn settle(settings: &Settings) -> Result<(), Fatal> {
+pub fn settle(settings: &Settings) -> Result<Option<Size>, Fatal> {
     if let Err(error) = oom::set_score(settings.oom_score_adj) {
         warn!(event = "oom_score_failed", error = chain(&error), "oom_score_adj stays as it was");
     }
-    if settings.scheduler.0 == Scheduler::Mh || module::is_loaded("ip_vs_mh") {
-        tell_of_mh_tables();
-    }
+    let of_use = settings.scheduler.0 == Scheduler::Mh
+        || settings.hash_plane.is_wanted()
+        || module::is_loaded("ip_vs_mh");
+    let size = of_use.then(find_mh_tables).flatten();
     if wants_bpf(settings) {
         // That there is none is told with the fast path, which does without.
         let _ = bpf::mount_where_absent(&settings.paths.bpffs);
@@ -97,11 +100,11 @@ pub fn settle(settings: &Settings) -> Result<(), Fatal> {
     let held: Vec<_> = kept.iter().filter(|each| !missing.contains(each)).collect();
     let words: Vec<_> = held.iter().map(ToString::to_string).collect();
     info!(event = "privileges", kept = words.join(" "), "all other capabilities are given up");
-    Ok(())
+    Ok(size)
 }
 
 /// Nodes agree on where a client goes only if their tables are of one size.
-fn tell_of_mh_tables() {
+fn find_mh_tables() -> Option<Size> {
     let finding = mh_table::find();
     if let Some(doubt) = finding.doubt() {
         warn!(event = "mh_table_doubted", doubt, "choices of scheduler mh");
@@ -110,6 +113,7 @@ fn tell_of_mh_tables() {
         let (index, slots) = (size.index(), size.slots());
         info!(event = "mh_table", index, slots, "the tables of scheduler mh");
     }
+    finding.size()
 }
 
 /// Does what takes privileges, for agents that will have none of them.
@@ -149,7 +153,9 @@ pub fn initialize(settings: &Settings) -> Result<(), Fatal> {
 }
 
 fn wants_bpf(settings: &Settings) -> bool {
-    !datapath::is_off(settings) || facts::wants_localhost(settings)
+    !datapath::is_off(settings)
+        || facts::wants_localhost(settings)
+        || settings.hash_plane.is_wanted()
 }
 
 /// Returns what a running agent has a use for.

@@ -107,6 +107,7 @@ async fn on_interfaces(node: &Node, interfaces: &[Interface]) -> BTreeMap<u32, V
         let mut here = Vec::new();
         if let Some(id) = interface.xdp_program
             && !datapath.is_our_xdp(interface.index, id)
+            && node.hash_program != Some(id)
         {
             here.push(format!("foreign XDP program (id {id})"));
         }

@@ -22,11 +22,11 @@ pub(super) fn run(flags: RunFlags) -> Result<(), Failure> {
     agent::privileges::load_modules()?;
     let witnesses = agent::Witnesses::open();
     // While there is no other thread that lasts: the others have what this one has.
-    agent::privileges::settle(&settings)?;
+    let mh_size = agent::privileges::settle(&settings)?;
     // One thread does the work: sockets of a network namespace belong to the thread that made
     // them, and so does the order of changes.
     // The loop holds a whole agent, too much for the stack.
-    super::block_on(async { Ok(Box::pin(agent::run(settings, witnesses)).await?) })
+    super::block_on(async { Ok(Box::pin(agent::run(settings, witnesses, mh_size)).await?) })
 }
 
 /// Returns the fields that are not as by default, without secrets, in one line.

@@ -2,12 +2,15 @@
 
 mod connections;
 mod ipvsadm;
+mod plane;
 mod save;
 
 use std::{thread, time::Duration};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+
+use plane::Served;
 
 use super::{
     Failure, FormatFlag, dump,
@@ -22,6 +25,7 @@ use crate::{
     kernel::ipvs::{self, Client, DestinationState, listing},
     ledger::Owned,
     model::Forwarding,
+    status::{HashPlaneReport, Report},
 };
 
 /// The flags of `passlane services`.
@@ -108,6 +112,11 @@ struct Service {
     scheduler: &'static str,
     /// How long a client keeps its destination; 0 without session affinity.
     persistent_secs: u32,
+    /// Who chooses destinations: `ipvs`, or `hash` where XDP does.
+    plane: &'static str,
+    /// Why IPVS does what XDP could do.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    plane_reason: String,
     /// Scheduled since the virtual server was made.
     connections: u64,
     destinations: Vec<Destination>,
@@ -154,7 +163,8 @@ pub(super) fn whole() -> Result<String, Failure> {
 pub(super) fn gather(paths: &Paths, filter: Option<&ServiceFilter>) -> Result<Services, Failure> {
     let owned = Owned::read(&paths.state_dir)?;
     let servers = super::block_on(servers::ours(&owned))?;
-    let mut items = ours(&servers, &owned);
+    let planes = Report::read(&paths.state_dir)?.and_then(|report| report.hash_plane);
+    let mut items = ours(&servers, &owned, planes.as_ref());
     items.retain(|each| filter.is_none_or(|filter| filter.matches(Some(&each.service))));
     Ok(Services { items })
 }
@@ -226,14 +236,18 @@ fn fast_numbers(flags: &Flags) -> Result<Option<ipvsadm::Fast>, Failure> {
     Ok(Some(ipvsadm::Fast::Rate { before, after, secs: SAMPLE.as_secs() }))
 }
 
-fn ours(servers: &Servers, owned: &Owned) -> Vec<Service> {
+fn ours(servers: &Servers, owned: &Owned, planes: Option<&HashPlaneReport>) -> Vec<Service> {
     let services = servers.iter().filter_map(|(server, destinations)| {
         let frontend = server.virtual_server.frontend;
         let service = owned.virtual_servers.get(&frontend)?;
+        let scheduler = server.virtual_server.scheduler;
+        let Served { plane, reason } = plane::served(planes, &frontend.to_string(), scheduler);
         Some(Service {
             frontend: frontend.to_string(),
             service: service.clone(),
-            scheduler: server.virtual_server.scheduler.name(),
+            scheduler: scheduler.name(),
+            plane,
+            plane_reason: reason,
             persistent_secs: server.virtual_server.persistent_secs,
             connections: server.stats.connections,
             destinations: destinations.iter().map(describe).collect(),
@@ -268,18 +282,21 @@ fn table(services: &[Service], wide: bool) -> comfy_table::Table {
             "FRONTEND",
             "SERVICE",
             "SCHEDULER",
+            "PLANE",
             "CONNECTIONS",
             "DESTINATION",
             "FORWARD",
             "WEIGHT",
             "ACTIVE",
             "INACTIVE",
+            "REASON",
         ])
     } else {
         output::table(["FRONTEND", "SERVICE", "SCHEDULER", "DESTINATIONS"])
     };
     for service in services {
-        let Service { frontend, service: name, scheduler, connections, destinations, .. } = service;
+        let Service { frontend, service: name, scheduler, connections, .. } = service;
+        let Service { plane, plane_reason: reason, destinations, .. } = service;
         if !wide {
             let list: Vec<&str> =
                 destinations.iter().map(|each| each.destination.as_str()).collect();
@@ -288,19 +305,24 @@ fn table(services: &[Service], wide: bool) -> comfy_table::Table {
             continue;
         }
         if destinations.is_empty() {
-            table.add_row([frontend, name, *scheduler, &connections.to_string(), "<none>"]);
+            let connections = connections.to_string();
+            let row: [&str; 11] =
+                [frontend, name, scheduler, plane, &connections, "<none>", "", "", "", "", reason];
+            table.add_row(row);
         }
         for destination in destinations {
             table.add_row([
                 frontend.clone(),
                 name.clone(),
                 (*scheduler).to_owned(),
+                (*plane).to_owned(),
                 connections.to_string(),
                 destination.destination.clone(),
                 destination.forwarding.to_owned(),
                 destination.weight.to_string(),
                 destination.active.to_string(),
                 destination.inactive.to_string(),
+                reason.clone(),
             ]);
         }
     }
@@ -324,6 +346,8 @@ mod tests {
             frontend: frontend.into(),
             service: "default/web:http".into(),
             scheduler: "wrr",
+            plane: "ipvs",
+            plane_reason: "scheduler wrr is IPVS's".into(),
             persistent_secs: 10_800,
             connections: 7,
             destinations,

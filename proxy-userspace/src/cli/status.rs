@@ -21,7 +21,7 @@ use crate::{
     config::Paths,
     kernel::bpf::{Maps, PinDirectory},
     ledger::Owned,
-    status::{FastPathReport, InterfaceReport, Lock, Pass, Report},
+    status::{FastPathReport, HashInterface, HashPlaneReport, InterfaceReport, Lock, Pass, Report},
 };
 
 /// The flags of `passlane status`.
@@ -51,6 +51,9 @@ pub(super) struct Status {
     last_reconcile: Pass,
     notices: Vec<String>,
     fast_path: FastPathReport,
+    /// What XDP sends to backends by itself; absent where nobody asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hash_plane: Option<HashPlaneReport>,
     interfaces: Vec<InterfaceReport>,
     /// What would have been fast, where the fast path only observes.
     observed: Vec<observed::Observed>,
@@ -107,6 +110,7 @@ pub(super) fn gather(paths: &Paths) -> Result<Status, Failure> {
         last_reconcile: report.last_reconcile,
         notices: report.notices,
         fast_path: report.fast_path,
+        hash_plane: report.hash_plane,
         interfaces: report.interfaces,
         observed: maps.map(|maps| observed::gather(&maps, &owned)).unwrap_or_default(),
         fast_path_share: share(&counters),
@@ -136,7 +140,10 @@ fn share(counters: &BTreeMap<&'static str, u64>) -> Option<f64> {
 
 fn describe(status: &Status, headers: bool) -> String {
     let mut text = String::new();
-    let mut line = |key: &str, value: String| text += &format!("{:16}{value}\n", format!("{key}:"));
+    let mut line = |key: &str, value: String| {
+        let key = if key.is_empty() { String::new() } else { format!("{key}:") };
+        text += &format!("{key:16}{value}\n");
+    };
     line(
         "Agent",
         match status.agent.pid {
@@ -172,6 +179,9 @@ fn describe(status: &Status, headers: bool) -> String {
         reason => format!(" ({reason})"),
     };
     line("Fast path", format!("{}{reason}", status.fast_path.mode));
+    if let Some(plane) = &status.hash_plane {
+        hash_plane(plane, &mut line);
+    }
     let forced = status.interfaces.iter().filter(|each| each.mode == "forced").count();
     if forced > 0 {
         line("FORCED", format!("on {forced} interfaces: packets pass programs of others by"));
@@ -182,6 +192,22 @@ fn describe(status: &Status, headers: bool) -> String {
     text += &interfaces(&status.interfaces, headers);
     text += &observed::describe(&status.observed, headers);
     text
+}
+
+fn hash_plane(plane: &HashPlaneReport, mut line: impl FnMut(&str, String)) {
+    let HashPlaneReport { mode, reason, carried, refused, untold, .. } = plane;
+    let frontends = match mode.as_str() {
+        "on" => format!("{} frontends; {} with mh are IPVS's", carried.len(), refused.len()),
+        _ => reason.clone(),
+    };
+    line("Hash plane", format!("{mode} ({frontends})"));
+    for HashInterface { name, mode, reason } in &plane.interfaces {
+        let reason = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
+        line("", format!("{name}: {mode}{reason}"));
+    }
+    if !untold.is_empty() {
+        line("", format!("IPVS cannot be told of flows: {untold}"));
+    }
 }
 
 fn interfaces(interfaces: &[InterfaceReport], headers: bool) -> String {
@@ -215,6 +241,17 @@ mod tests {
             last_reconcile: Pass { at: 1, duration_ms: 12, actions: 5, errors: vec!["no".into()] },
             notices: vec!["default/web: something".into()],
             fast_path: FastPathReport { mode: "on".into(), ..FastPathReport::default() },
+            hash_plane: Some(HashPlaneReport {
+                mode: "on".into(),
+                slots: 4093,
+                untold: "no such interface".into(),
+                interfaces: vec![HashInterface {
+                    name: "eth1".into(),
+                    mode: "off".into(),
+                    reason: "device or resource busy".into(),
+                }],
+                ..HashPlaneReport::default()
+            }),
             interfaces: vec![InterfaceReport {
                 name: "eth0".into(),
                 index: 2,

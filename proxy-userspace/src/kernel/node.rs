@@ -27,6 +27,8 @@ pub struct Node {
     pub traffic: TrafficControl,
     /// The fast path, when it runs.
     pub datapath: Option<Datapath>,
+    /// Id of the program of the hash plane, when it runs.
+    pub hash_program: Option<u32>,
     /// Node ports at loopback addresses, where they are asked for.
     pub localhost: Option<Localhost>,
     /// Name of the device that carries the VIPs.
@@ -74,6 +76,7 @@ impl Node {
             routes: Routes::open()?,
             traffic: TrafficControl::open()?,
             datapath: None,
+            hash_program: None,
             localhost: None,
             device: device.to_owned(),
             vips_are_addresses: false,

@@ -205,7 +205,8 @@ fn to_peer(interface: &Interface) -> bool {
         && interface.qdisc == "noqueue"
 }
 
-pub(super) fn matches(pattern: &str, name: &str) -> bool {
+/// Says whether a name fits a pattern with at most one `*`.
+pub fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
         Some((head, tail)) => {

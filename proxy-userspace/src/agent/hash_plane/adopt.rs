@@ -1,0 +1,93 @@
+//! A frontend that IPVS has served until now: its connections that the table does not explain are
+//! taken over, so that XDP sends them where they live.
+
+use std::net::IpAddr;
+
+use proxy_common::abi::{HashFlow, HashFlowKey, HashFlowState};
+use tracing::{info, warn};
+
+use super::HashPlane;
+use crate::{
+    chain::chain,
+    kernel::{
+        bpf,
+        ipvs::connections::{self, Connection},
+    },
+    plan::hash_plane::{Carried, Member, Slots},
+};
+
+/// With more connections than these the kernel takes too long to list them (before Linux 7.1).
+const MOST: u32 = 20_000;
+
+impl HashPlane {
+    /// Takes over the connections of a frontend; says whether all are known now.
+    pub(super) fn adopt(&mut self, carried: &Carried, slots: &Slots, connections: u32) -> bool {
+        if connections == 0 {
+            return true;
+        }
+        if connections > MOST {
+            info!(
+                event = "connections_left",
+                frontend = %carried.frontend,
+                connections,
+                "IPVS goes on with what it has; XDP begins with new flows"
+            );
+            return false;
+        }
+        let listed = match connections::read() {
+            Ok(listed) => listed,
+            Err(error) => {
+                warn!(event = "connections_left", error = chain(&error), "IPVS goes on with them");
+                return false;
+            }
+        };
+        let of_it = listed.iter().filter(|each| each.frontend == carried.frontend);
+        let elsewhere = of_it.filter(|each| {
+            let chosen = slots.choice(carried, (each.client_addr, each.client_port));
+            chosen.is_none_or(|chosen| chosen.destination.key != each.destination)
+        });
+        let mut adopted = 0;
+        for connection in elsewhere {
+            let Some(member) = carried.member(&connection.destination) else { continue };
+            if let Err(error) = self.put_flow(connection, member) {
+                warn!(event = "connections_left", error = chain(&error), "IPVS goes on with them");
+                return false;
+            }
+            adopted += 1;
+        }
+        info!(event = "connections_adopted", frontend = %carried.frontend, adopted, "from IPVS");
+        true
+    }
+
+    fn put_flow(&mut self, connection: &Connection, member: &Member) -> Result<(), bpf::Error> {
+        let flow = HashFlow {
+            backend: member.index,
+            generation: member.generation,
+            seen: self.plane.jiffies()?,
+            state: HashFlowState::OPEN,
+        };
+        match (connection.client_addr, connection.frontend.addr) {
+            (IpAddr::V4(client), IpAddr::V4(dialled)) => {
+                let key = key(client.octets(), dialled.octets(), connection);
+                self.plane.maps.put_flow4(key, flow)
+            }
+            (IpAddr::V6(client), IpAddr::V6(dialled)) => {
+                let key = key(client.octets(), dialled.octets(), connection);
+                self.plane.maps.put_flow6(key, flow)
+            }
+            // IPVS has no such connection.
+            _ => Ok(()),
+        }
+    }
+}
+
+fn key<A>(source: A, destination: A, connection: &Connection) -> HashFlowKey<A> {
+    HashFlowKey {
+        source,
+        destination,
+        source_port: connection.client_port,
+        destination_port: connection.frontend.port,
+        protocol: connection.frontend.protocol.number(),
+        _pad: [0; 3],
+    }
+}

@@ -1,0 +1,112 @@
+//! The flows that the hash plane remembers.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use proxy_common::abi::{HashFlow, HashFlowKey, HashFlowState};
+
+use tracing::warn;
+
+use super::{HashPlane, RECOUNT};
+use crate::{
+    chain::chain,
+    kernel::bpf::{self, jiffy},
+    model::{DestinationKey, Frontend, Protocol},
+    plan::hash_plane::{Carried, Member},
+};
+
+/// A flow that lives.
+pub(super) struct Living<'a> {
+    pub(super) frontend: Frontend,
+    pub(super) client: SocketAddr,
+    pub(super) member: &'a Member,
+    pub(super) closing: bool,
+    pub(super) idle: Duration,
+}
+
+impl HashPlane {
+    /// Calls `tell` with each flow that lives of the frontends that `wanted` names.
+    pub(super) fn each_flow<'a>(
+        &'a self,
+        wanted: impl Fn(&Frontend) -> bool,
+        mut tell: impl FnMut(&'a Carried, Living<'a>),
+    ) -> Result<(), bpf::Error> {
+        let now = self.plane.jiffies()?;
+        let tick = jiffy()?;
+        let mut see = |frontend: Option<Frontend>, client: SocketAddr, flow: HashFlow| {
+            let Some(frontend) = frontend.filter(|frontend| wanted(frontend)) else { return };
+            let Some(carried) = self.layout.carried().get(&frontend) else { return };
+            let member = carried.members.iter().find(|member| {
+                (member.index, member.generation) == (flow.backend, flow.generation)
+            });
+            let Some(member) = member else { return };
+            let closing = flow.state == HashFlowState::CLOSING;
+            let idle = tick * now.wrapping_sub(flow.seen);
+            if idle < self.timeout(frontend.protocol, closing) {
+                tell(carried, Living { frontend, client, member, closing, idle });
+            }
+        };
+        for (key, flow) in self.plane.maps.flows4()? {
+            see(dialled(&key), (key.source, key.source_port).into(), flow);
+        }
+        for (key, flow) in self.plane.maps.flows6()? {
+            see(dialled(&key), (key.source, key.source_port).into(), flow);
+        }
+        Ok(())
+    }
+
+    /// After how long without a packet a flow is over.
+    pub(super) fn timeout(&self, protocol: Protocol, closing: bool) -> Duration {
+        let secs = match (protocol, closing) {
+            (Protocol::Udp, _) => self.timeouts.udp_secs,
+            (_, true) => self.timeouts.tcp_fin_secs,
+            (_, false) => self.timeouts.tcp_secs,
+        };
+        Duration::from_secs(secs.into())
+    }
+
+    /// Returns the destinations of these frontends that have flows here, as of a moment ago.
+    pub(super) fn used_lately(
+        &mut self,
+        frontends: &BTreeSet<Frontend>,
+    ) -> BTreeSet<(Frontend, DestinationKey)> {
+        let carried = self.layout.carried();
+        if !frontends.iter().any(|frontend| carried.contains_key(frontend)) {
+            return BTreeSet::new();
+        }
+        if self.used.0.is_none_or(|at| at.elapsed() >= RECOUNT) {
+            match self.used(frontends) {
+                Ok(used) => self.used = (Some(Instant::now()), used),
+                Err(error) => {
+                    warn!(event = "flows_unread", error = chain(&error), "drains may end early");
+                }
+            }
+        }
+        self.used.1.clone()
+    }
+
+    fn used(
+        &self,
+        frontends: &BTreeSet<Frontend>,
+    ) -> Result<BTreeSet<(Frontend, DestinationKey)>, bpf::Error> {
+        let mut used = BTreeSet::new();
+        self.each_flow(
+            |frontend| frontends.contains(frontend),
+            |_, flow| {
+                used.insert((flow.frontend, flow.member.destination.key));
+            },
+        )?;
+        Ok(used)
+    }
+}
+
+fn dialled<A: Into<std::net::IpAddr> + Copy>(key: &HashFlowKey<A>) -> Option<Frontend> {
+    Some(Frontend {
+        addr: key.destination.into(),
+        port: key.destination_port,
+        protocol: Protocol::from_number(key.protocol)?,
+    })
+}

@@ -1,0 +1,233 @@
+//! After a pass: the maps follow IPVS. Backends go before the table, the table before the frontend
+//! that leads to it, and what is gone goes last.
+
+use std::collections::BTreeSet;
+
+use proxy_common::abi::{HashBackend, HashFrontend};
+use tracing::{error, info};
+
+use super::{Agent, HashPlane};
+use crate::{
+    chain::chain,
+    kernel::{bpf, ipvs},
+    model::{Destination, Frontend, Scheduler, VirtualServer},
+    plan::{
+        Observed, ObservedServer,
+        hash_plane::{Carried, Plane, Settled, Slots, plane},
+    },
+};
+
+/// Why a frontend could not be taken up or kept.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Ipvs(#[from] ipvs::Error),
+    #[error(transparent)]
+    Bpf(#[from] bpf::Error),
+    #[error("{0}")]
+    TooMany(proxy_common::hash::mh::TooMany),
+    #[error("keep {path}")]
+    Keep {
+        path: String,
+        source: std::io::Error,
+    },
+}
+
+impl Agent {
+    /// Makes the hash plane follow what IPVS is now.
+    pub(super) async fn settle_hash_plane(&mut self) {
+        let Some(state) = self.hash_plane.on() else { return };
+        let mut refused = std::collections::BTreeMap::new();
+        let mut wanted = BTreeSet::new();
+        for (frontend, server) in &self.planner.desired().servers {
+            if server.virtual_server.scheduler != Scheduler::Mh {
+                continue;
+            }
+            match plane(server) {
+                Plane::Hash => {
+                    wanted.insert(*frontend);
+                }
+                Plane::Ipvs(why) => {
+                    refused.insert(*frontend, why.to_string());
+                }
+            }
+        }
+        state.withdraw_all_but(&wanted);
+        let mut changed = BTreeSet::new();
+        for frontend in wanted {
+            match state.follow(&self.node.ipvs, &self.observed, frontend).await {
+                Ok(Followed::Same) => {}
+                Ok(Followed::Changed) => {
+                    changed.insert(frontend);
+                }
+                Ok(Followed::Refused(why)) => {
+                    refused.insert(frontend, why);
+                }
+                Err(error) => {
+                    let error = chain(&error);
+                    error!(event = "hash_frontend_failed", %frontend, error, "IPVS serves it");
+                    state.withdraw(&frontend);
+                    refused.insert(frontend, error);
+                }
+            }
+        }
+        state.refused = refused;
+        if !changed.is_empty() {
+            state.refresh_next_hops(&self.present).await;
+            state.hand_over(&changed);
+            info!(event = "hash_plane_changed", frontends = changed.len(), "the hash plane follows");
+        }
+        state.settle_uplinks(&self.settings.hash_plane, &self.present);
+    }
+}
+
+/// What became of a frontend.
+enum Followed {
+    Same,
+    Changed,
+    Refused(String),
+}
+
+impl HashPlane {
+    /// Takes a frontend up, if it is not what it was.
+    async fn follow(
+        &mut self,
+        client: &ipvs::Client,
+        observed: &Observed,
+        frontend: Frontend,
+    ) -> Result<Followed, Error> {
+        let Some(server) = observed.servers.get(&frontend) else {
+            self.withdraw(&frontend);
+            return Ok(Followed::Refused("not in IPVS yet".into()));
+        };
+        if !server.owned {
+            self.withdraw(&frontend);
+            return Ok(Followed::Refused("its virtual server is somebody else's".into()));
+        }
+        if self.layout.carried().get(&frontend).is_some_and(|carried| is_as(carried, server))
+            && self.slots.contains_key(&frontend)
+        {
+            return Ok(Followed::Same);
+        }
+        // The kernel's own order counts, whatever was planned.
+        let states = client.destinations(&frontend).await?;
+        let destinations: Vec<Destination> = states.iter().map(|state| state.destination).collect();
+        let connections = states
+            .iter()
+            .map(|state| state.active_connections.saturating_add(state.inactive_connections))
+            .fold(0, u32::saturating_add);
+        self.take_up(&server.virtual_server, &destinations, connections)
+    }
+
+    fn take_up(
+        &mut self,
+        server: &VirtualServer,
+        destinations: &[Destination],
+        connections: u32,
+    ) -> Result<Followed, Error> {
+        let frontend = server.frontend;
+        let seen_made = !self.found.contains(&frontend);
+        let gone = match self.layout.settle(server, destinations, seen_made) {
+            Settled::Same => Vec::new(),
+            Settled::Changed { gone } => gone,
+            Settled::UnknownWeight(key) => {
+                return Ok(Followed::Refused(format!(
+                    "{key} drained before anybody looked: which clients it has kept is not known"
+                )));
+            }
+            Settled::Full => return Ok(Followed::Refused("the maps are full".into())),
+        };
+        // First on the disk: an index is never given out twice.
+        self.keep()?;
+        let Some(carried) = self.layout.carried().get(&frontend).cloned() else {
+            return Ok(Followed::Same);
+        };
+        let mut slots = self.build(&carried)?;
+        for member in &carried.members {
+            if self.plane.maps.backend(member.index)?.generation != member.generation {
+                self.plane.maps.zero_count(member.index)?;
+            }
+            self.put_backend(&carried, member)?;
+        }
+        // IPVS served it until now: it alone knows where flows live.
+        if self.is_new_here(&carried) && !self.adopt(&carried, &slots, connections) {
+            slots.mark_all();
+        }
+        self.plane.maps.put_table(carried.table, slots.values())?;
+        let value = HashFrontend { table: carried.table, flags: carried.flags.0 };
+        self.plane.maps.put_frontend(&frontend, value)?;
+        for member in gone {
+            self.plane.maps.put_backend(member.index, HashBackend::default())?;
+        }
+        if slots.is_marked(&carried) {
+            self.marked_at.insert(frontend, std::time::Instant::now());
+        }
+        self.slots.insert(frontend, slots);
+        Ok(Followed::Changed)
+    }
+
+    fn build(&self, carried: &Carried) -> Result<Slots, Error> {
+        // What an earlier agent left in the map is what clients were sent by.
+        let before = match self.slots.get(&carried.frontend) {
+            Some(slots) => slots.values().to_vec(),
+            None => self.plane.maps.table(carried.table).unwrap_or_default(),
+        };
+        Slots::build(self.size, carried, &before).map_err(Error::TooMany)
+    }
+
+    /// Says whether clients were sent by IPVS until now.
+    fn is_new_here(&self, carried: &Carried) -> bool {
+        !self.slots.contains_key(&carried.frontend)
+            && self.plane.maps.table(carried.table).is_err()
+    }
+
+    fn keep(&self) -> Result<(), Error> {
+        let failed =
+            |source| Error::Keep { path: self.path.display().to_string(), source };
+        let text = serde_json::to_vec(&self.layout).map_err(std::io::Error::from).map_err(failed)?;
+        let beside = self.path.with_extension("new");
+        std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &self.path)).map_err(failed)
+    }
+
+    fn withdraw_all_but(&mut self, wanted: &BTreeSet<Frontend>) {
+        let unwanted: Vec<Frontend> =
+            self.layout.carried().keys().filter(|key| !wanted.contains(key)).copied().collect();
+        unwanted.iter().for_each(|frontend| self.withdraw(frontend));
+    }
+
+    /// Leaves a frontend to IPVS, which is told of all its flows before they reach it.
+    fn withdraw(&mut self, frontend: &Frontend) {
+        if !self.layout.carried().contains_key(frontend) {
+            return;
+        }
+        self.hand_over_all(frontend);
+        let Some(carried) = self.layout.withdraw(frontend) else { return };
+        self.slots.remove(frontend);
+        self.marked_at.remove(frontend);
+        let mut results = vec![self.plane.maps.remove_frontend(frontend)];
+        let members = carried.members.iter();
+        results.extend(members.map(|each| {
+            self.plane.maps.put_backend(each.index, HashBackend::default())
+        }));
+        results.push(self.plane.maps.remove_table(carried.table));
+        for error in results.into_iter().filter_map(Result::err) {
+            let error = chain(&error);
+            error!(event = "hash_frontend_stays", %frontend, error, "XDP still serves it");
+        }
+        if let Err(error) = self.keep() {
+            error!(event = "hash_layout_lost", error = chain(&error), "the layout is not kept");
+        }
+        info!(event = "hash_frontend_left", %frontend, "IPVS serves it");
+    }
+}
+
+/// Says whether the members are what IPVS has.
+fn is_as(carried: &Carried, server: &ObservedServer) -> bool {
+    // The kernel lists the newest first.
+    let order = server.order.iter().rev();
+    carried.flags == server.virtual_server.flags
+        && carried.members.len() == server.order.len()
+        && carried.members.iter().zip(order).all(|(member, key)| {
+            server.destinations.get(key) == Some(&member.destination)
+        })
+}

@@ -1,0 +1,112 @@
+//! Where the program runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proxy_common::abi::{HashVlan, Uplink};
+use tracing::{info, warn};
+
+use super::HashPlane;
+use crate::{
+    chain::chain,
+    config,
+    kernel::bpf,
+    model::interface::Interface,
+    plan::interfaces::matches,
+    status::HashInterface,
+};
+
+impl HashPlane {
+    /// Attaches the program where it is wanted, and detaches it elsewhere.
+    pub(super) fn settle_uplinks(&mut self, wanted: &config::HashPlane, present: &[Interface]) {
+        let selected: Vec<&Interface> = present
+            .iter()
+            .filter(|each| wanted.interfaces.iter().any(|pattern| matches(pattern, &each.name)))
+            .collect();
+        self.end_elsewhere(&selected);
+        let mut reports = Vec::new();
+        let mut slots = BTreeMap::new();
+        for interface in selected {
+            let Interface { index, name, .. } = interface;
+            let result = match slots.insert(Uplink::slot(*index), name.clone()) {
+                Some(other) => Err(format!("its index collides with that of {other}")),
+                None if !interface.ethernet => Err("no Ethernet".to_owned()),
+                None => self.begin(wanted, interface, present).map_err(|error| chain(&error)),
+            };
+            let (mode, reason) = match result {
+                Ok(()) => (wanted.mode.word(), String::new()),
+                Err(reason) => ("off", reason),
+            };
+            reports.push(HashInterface { name: name.clone(), mode: mode.into(), reason });
+        }
+        log_changes(&self.interfaces, &reports);
+        self.interfaces = reports;
+    }
+
+    /// Forgets an interface that is gone, before another one comes by its index.
+    pub(in crate::agent) fn forget_interface(&mut self, index: u32) {
+        if self.running.remove(&index).is_some() {
+            self.end(index);
+        }
+    }
+
+    /// What an earlier agent left goes, too.
+    fn end_elsewhere(&mut self, selected: &[&Interface]) {
+        let is_selected = |index: &u32| selected.iter().any(|each| each.index == *index);
+        let pinned = self.plane.attached().unwrap_or_default();
+        let ended: BTreeSet<u32> = self.running.keys().copied().chain(pinned).collect();
+        for index in ended.into_iter().filter(|index| !is_selected(index)) {
+            self.running.remove(&index);
+            self.end(index);
+        }
+    }
+
+    fn end(&mut self, index: u32) {
+        let detached = self.plane.detach(index);
+        let removed = self.plane.maps.remove_uplink(index);
+        for error in [detached, removed].into_iter().filter_map(Result::err) {
+            warn!(event = "hash_plane_stays", index, error = chain(&error), "XDP stays");
+        }
+    }
+
+    fn begin(
+        &mut self,
+        wanted: &config::HashPlane,
+        interface: &Interface,
+        present: &[Interface],
+    ) -> Result<(), bpf::Error> {
+        let Interface { index, mac, .. } = *interface;
+        let uplink = Uplink { interface: index, mac, _pad: [0; 2] };
+        self.plane.maps.put_uplink(uplink)?;
+        self.put_vlans(index, present)?;
+        if self.running.contains_key(&index) {
+            return Ok(());
+        }
+        self.plane.attach(&interface.name, index, wanted.mode)?;
+        self.running.insert(index, interface.name.clone());
+        Ok(())
+    }
+
+    fn put_vlans(&mut self, interface: u32, present: &[Interface]) -> Result<(), bpf::Error> {
+        let above = present.iter().filter(|each| each.lower == Some(interface) && each.up);
+        let ids: BTreeSet<u32> = above.filter_map(|each| each.vlan.map(u32::from)).collect();
+        for held in self.plane.maps.vlans()? {
+            if held.interface == interface && !ids.contains(&held.vlan) {
+                self.plane.maps.remove_vlan(held)?;
+            }
+        }
+        for vlan in ids {
+            self.plane.maps.put_vlan(HashVlan { interface, vlan })?;
+        }
+        Ok(())
+    }
+}
+
+fn log_changes(before: &[HashInterface], after: &[HashInterface]) {
+    for HashInterface { name, mode, reason } in after.iter().filter(|each| !before.contains(each)) {
+        if reason.is_empty() {
+            info!(event = "hash_plane_on", interface = name, mode, "the hash plane runs here");
+        } else {
+            warn!(event = "hash_plane_off", interface = name, reason, "no hash plane here");
+        }
+    }
+}
