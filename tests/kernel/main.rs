@@ -12,6 +12,7 @@ mod kube_proxy;
 mod link;
 mod namespace;
 mod needs;
+mod next_hop;
 mod nft;
 mod route;
 mod scheduling;
@@ -59,6 +60,7 @@ fn all() -> Vec<Case> {
         watch::cases(),
         conntrack::cases(),
         route::cases(),
+        next_hop::cases(),
         kube_proxy::cases(),
         address::cases(),
         tc::cases(),

@@ -9,6 +9,7 @@
 //! | [`ipvs`] | virtual servers and destinations, by generic netlink |
 //! | [`nft`] | the table `inet passlane`, by the `nft` command |
 //! | [`link`] | interfaces, the dummy device, a watch for changes |
+//! | [`next_hop`] | where frames to a destination go, by routes and neighbours |
 //! | [`route`] | VIPs as local routes |
 //! | [`tc`] | filters on interfaces, read only |
 //! | [`sysctl`] | settings under `/proc/sys` |
@@ -42,6 +43,7 @@ pub mod memory;
 pub mod module;
 pub mod namespace;
 mod netlink;
+pub mod next_hop;
 pub mod nft;
 pub mod node;
 pub mod oom;

@@ -68,8 +68,8 @@ impl HashPlane {
     fn connection(&self, flow: &Living<'_>) -> SyncedConnection {
         let state = match (flow.frontend.protocol, flow.closing) {
             (Protocol::Udp, _) => SyncState::Udp,
-            (_, true) => SyncState::TcpFinWait,
-            (_, false) => SyncState::TcpEstablished,
+            (_, true) => SyncState::FinWait,
+            (_, false) => SyncState::Established,
         };
         let whole = self.timeout(flow.frontend.protocol, flow.closing);
         SyncedConnection {

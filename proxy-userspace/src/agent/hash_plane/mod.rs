@@ -158,7 +158,7 @@ impl Agent {
     /// What is done from time to time.
     pub(super) async fn tend_hash_plane(&mut self) {
         let Some(plane) = self.hash_plane.on() else { return };
-        plane.refresh_next_hops(&self.present).await;
+        plane.refresh_next_hops().await;
         plane.tell_at_times();
         plane.take_marks_away();
     }
@@ -183,7 +183,7 @@ impl Agent {
     /// Takes up changes of routes, neighbours and links at once.
     pub(super) async fn follow_next_hops(&mut self) {
         if let Some(plane) = self.hash_plane.on() {
-            plane.refresh_next_hops(&self.present).await;
+            plane.refresh_next_hops().await;
         }
     }
 }

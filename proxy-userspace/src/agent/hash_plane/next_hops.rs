@@ -1,7 +1,10 @@
 //! The way to each backend: looked up when routes and neighbours change, confirmed and leased anew
 //! from time to time.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use proxy_common::abi::HashBackend;
 use tracing::{error, info, warn};
@@ -10,35 +13,28 @@ use super::{HOLD, HashPlane};
 use crate::{
     chain::chain,
     kernel::bpf::{self, jiffy},
-    model::{Way, interface::Interface},
+    model::Way,
     plan::hash_plane::{Carried, Member, backend},
 };
 
 impl HashPlane {
     /// Looks all next hops up, and writes what came of it.
-    pub(super) async fn refresh_next_hops(&mut self, present: &[Interface]) {
+    pub(super) async fn refresh_next_hops(&mut self) {
         let members = self.layout.carried().values().flat_map(|carried| &carried.members);
         let addrs: BTreeSet<IpAddr> = members.map(|member| member.destination.key.addr).collect();
-        let addrs: Vec<IpAddr> = addrs.into_iter().collect();
-        let ways = match self.next_hops.resolve(&addrs, present).await {
-            Ok(ways) => ways,
+        let found = match self.next_hops.resolve(&addrs).await {
+            Ok(found) => found,
             Err(error) => {
                 // Those that are known hold until their time is over.
                 error!(event = "next_hops_failed", error = chain(&error), "next hops are not renewed");
                 return;
             }
         };
-        for (addr, way) in &ways {
-            match (self.ways.get(addr), way) {
-                (Some(before), way) if before == way => {}
-                (_, Way::Known(hop)) => {
-                    info!(event = "next_hop", backend = %addr, interface = hop.interface, "a way to a backend");
-                }
-                (_, way) => warn!(event = "next_hop_unknown", backend = %addr, %way, "IPVS sends to it"),
-            }
-        }
+        let unsure = found.values().filter_map(|found| found.unsure).collect();
+        let ways = found.into_iter().map(|(addr, found)| (addr, found.way)).collect();
+        log_changes(&self.ways, &ways);
         self.ways = ways;
-        if let Err(error) = self.next_hops.confirm(&self.ways).await {
+        if let Err(error) = self.next_hops.confirm(&unsure).await {
             warn!(event = "next_hops_unconfirmed", error = chain(&error), "neighbours are not asked");
         }
         if let Err(error) = self.put_backends() {
@@ -73,5 +69,14 @@ impl HashPlane {
     fn holds_until(&mut self) -> Result<u32, bpf::Error> {
         let ticks = HOLD.as_nanos() / jiffy()?.as_nanos().max(1);
         Ok(self.plane.jiffies()?.wrapping_add(ticks as u32))
+    }
+}
+
+fn log_changes(before: &BTreeMap<IpAddr, Way>, after: &BTreeMap<IpAddr, Way>) {
+    for (addr, way) in after.iter().filter(|(addr, way)| before.get(addr) != Some(way)) {
+        match way {
+            Way::Known(_) => info!(event = "next_hop", backend = %addr, %way, "XDP can send to it"),
+            _ => warn!(event = "next_hop_unknown", backend = %addr, %way, "IPVS sends to it"),
+        }
     }
 }

@@ -73,7 +73,7 @@ impl Agent {
         }
         state.refused = refused;
         if !changed.is_empty() {
-            state.refresh_next_hops(&self.present).await;
+            state.refresh_next_hops().await;
             state.hand_over(&changed);
             info!(event = "hash_plane_changed", frontends = changed.len(), "the hash plane follows");
         }

@@ -81,7 +81,7 @@ pub(super) fn local_addr(message: &AddressMessage) -> Option<IpAddr> {
 }
 
 /// Returns the link's name; never empty in what the kernel lists.
-pub(super) fn name(link: &LinkMessage) -> &str {
+pub(in crate::kernel) fn name(link: &LinkMessage) -> &str {
     link.attributes
         .iter()
         .find_map(|attribute| match attribute {
@@ -93,7 +93,7 @@ pub(super) fn name(link: &LinkMessage) -> &str {
 
 /// Returns what the link is. A VXLAN that takes its tunnel from each packet's metadata is of a kind
 /// of its own, which no redirect could supply them for.
-pub(super) fn kind(link: &LinkMessage) -> InterfaceKind {
+pub(in crate::kernel) fn kind(link: &LinkMessage) -> InterfaceKind {
     let infos = link.attributes.iter().flat_map(|attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => infos.as_slice(),
         _ => &[],

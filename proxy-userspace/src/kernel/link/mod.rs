@@ -4,8 +4,8 @@ mod addresses;
 mod driver;
 mod dummy;
 mod error;
-mod interfaces;
-mod neighbours;
+pub(super) mod interfaces;
+pub(super) mod neighbours;
 mod watch;
 
 use netlink_packet_core::NetlinkMessage;

@@ -61,8 +61,9 @@ fn event((index, addr): (u32, IpAddr), mac: Option<[u8; 6]>) -> Event {
     Event::NeighbourChanged { index, addr, mac }
 }
 
-/// Bridge forwarding entries and proxy entries come through the same messages: neither is one.
-fn key(message: &NeighbourMessage) -> Option<(u32, IpAddr)> {
+/// Returns the interface and address of a neighbour. Bridge forwarding entries and proxy entries come
+/// through the same messages: neither is one.
+pub(in crate::kernel) fn key(message: &NeighbourMessage) -> Option<(u32, IpAddr)> {
     let header = &message.header;
     if !matches!(header.family, AddressFamily::Inet | AddressFamily::Inet6)
         || header.flags.contains(NeighbourFlags::Proxy)
@@ -80,14 +81,16 @@ fn key(message: &NeighbourMessage) -> Option<(u32, IpAddr)> {
     })
 }
 
-fn mac(message: &NeighbourMessage) -> Option<[u8; 6]> {
+/// Returns the link-layer address, where it is one of Ethernet.
+pub(in crate::kernel) fn mac(message: &NeighbourMessage) -> Option<[u8; 6]> {
     message.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::LinkLayerAddress(bytes) => bytes.as_slice().try_into().ok(),
         _ => None,
     })
 }
 
-fn has_address(state: NeighbourState) -> bool {
+/// Returns whether the kernel sends to the address of an entry in this state.
+pub(in crate::kernel) fn has_address(state: NeighbourState) -> bool {
     !matches!(state, NeighbourState::Failed | NeighbourState::Incomplete | NeighbourState::None)
 }
 
