@@ -56,6 +56,7 @@ async fn a_veth_with_its_peer_elsewhere_is_described() -> anyhow::Result<()> {
             peer_elsewhere: true,
             qdisc: "noqueue".to_owned(),
             xdp_program: None,
+            vlan: None,
             addrs: vec![[10, 1, 0, 1].into(), [10, 1, 9, 1].into()],
         },
         "{pod:?}"

@@ -120,6 +120,7 @@ mod tests {
             peer_elsewhere: false,
             qdisc: String::new(),
             xdp_program: None,
+            vlan: None,
             addrs: addrs.iter().map(|addr| addr.parse().unwrap()).collect(),
         }
     }

@@ -137,7 +137,8 @@ pub async fn run(
     let node_name = facts::node_name(&settings);
     let kept_in = Some(settings.paths.snapshot_dir.clone());
     let mut source = open_source(&settings, &node_name, kept_in).await?;
-    let (mut agent, mut looks) = Agent::start(settings, node_name, &mut source, witnesses, mh_size).await?;
+    let (mut agent, mut looks) =
+        Agent::start(settings, node_name, &mut source, witnesses, mh_size).await?;
     let mut asked = admin::open(&agent.settings.paths.state_dir);
     let mut links = link::Watch::open(&agent.settings.dummy_device).await?;
     let mut traffic = tc::Watch::open().map_err(kernel::node::Error::from)?;
@@ -253,8 +254,7 @@ impl Agent {
             Planner::new(facts::decisive(&settings), facts::nameless_addresses(&node_name));
         let observed = observe::observe(&node, ledger.owned(), &planner.rules()).await?;
         pass::forget_absent(&mut ledger, &node, &observed)?;
-        let hash_plane =
-            hash_plane::open(&settings, &node, &mut ledger, &observed, mh_size).await;
+        let hash_plane = hash_plane::open(&settings, &node, &mut ledger, &observed, mh_size).await;
         node.hash_program = hash_plane.program_id();
         apply::forget_counts(&mut node, &observed);
         info!(

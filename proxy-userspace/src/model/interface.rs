@@ -36,6 +36,8 @@ pub struct Interface {
     pub master: Option<u32>,
     /// `IFLA_LINK`: the interface below it, when that is in this network namespace.
     pub lower: Option<u32>,
+    /// The id of a VLAN device (802.1Q); `None` for others.
+    pub vlan: Option<u16>,
     /// The peer is in another network namespace (`IFLA_LINK_NETNSID` present).
     pub peer_elsewhere: bool,
     /// Root queueing discipline, such as `noqueue`.

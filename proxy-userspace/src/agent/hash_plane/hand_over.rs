@@ -85,7 +85,8 @@ impl HashPlane {
     /// Takes the marks off tables that have not changed for as long as a flow may be idle, unless IPVS
     /// has flows of theirs that their table does not explain.
     pub(super) fn take_marks_away(&mut self) {
-        let longest = Duration::from_secs(self.timeouts.tcp_secs.max(self.timeouts.udp_secs).into());
+        let longest =
+            Duration::from_secs(self.timeouts.tcp_secs.max(self.timeouts.udp_secs).into());
         let due: Vec<Frontend> = self
             .marked_at
             .iter()
@@ -98,7 +99,11 @@ impl HashPlane {
         let known = match connections::read() {
             Ok(known) => known,
             Err(error) => {
-                warn!(event = "marks_stay", error = chain(&error), "IPVS goes on with marked slots");
+                warn!(
+                    event = "marks_stay",
+                    error = chain(&error),
+                    "IPVS goes on with marked slots"
+                );
                 due.iter().for_each(|key| {
                     self.marked_at.insert(*key, Instant::now());
                 });
@@ -125,7 +130,11 @@ impl HashPlane {
                     self.marked_at.remove(&frontend);
                 }
                 Err(error) => {
-                    warn!(event = "marks_stay", error = chain(&error), "IPVS goes on with marked slots");
+                    warn!(
+                        event = "marks_stay",
+                        error = chain(&error),
+                        "IPVS goes on with marked slots"
+                    );
                 }
             }
         }

@@ -134,7 +134,9 @@ impl HashPlane {
             slots: self.size.slots(),
             untold: self.sender.as_ref().err().cloned().unwrap_or_default(),
             interfaces: self.interfaces.clone(),
-            carried: carried.map(|frontend| (frontend.to_string(), self.unreached(frontend))).collect(),
+            carried: carried
+                .map(|frontend| (frontend.to_string(), self.unreached(frontend)))
+                .collect(),
             refused: self.refused.iter().map(|(key, why)| (key.to_string(), why.clone())).collect(),
         }
     }

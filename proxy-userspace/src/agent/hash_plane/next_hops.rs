@@ -26,7 +26,11 @@ impl HashPlane {
             Ok(found) => found,
             Err(error) => {
                 // Those that are known hold until their time is over.
-                error!(event = "next_hops_failed", error = chain(&error), "next hops are not renewed");
+                error!(
+                    event = "next_hops_failed",
+                    error = chain(&error),
+                    "next hops are not renewed"
+                );
                 return;
             }
         };
@@ -35,7 +39,11 @@ impl HashPlane {
         log_changes(&self.ways, &ways);
         self.ways = ways;
         if let Err(error) = self.next_hops.confirm(&unsure).await {
-            warn!(event = "next_hops_unconfirmed", error = chain(&error), "neighbours are not asked");
+            warn!(
+                event = "next_hops_unconfirmed",
+                error = chain(&error),
+                "neighbours are not asked"
+            );
         }
         if let Err(error) = self.put_backends() {
             error!(event = "next_hops_failed", error = chain(&error), "next hops are not renewed");

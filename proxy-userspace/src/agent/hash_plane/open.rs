@@ -18,7 +18,10 @@ use crate::{
     config::{self, Settings},
     kernel::{
         bpf::{self, HashPlaneOptions, PinDirectory},
-        ipvs::{self, Timeouts, sync::{self, SyncSender}},
+        ipvs::{
+            self, Timeouts,
+            sync::{self, SyncSender},
+        },
         next_hop::{self, NextHops},
         node::Node,
     },
@@ -98,10 +101,8 @@ async fn load(
     let size = size.ok_or(Error::NoSize)?;
     sysctls::apply(ledger, sysctls::Need::HashPlane)?;
     let timeouts = node.ipvs.timeouts().await.unwrap_or(TIMEOUTS);
-    let flow_entries = settings
-        .hash_plane
-        .flow_entries
-        .unwrap_or(proxy_common::abi::hash_capacity::FLOWS);
+    let flow_entries =
+        settings.hash_plane.flow_entries.unwrap_or(proxy_common::abi::hash_capacity::FLOWS);
     let options = HashPlaneOptions {
         bpffs: settings.paths.bpffs.clone(),
         flow_entries,
@@ -175,7 +176,11 @@ async fn sender(
     };
     opened.map_err(|error| {
         let why = chain(&error);
-        warn!(event = "flows_untold", error = why, "flows that IPVS would send elsewhere are lost with XDP");
+        warn!(
+            event = "flows_untold",
+            error = why,
+            "flows that IPVS would send elsewhere are lost with XDP"
+        );
         why
     })
 }

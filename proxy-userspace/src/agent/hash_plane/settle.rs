@@ -27,15 +27,12 @@ enum Error {
     #[error("{0}")]
     TooMany(proxy_common::hash::mh::TooMany),
     #[error("keep {path}")]
-    Keep {
-        path: String,
-        source: std::io::Error,
-    },
+    Keep { path: String, source: std::io::Error },
 }
 
 impl Agent {
     /// Makes the hash plane follow what IPVS is now.
-    pub(super) async fn settle_hash_plane(&mut self) {
+    pub(in crate::agent) async fn settle_hash_plane(&mut self) {
         let Some(state) = self.hash_plane.on() else { return };
         let mut refused = std::collections::BTreeMap::new();
         let mut wanted = BTreeSet::new();
@@ -75,7 +72,11 @@ impl Agent {
         if !changed.is_empty() {
             state.refresh_next_hops().await;
             state.hand_over(&changed);
-            info!(event = "hash_plane_changed", frontends = changed.len(), "the hash plane follows");
+            info!(
+                event = "hash_plane_changed",
+                frontends = changed.len(),
+                "the hash plane follows"
+            );
         }
         state.settle_uplinks(&self.settings.hash_plane, &self.present);
     }
@@ -177,16 +178,17 @@ impl HashPlane {
 
     /// Says whether clients were sent by IPVS until now.
     fn is_new_here(&self, carried: &Carried) -> bool {
-        !self.slots.contains_key(&carried.frontend)
-            && self.plane.maps.table(carried.table).is_err()
+        !self.slots.contains_key(&carried.frontend) && self.plane.maps.table(carried.table).is_err()
     }
 
     fn keep(&self) -> Result<(), Error> {
-        let failed =
-            |source| Error::Keep { path: self.path.display().to_string(), source };
-        let text = serde_json::to_vec(&self.layout).map_err(std::io::Error::from).map_err(failed)?;
+        let failed = |source| Error::Keep { path: self.path.display().to_string(), source };
+        let text =
+            serde_json::to_vec(&self.layout).map_err(std::io::Error::from).map_err(failed)?;
         let beside = self.path.with_extension("new");
-        std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &self.path)).map_err(failed)
+        std::fs::write(&beside, text)
+            .and_then(|()| std::fs::rename(&beside, &self.path))
+            .map_err(failed)
     }
 
     fn withdraw_all_but(&mut self, wanted: &BTreeSet<Frontend>) {
@@ -206,9 +208,9 @@ impl HashPlane {
         self.marked_at.remove(frontend);
         let mut results = vec![self.plane.maps.remove_frontend(frontend)];
         let members = carried.members.iter();
-        results.extend(members.map(|each| {
-            self.plane.maps.put_backend(each.index, HashBackend::default())
-        }));
+        results.extend(
+            members.map(|each| self.plane.maps.put_backend(each.index, HashBackend::default())),
+        );
         results.push(self.plane.maps.remove_table(carried.table));
         for error in results.into_iter().filter_map(Result::err) {
             let error = chain(&error);
@@ -227,7 +229,9 @@ fn is_as(carried: &Carried, server: &ObservedServer) -> bool {
     let order = server.order.iter().rev();
     carried.flags == server.virtual_server.flags
         && carried.members.len() == server.order.len()
-        && carried.members.iter().zip(order).all(|(member, key)| {
-            server.destinations.get(key) == Some(&member.destination)
-        })
+        && carried
+            .members
+            .iter()
+            .zip(order)
+            .all(|(member, key)| server.destinations.get(key) == Some(&member.destination))
 }

@@ -7,11 +7,7 @@ use tracing::{info, warn};
 
 use super::HashPlane;
 use crate::{
-    chain::chain,
-    config,
-    kernel::bpf,
-    model::interface::Interface,
-    plan::interfaces::matches,
+    chain::chain, config, kernel::bpf, model::interface::Interface, plan::interfaces::matches,
     status::HashInterface,
 };
 

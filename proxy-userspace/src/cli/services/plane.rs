@@ -51,7 +51,8 @@ mod tests {
     use crate::status::HashInterface;
 
     fn report() -> HashPlaneReport {
-        let interface = |mode: &str| HashInterface { mode: mode.into(), ..HashInterface::default() };
+        let interface =
+            |mode: &str| HashInterface { mode: mode.into(), ..HashInterface::default() };
         HashPlaneReport {
             mode: "on".into(),
             interfaces: vec![interface("off"), interface("native")],
@@ -73,7 +74,10 @@ mod tests {
             (served.plane, served.reason)
         };
         assert_eq!(served(80, Scheduler::Mh), ("hash", String::new()));
-        assert_eq!(served(81, Scheduler::Mh), ("hash", "IPVS sends to 10.0.0.7:81: no route".into()));
+        assert_eq!(
+            served(81, Scheduler::Mh),
+            ("hash", "IPVS sends to 10.0.0.7:81: no route".into())
+        );
         assert_eq!(served(82, Scheduler::Mh), ("ipvs", "persistence is IPVS's".into()));
         assert_eq!(served(83, Scheduler::Mh).0, "ipvs");
         assert_eq!(served(80, Scheduler::Wrr), ("ipvs", "scheduler wrr is IPVS's".into()));

@@ -54,6 +54,7 @@ mod tests {
             peer_elsewhere: false,
             qdisc: "mq".into(),
             xdp_program: None,
+            vlan: None,
             addrs: Vec::new(),
         };
         assert_eq!(of_device(class.path(), &interface).as_deref(), Some("ixgbe"));

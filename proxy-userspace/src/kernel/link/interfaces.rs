@@ -6,8 +6,8 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
     link::{
-        InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
-        LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
+        InfoData, InfoKind, InfoVlan, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags,
+        LinkInfo, LinkLayerType, LinkMessage, LinkXdp, VlanProtocol, XdpAttached,
     },
 };
 
@@ -132,6 +132,7 @@ fn interface(link: &LinkMessage, addrs: Vec<IpAddr>) -> Interface {
         peer_elsewhere: false,
         qdisc: String::new(),
         xdp_program: None,
+        vlan: vlan(link),
         addrs,
     };
     for attribute in &link.attributes {
@@ -153,6 +154,24 @@ fn interface(link: &LinkMessage, addrs: Vec<IpAddr>) -> Interface {
         interface.lower = None;
     }
     interface
+}
+
+/// The id of a VLAN whose frames have an 802.1Q tag.
+fn vlan(link: &LinkMessage) -> Option<u16> {
+    let infos = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    })?;
+    let options = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vlan(options)) => Some(options),
+        _ => None,
+    })?;
+    let protocol = InfoVlan::Protocol(VlanProtocol::Ieee8021Q);
+    let id = options.iter().find_map(|option| match option {
+        InfoVlan::Id(id) => Some(*id),
+        _ => None,
+    });
+    id.filter(|_| options.contains(&protocol))
 }
 
 /// With programs in several modes the kernel names each apart; the driver's runs first.

@@ -26,6 +26,7 @@ fn veth() -> Interface {
         peer_elsewhere: true,
         qdisc: "noqueue".into(),
         xdp_program: None,
+        vlan: None,
         addrs: Vec::new(),
     }
 }

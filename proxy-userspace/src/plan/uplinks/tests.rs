@@ -16,6 +16,7 @@ fn nic(index: u32) -> Interface {
         peer_elsewhere: false,
         qdisc: "mq".into(),
         xdp_program: None,
+        vlan: None,
         addrs: Vec::new(),
     }
 }
