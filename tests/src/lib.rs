@@ -11,6 +11,7 @@ pub mod ending;
 pub mod exposed;
 pub mod flows;
 pub mod foreign;
+pub mod gateways;
 pub mod hidden;
 pub mod http;
 pub mod icmp;

@@ -1,0 +1,279 @@
+//! Two gateways behind a router that spreads flows over them by hash, and backends that answer clients
+//! by themselves.
+//!
+//! ```text
+//!  client 172.22.0.2 ── router 172.22.0.1, 172.20.0.2 ── segment ─┬─ first gateway 172.20.0.1
+//!                                                                  ├─ second gateway 172.20.0.4
+//!                                                                  └─ backends 172.20.0.11 ...
+//! ```
+//!
+//! Every backend has the VIP and does not answer ARP for it; what it answers goes to the router and
+//! past the gateways.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::thread;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use proxy_userspace::model::Protocol;
+
+use crate::agent::Agent;
+use crate::echo::{Caller, Dial, EchoServer, Outcome};
+use crate::netns::Namespace;
+use crate::objects::Manifests;
+use crate::process;
+use crate::topology::{NODE, OUTSIDE, Topology};
+
+/// What clients dial.
+pub const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 80);
+/// The port that they dial and backends listen on.
+pub const PORT: u16 = 80;
+/// The second gateway.
+pub const SECOND: Ipv4Addr = Ipv4Addr::new(172, 20, 0, 4);
+const CLIENT: Ipv4Addr = Ipv4Addr::new(172, 22, 0, 2);
+
+/// The router, the gateways and the backends. Dropping it removes all.
+#[derive(Debug)]
+pub struct Gateways {
+    /// What clients come from.
+    pub client: Namespace,
+    /// The second gateway; the first one is the node of the topology.
+    pub second: Namespace,
+    /// Backends by name; one may be stopped.
+    pub backends: BTreeMap<String, Backend>,
+    /// Where the services are written down, for both gateways.
+    pub manifests: Manifests,
+    /// The rest.
+    pub topology: Topology,
+}
+
+/// A backend.
+#[derive(Debug)]
+pub struct Backend {
+    /// Its own address.
+    pub address: Ipv4Addr,
+    /// Its host.
+    pub host: Namespace,
+    _server: EchoServer,
+}
+
+impl Gateways {
+    /// Builds everything but agents, with backends `b1`, `b2` and so on.
+    pub fn build(backends: u8) -> Result<Self> {
+        let mut topology = Topology::with_pods(&[])?;
+        let second = topology.add_host("second", SECOND)?;
+        second.set_sysctl("net/ipv4/ip_forward", "1")?;
+        let router = topology.outside.clone();
+        for gateway in [&topology.node, &second] {
+            gateway.set_sysctl("net/ipv4/conf/all/rp_filter", "0")?;
+            gateway.set_sysctl("net/ipv4/conf/eth0/rp_filter", "0")?;
+            let route = format!("route replace default via {OUTSIDE}\n");
+            gateway.feed("ip", &["-batch", "-"], &route)?;
+        }
+        let client = Namespace::named(format!("{}-clients", topology.name()));
+        build_router(&router, &client)?;
+        let manifests = Manifests::empty_in(topology.directory())?;
+        let mut gateways = Self { client, second, backends: BTreeMap::new(), manifests, topology };
+        for number in 1..=backends {
+            gateways.add_backend(number)?;
+        }
+        Ok(gateways)
+    }
+
+    /// Adds backend `b` and its number, at 172.20.0.10 and the number.
+    pub fn add_backend(&mut self, number: u8) -> Result<()> {
+        let name = format!("b{number}");
+        let address = Ipv4Addr::new(172, 20, 0, 10 + number);
+        let host = self.topology.add_host(&name, address)?;
+        for (key, value) in [
+            ("net/ipv4/conf/all/arp_ignore", "1"),
+            ("net/ipv4/conf/all/arp_announce", "2"),
+            ("net/ipv4/conf/all/rp_filter", "0"),
+            ("net/ipv4/conf/default/rp_filter", "0"),
+        ] {
+            host.set_sysctl(key, value)?;
+        }
+        let commands = format!("addr add {VIP}/32 dev lo\nroute add default via {OUTSIDE}\n");
+        host.feed("ip", &["-batch", "-"], &commands)?;
+        host.run("ethtool", &["-K", "eth0", "tx", "off"])?;
+        let server = EchoServer::start(&host, PORT, &name, &[Protocol::Tcp, Protocol::Udp])?;
+        self.backends.insert(name, Backend { address, host, _server: server });
+        Ok(())
+    }
+
+    /// Returns an agent of the second gateway that is not running yet.
+    pub fn second_agent(&self, options: &[&str]) -> Result<Agent> {
+        let directory = self.topology.directory().join("second");
+        std::fs::create_dir_all(&directory)?;
+        Ok(Agent::new(&self.topology, &self.manifests, options)
+            .inside(&self.second, &directory)
+            .pinning_at(&self.topology.bpffs().join("second")))
+    }
+
+    /// Writes the Service with these backends: forwarding, flags of its scheduler, and the port.
+    pub fn serve(&self, forwarding: &str, flags: &str, backends: &[&str]) -> Result<()> {
+        let mut endpoints = String::new();
+        for name in backends {
+            let backend = self.backends.get(*name).with_context(|| format!("no {name}"))?;
+            write!(endpoints, "{{addresses: [{}]}}, ", backend.address)?;
+        }
+        self.manifests.write("gateway.yaml", &manifest(forwarding, flags, &endpoints))
+    }
+
+    /// Makes the router send what is for the VIP to these gateways, by the hash of each flow.
+    pub fn route(&self, gateways: &[Ipv4Addr]) -> Result<()> {
+        let mut words = format!("route replace {VIP}/32");
+        for gateway in gateways {
+            write!(words, " nexthop via {gateway} dev segment")?;
+        }
+        self.topology.outside.feed("ip", &["-batch", "-"], &format!("{words}\n"))?;
+        Ok(())
+    }
+
+    /// Both gateways, as [`Gateways::route`] takes them.
+    #[must_use]
+    pub fn both() -> [Ipv4Addr; 2] {
+        [NODE, SECOND]
+    }
+
+    /// Opens a connection, from a port of the kernel's choice.
+    pub fn connect(&self) -> Result<Open> {
+        let dial = Dial::new(&self.client, Protocol::Tcp, SocketAddr::from((VIP, PORT)));
+        let mut caller = dial.caller()?;
+        let answer = caller.answer()?;
+        ensure!(answer.source == CLIENT, "a backend saw {} for {CLIENT}", answer.source);
+        Ok(Open { caller, by: answer.by })
+    }
+
+    /// Opens many.
+    pub fn connect_many(&self, count: usize) -> Result<Crowd> {
+        let open = (0..count).map(|number| self.connect().with_context(|| format!("{number}")));
+        Ok(Crowd { open: open.collect::<Result<_>>()? })
+    }
+}
+
+/// A connection, and who answers it.
+#[derive(Debug)]
+pub struct Open {
+    caller: Caller,
+    /// The backend that answered first.
+    pub by: String,
+}
+
+/// Connections that are kept open.
+#[derive(Debug)]
+pub struct Crowd {
+    open: Vec<Open>,
+}
+
+impl Crowd {
+    /// Returns how many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Says whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Adds others.
+    pub fn join(&mut self, others: Self) {
+        self.open.extend(others.open);
+    }
+
+    /// Returns how many each backend has.
+    #[must_use]
+    pub fn spread(&self) -> BTreeMap<String, usize> {
+        let mut spread = BTreeMap::new();
+        for open in &self.open {
+            *spread.entry(open.by.clone()).or_insert(0) += 1;
+        }
+        spread
+    }
+
+    /// Asks on every connection, and counts those that were lost: without an answer, or with one of
+    /// another backend.
+    pub fn lost(&mut self) -> Result<Vec<String>> {
+        let parts = self.open.chunks_mut(64);
+        thread::scope(|scope| {
+            let threads: Vec<_> = parts
+                .map(|part| scope.spawn(|| part.iter_mut().filter_map(Open::lost).collect()))
+                .collect();
+            let lost = threads
+                .into_iter()
+                .map(|thread| thread.join().map_err(|_| anyhow!("a client panicked")));
+            Ok(lost.collect::<Result<Vec<Vec<String>>>>()?.concat())
+        })
+    }
+
+    /// Parts with the connections of a backend.
+    #[must_use]
+    pub fn of(&mut self, name: &str) -> Self {
+        let all = std::mem::take(&mut self.open);
+        let (of, others) = all.into_iter().partition(|open| open.by == name);
+        self.open = others;
+        Self { open: of }
+    }
+}
+
+impl Open {
+    fn lost(&mut self) -> Option<String> {
+        match self.caller.ask() {
+            Ok(Outcome::Answered(answer)) if answer.by == self.by => None,
+            Ok(outcome) => Some(format!("of {}: {outcome}", self.by)),
+            Err(error) => Some(format!("of {}: {error:#}", self.by)),
+        }
+    }
+}
+
+/// The router forwards between client and segment, and hashes addresses and ports.
+fn build_router(router: &Namespace, client: &Namespace) -> Result<()> {
+    process::run("ip", &["netns", "add", client.name()])?;
+    for (key, value) in [
+        ("net/ipv4/ip_forward", "1"),
+        ("net/ipv4/conf/all/rp_filter", "0"),
+        ("net/ipv4/conf/default/rp_filter", "0"),
+        ("net/ipv4/conf/segment/rp_filter", "0"),
+        ("net/ipv4/conf/all/send_redirects", "0"),
+        ("net/ipv4/fib_multipath_hash_policy", "1"),
+    ] {
+        router.set_sysctl(key, value)?;
+    }
+    let commands = format!(
+        "link add clients type veth peer name eth0 netns {}\n\
+         addr add 172.22.0.1/24 dev clients\n\
+         link set clients up\n",
+        client.name()
+    );
+    router.feed("ip", &["-batch", "-"], &commands)?;
+    let commands = format!(
+        "link set lo up\naddr add {CLIENT}/24 dev eth0\nlink set eth0 up\n\
+         route add default via 172.22.0.1\n"
+    );
+    client.feed("ip", &["-batch", "-"], &commands)?;
+    client.run("ethtool", &["-K", "eth0", "tx", "off"])?;
+    Ok(())
+}
+
+fn manifest(forwarding: &str, flags: &str, endpoints: &str) -> String {
+    format!(
+        "apiVersion: v1\n\
+         kind: Service\n\
+         metadata: {{name: gateway, namespace: default, annotations: \
+         {{passlane.io/forwarding: \"{forwarding}\", passlane.io/scheduler: \"mh{flags}\"}}}}\n\
+         spec: {{clusterIP: 10.96.9.9, externalIPs: [{VIP}], ports: [\
+         {{name: tcp, port: {PORT}}}, {{name: udp, port: {PORT}, protocol: UDP}}]}}\n\
+         ---\n\
+         apiVersion: discovery.k8s.io/v1\n\
+         kind: EndpointSlice\n\
+         metadata: {{name: gateway-1, namespace: default, \
+         labels: {{kubernetes.io/service-name: gateway}}}}\n\
+         addressType: IPv4\n\
+         ports: [{{name: tcp, port: {PORT}}}, {{name: udp, port: {PORT}, protocol: UDP}}]\n\
+         endpoints: [{endpoints}]\n"
+    )
+}

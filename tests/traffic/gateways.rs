@@ -1,0 +1,242 @@
+//! The hash plane: XDP sends flows to the backends that IPVS would name, and IPVS carries them on when
+//! XDP, the agent or a whole gateway is gone.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context as _, Result, ensure};
+use proxy_tests::agent::Agent;
+use proxy_tests::gateways::{Crowd, Gateways, PORT, SECOND, VIP};
+use proxy_tests::netns::Namespace;
+use proxy_tests::topology::NODE;
+use proxy_tests::{ipvs, wait};
+use serde_json::Value;
+
+use crate::scenario::{Need, scenarios};
+
+const NEEDS: &[Need] = &[
+    Need::Root,
+    Need::Ipvs,
+    Need::Agent,
+    Need::Ipip,
+    Need::Program("ipvsadm"),
+    Need::Program("nft"),
+    Need::Program("conntrack"),
+    Need::Program("ethtool"),
+];
+
+scenarios! { NEEDS =>
+    xdp_sends_flows_to_the_backends_of_their_hash_and_services_say_so,
+    flows_keep_their_backend_when_xdp_goes_and_comes_and_backends_too,
+    two_gateways_keep_every_connection_to_a_backend_that_lives,
+}
+
+/// Both gateways tell each other on the segment.
+const OPTIONS: &[&str] = &[
+    "--fast-path",
+    "off",
+    "--hash-plane-interfaces",
+    "eth0",
+    "--hash-plane-mode",
+    "generic",
+    "--hash-plane-sync-interface",
+    "eth0",
+    "--drain-timeout",
+    "5s",
+];
+/// Connections in all.
+const CONNECTIONS: usize = 500;
+
+fn xdp_sends_flows_to_the_backends_of_their_hash_and_services_say_so() -> Result<()> {
+    for forwarding in ["route", "tunnel"] {
+        let gateways = Gateways::build(3)?;
+        if forwarding == "tunnel" {
+            for backend in gateways.backends.values() {
+                backend.host.run("ip", &["link", "set", "tunl0", "up"])?;
+                backend.host.set_sysctl("net/ipv4/conf/tunl0/rp_filter", "0")?;
+            }
+        }
+        gateways.serve(forwarding, ",mh-port", &["b1", "b2", "b3"])?;
+        gateways.route(&[NODE])?;
+        let agent = Agent::start(&gateways.topology, &gateways.manifests, OPTIONS)?;
+        let served = wait_plane(&agent, "hash")?;
+        ensure!(served["plane_reason"].is_null(), "{served:#}");
+        let mut crowd = gateways.connect_many(30)?;
+        ensure!(crowd.spread().len() == 3, "{forwarding}: {:?}", crowd.spread());
+        keeps(&mut crowd, forwarding)?;
+        let stats = carried(&agent)?;
+        ensure!(stats.new >= 30 && stats.cached >= 90, "{forwarding}: {stats:?}\n{}", agent.log());
+        let entries = ipvs::entries(&gateways.topology.node)?;
+        ensure!(entries.is_empty(), "IPVS saw flows as well: {entries:?}");
+        let nat = agent.json("services")?;
+        let others = nat["items"].as_array().context("no items")?;
+        ensure!(others.iter().all(|each| each["plane"] == "hash"), "{nat:#}");
+    }
+    Ok(())
+}
+
+/// One gateway: XDP is taken off, backends come and go, the agent is killed, XDP comes back.
+fn flows_keep_their_backend_when_xdp_goes_and_comes_and_backends_too() -> Result<()> {
+    let mut gateways = Gateways::build(3)?;
+    gateways.serve("route", ",mh-port", &["b1", "b2", "b3"])?;
+    gateways.route(&[NODE])?;
+    let mut agent = Agent::start(&gateways.topology, &gateways.manifests, OPTIONS)?;
+    wait_plane(&agent, "hash")?;
+    let node = gateways.topology.node.clone();
+    let mut crowd = gateways.connect_many(100)?;
+    gateways.add_backend(4)?;
+    gateways.serve("route", ",mh-port", &["b1", "b2", "b3", "b4"])?;
+    wait_destinations(&node, 4)?;
+    crowd.join(gateways.connect_many(40)?);
+    ensure!(crowd.spread().len() == 4, "{:?}", crowd.spread());
+    keeps(&mut crowd, "a backend came")?;
+    take_off(&node)?;
+    keeps(&mut crowd, "XDP was taken off")?;
+    ensure!(!ipvs::entries(&node)?.is_empty(), "nothing went by IPVS");
+    agent.kill()?;
+    keeps(&mut crowd, "the agent was killed")?;
+    agent.spawn()?;
+    agent.wait_ready()?;
+    let before = carried(&agent)?;
+    keeps(&mut crowd, "the agent and XDP came back")?;
+    ensure!(carried(&agent)?.all > before.all, "XDP carries nothing again: {}", agent.log());
+    // A backend leaves: its connections go on until its time is over, the others for ever.
+    gateways.serve("route", ",mh-port", &["b1", "b3", "b4"])?;
+    wait_destinations(&node, 3)?;
+    let _gone = crowd.of("b2");
+    keeps(&mut crowd, "a backend went")?;
+    take_off(&node)?;
+    keeps(&mut crowd, "XDP was taken off again")?;
+    // Nobody wants a hash plane any more.
+    agent.terminate()?;
+    agent.set_options(&["--fast-path", "off"]);
+    agent.spawn()?;
+    agent.wait_ready()?;
+    keeps(&mut crowd, "IPVS serves alone")?;
+    let served = wait_plane(&agent, "ipvs")?;
+    ensure!(served["plane_reason"].is_null(), "{served:#}");
+    Ok(())
+}
+
+fn two_gateways_keep_every_connection_to_a_backend_that_lives() -> Result<()> {
+    let mut gateways = Gateways::build(4)?;
+    gateways.serve("route", ",mh-port", &["b1", "b2", "b3", "b4"])?;
+    gateways.route(&Gateways::both())?;
+    let mut first = Agent::start(&gateways.topology, &gateways.manifests, OPTIONS)?;
+    let mut second = gateways.second_agent(OPTIONS)?;
+    second.spawn()?;
+    second.wait_ready()?;
+    for agent in [&first, &second] {
+        wait_plane(agent, "hash")?;
+    }
+    let (one, two) = (gateways.topology.node.clone(), gateways.second.clone());
+    let mut crowd = gateways.connect_many(CONNECTIONS - 100)?;
+    keeps(&mut crowd, "both gateways")?;
+    for agent in [&first, &second] {
+        ensure!(carried(agent)?.new > 50, "a gateway had next to nothing: {:?}", carried(agent)?);
+    }
+
+    gateways.route(&[SECOND])?;
+    keeps(&mut crowd, "the first gateway went")?;
+    gateways.route(&Gateways::both())?;
+    keeps(&mut crowd, "the first gateway came back")?;
+
+    gateways.add_backend(5)?;
+    gateways.serve("route", ",mh-port", &["b1", "b2", "b3", "b4", "b5"])?;
+    for gateway in [&one, &two] {
+        wait_destinations(gateway, 5)?;
+    }
+    crowd.join(gateways.connect_many(100)?);
+    ensure!(crowd.len() == CONNECTIONS && crowd.spread().len() == 5, "{:?}", crowd.spread());
+    keeps(&mut crowd, "a backend came")?;
+    gateways.route(&[NODE])?;
+    keeps(&mut crowd, "then the second gateway went")?;
+    gateways.route(&[SECOND])?;
+    keeps(&mut crowd, "then the first one instead")?;
+
+    take_off(&two)?;
+    keeps(&mut crowd, "XDP of the second was taken off")?;
+    second.kill()?;
+    gateways.route(&Gateways::both())?;
+    keeps(&mut crowd, "the second agent was killed")?;
+    second.spawn()?;
+    second.wait_ready()?;
+    wait_plane(&second, "hash")?;
+    keeps(&mut crowd, "the second agent and XDP came back")?;
+
+    gateways.serve("route", ",mh-port", &["b1", "b3", "b4", "b5"])?;
+    for gateway in [&one, &two] {
+        wait_destinations(gateway, 4)?;
+    }
+    let gone = crowd.of("b2").len();
+    ensure!(gone > 0, "b2 had no connection");
+    keeps(&mut crowd, "a backend went")?;
+    gateways.route(&[NODE])?;
+    keeps(&mut crowd, "and the second gateway again")?;
+    first.kill()?;
+    take_off(&one)?;
+    keeps(&mut crowd, "and IPVS of the first alone")?;
+    eprintln!(
+        "two gateways: {} connections to backends that lived, 0 lost; {gone} to one that left",
+        crowd.len()
+    );
+    Ok(())
+}
+
+/// Asks on all connections; none may be lost.
+fn keeps(crowd: &mut Crowd, when: &str) -> Result<()> {
+    // Twice: an answer that goes astray the first time is one that was lost the second time.
+    for _ in 0..2 {
+        let lost = crowd.lost()?;
+        let (count, of) = (lost.len(), crowd.len());
+        ensure!(lost.is_empty(), "{when}: {count} of {of} lost, e.g. {:?}", lost.first());
+    }
+    Ok(())
+}
+
+/// Removes the pin of the link, and with it the program from the interface.
+fn take_off(gateway: &Namespace) -> Result<()> {
+    let link = || -> Result<Value> {
+        let text = gateway.run("ip", &["-j", "link", "show", "eth0"])?;
+        Ok(serde_json::from_str::<Value>(&text)?[0].clone())
+    };
+    let index = link()?["ifindex"].as_u64().context("no ifindex")?;
+    let _ = index;
+    gateway.run("bpftool", &["net", "detach", "xdp", "dev", "eth0"])?;
+    wait::until_true("XDP is gone", wait::PATIENCE, || Ok(link()?["xdp"].is_null()))
+}
+
+/// Waits until the service of the gateway is on a plane, and returns what is said of it.
+fn wait_plane(agent: &Agent, plane: &str) -> Result<Value> {
+    let frontend = format!("{VIP}:{PORT}/TCP");
+    wait::until(&format!("plane {plane} serves {frontend}"), wait::PATIENCE, || {
+        let services = agent.json("services")?;
+        let items = services["items"].as_array().context("no items")?;
+        let found = items.iter().find(|each| each["frontend"] == frontend.as_str());
+        Ok(found.filter(|each| each["plane"] == plane).cloned())
+    })
+    .with_context(|| agent.log())
+}
+
+fn wait_destinations(gateway: &Namespace, count: usize) -> Result<()> {
+    let frontend = (VIP, PORT).into();
+    wait::until_true(&format!("{count} destinations"), wait::PATIENCE, || {
+        Ok(ipvs::destinations(gateway, frontend)?.is_some_and(|found| found.len() == count))
+    })
+}
+
+/// What XDP sent to backends.
+#[derive(Debug)]
+struct Carried {
+    new: u64,
+    cached: u64,
+    all: u64,
+}
+
+fn carried(agent: &Agent) -> Result<Carried> {
+    let stats = agent.json("stats")?;
+    let of = |name: &str| stats["hash_plane"][name].as_u64().unwrap_or(0);
+    let (new, cached) = (of("new"), of("cached"));
+    Ok(Carried { new, cached, all: new + cached + of("stateless") })
+}
+
+const _: Ipv4Addr = VIP;
