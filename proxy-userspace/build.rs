@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         None => out.ancestors().nth(4).ok_or("OUT_DIR is too short")?.join("bpf"),
     };
     println!("cargo::rerun-if-env-changed={OBJECTS}");
-    for name in ["passlane.bpf.o", "localhost.bpf.o", "witness.bpf.o", "digest.bpf.o"] {
+    for name in ["passlane.bpf.o", "localhost.bpf.o", "witness.bpf.o", "digest.bpf.o", "lb.bpf.o"] {
         let object = objects.join(name);
         println!("cargo::rerun-if-changed={}", object.display());
         let bytes = fs::read(&object).map_err(|error| {

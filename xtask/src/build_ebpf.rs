@@ -31,8 +31,9 @@ pub(crate) fn main(args: &Args) -> Result<()> {
 }
 
 /// The objects that the agent embeds, a binary of `proxy-ebpf` each: the fast path, what serves
-/// node ports at loopback addresses, what sees who changes the node, and what sums up maps.
-const OBJECTS: &[&str] = &["passlane", "localhost", "witness", "digest"];
+/// node ports at loopback addresses, what sees who changes the node, what sums up maps, and the hash
+/// plane.
+const OBJECTS: &[&str] = &["passlane", "localhost", "witness", "digest", "lb"];
 
 /// Builds the BPF objects of the agent and returns their paths.
 pub(crate) fn build(consent: Consent) -> Result<Vec<PathBuf>> {

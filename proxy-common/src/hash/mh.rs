@@ -69,6 +69,13 @@ impl Size {
     /// `offset` is 0, but in a search for another destination.
     #[inline(always)]
     pub fn slot(self, client: u32, offset: u32) -> u32 {
-        hsiphash(offset.wrapping_add(client), FIRST_KEY) % self.slots()
+        slot_of(client, offset, self.slots())
     }
+}
+
+/// Returns the slot of a client in a table of so many slots: [`Size::slot`] for who has the number and
+/// not the size. A table without slots has slot 0.
+#[inline(always)]
+pub fn slot_of(client: u32, offset: u32, slots: u32) -> u32 {
+    hsiphash(offset.wrapping_add(client), FIRST_KEY).checked_rem(slots).unwrap_or(0)
 }

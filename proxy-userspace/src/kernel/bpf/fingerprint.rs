@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// `BPF_MAP_LOOKUP_BATCH`.
-const LOOKUP_BATCH: libc::c_int = 24;
+pub(super) const LOOKUP_BATCH: libc::c_int = 24;
 /// Up to so many entries are read one by one.
 const FEW: usize = 4096;
 /// Entries of one call, at most.
@@ -33,15 +33,15 @@ const BATCH: u32 = 4096;
 /// The part of `union bpf_attr` that belongs to batches.
 #[repr(C)]
 #[derive(Default)]
-struct Attributes {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map_fd: u32,
-    elem_flags: u64,
-    flags: u64,
+pub(super) struct Attributes {
+    pub(super) in_batch: u64,
+    pub(super) out_batch: u64,
+    pub(super) keys: u64,
+    pub(super) values: u64,
+    pub(super) count: u32,
+    pub(super) map_fd: u32,
+    pub(super) elem_flags: u64,
+    pub(super) flags: u64,
 }
 
 /// Reads the maps, in whatever thread.

@@ -310,7 +310,7 @@ impl Maps {
 }
 
 /// Adds up what the CPUs counted.
-fn sum(values: &PerCpuValues<Abi<Counter>>) -> Counter {
+pub(super) fn sum(values: &PerCpuValues<Abi<Counter>>) -> Counter {
     values.iter().fold(Counter::default(), |sum, value| Counter {
         packets: sum.packets.wrapping_add(value.0.packets),
         bytes: sum.bytes.wrapping_add(value.0.bytes),
@@ -374,12 +374,12 @@ impl<A: Addr + Into<IpAddr>> ServiceMaps<A> {
     }
 }
 
-fn service_key<A>(addr: A, port: u16, protocol: Protocol) -> ServiceKey<A> {
+pub(super) fn service_key<A>(addr: A, port: u16, protocol: Protocol) -> ServiceKey<A> {
     ServiceKey { addr, port, protocol: protocol.number(), _pad: 0 }
 }
 
 /// Puts an element, or removes it: one that is absent is removed already.
-fn change<K: Plain, V: Plain>(
+pub(super) fn change<K: Plain, V: Plain>(
     map: &mut HashMap<MapData, Abi<K>, Abi<V>>,
     key: K,
     value: Option<V>,

@@ -6,9 +6,9 @@ use std::{
 };
 
 use aya::maps::MapInfo;
-use proxy_common::abi::{LOCALHOST_MAPS, MAPS, MapSpec, PIN_DIRECTORY};
+use proxy_common::abi::{HASH_MAPS, LOCALHOST_MAPS, MAPS, MapSpec, PIN_DIRECTORY};
 
-use super::{Error, Maps, localhost};
+use super::{Error, HashMaps, Maps, localhost};
 
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -102,6 +102,16 @@ impl PinDirectory {
         self.versioned().join("localhost")
     }
 
+    /// Returns the directory of the hash plane.
+    pub fn hash(&self) -> PathBuf {
+        self.versioned().join("hash")
+    }
+
+    /// Returns the pin of a map of the hash plane, or of a link of its.
+    pub fn hash_map(&self, name: &str) -> PathBuf {
+        self.hash().join(name)
+    }
+
     /// Returns the pin of a map.
     pub fn map(&self, name: &str) -> PathBuf {
         self.versioned().join(name)
@@ -117,6 +127,28 @@ impl PinDirectory {
     pub(super) fn localhost_mismatches(&self) -> Vec<PinMismatch> {
         let pins = LOCALHOST_MAPS.iter().map(|spec| (spec, self.localhost().join(spec.name)));
         pins.filter_map(|(spec, path)| mismatch(spec, path, spec.max_entries)).collect()
+    }
+
+    /// The same of the maps of the hash plane.
+    pub fn hash_mismatches(&self, capacity: impl Fn(&MapSpec) -> u32) -> Vec<PinMismatch> {
+        let pins = HASH_MAPS.iter().map(|spec| (spec, self.hash_map(spec.name), capacity(spec)));
+        pins.filter_map(|(spec, path, capacity)| mismatch(spec, path, capacity)).collect()
+    }
+
+    /// Removes the pins of the hash plane, which ends it.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the file system but "not found".
+    pub fn remove_hash(&self) -> io::Result<()> {
+        // An uplink that has lost its program may drop what another one still sends to it.
+        if let Ok(mut maps) = HashMaps::open(self) {
+            maps.remove_uplinks().map_err(io::Error::other)?;
+        }
+        for pin in pins_in(&self.hash())? {
+            ignore_missing(fs::remove_file(pin))?;
+        }
+        remove_empty(&[self.hash()])
     }
 
     /// Removes the pins of what serves node ports at loopback addresses, which ends it.
@@ -145,6 +177,7 @@ impl PinDirectory {
     pub fn remove_pins(&self) -> io::Result<()> {
         self.remove_other_versions()?;
         self.remove_localhost()?;
+        self.remove_hash()?;
         self.remove_fast_path()?;
         remove_empty(&[self.versioned(), self.root.clone()])
     }
@@ -179,7 +212,8 @@ impl PinDirectory {
         let versions = self.other_versions()?;
         for version in &versions {
             // Links first: a program without its maps' pins still runs.
-            for directory in [version.join("links"), version.join("localhost"), version.clone()] {
+            let inner = ["links", "localhost", "hash"].map(|inner| version.join(inner));
+            for directory in inner.into_iter().chain([version.clone()]) {
                 for pin in pins_in(&directory)?.into_iter().filter(|pin| !pin.is_dir()) {
                     ignore_missing(fs::remove_file(pin))?;
                 }

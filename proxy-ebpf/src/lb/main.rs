@@ -1,0 +1,87 @@
+//! The hash plane: a packet to a frontend of scheduler `mh` goes on from the driver to the backend that
+//! the kernel would choose, by direct routing or in a tunnel. Nothing of it is translated.
+//!
+//! `frame.rs` -> `parse.rs` -> `flow.rs`, or `choose.rs` for a flow that has no entry -> `send.rs`. Any
+//! doubt is the kernel's: it gets the frame untouched, and IPVS sends it to the same backend.
+
+#![no_std]
+#![no_main]
+#![allow(missing_docs, reason = "the program macro makes public functions that cannot have any")]
+#![expect(unreachable_pub, reason = "a binary crate: pub says what other modules use")]
+
+mod choose;
+mod count;
+mod family;
+mod flow;
+mod frame;
+mod ipv4;
+mod ipv6;
+mod key;
+mod limit;
+mod maps;
+mod outer;
+mod parse;
+mod send;
+mod settings;
+mod uplink;
+mod verdict;
+
+use aya_ebpf::{macros::xdp, programs::XdpContext};
+use proxy_common::hash_reason::HashReason;
+
+use crate::{
+    choose::choose, family::Family, frame::Frame, ipv4::Ipv4, ipv6::Ipv6, send::Way,
+    verdict::Verdict,
+};
+
+/// Drivers of uplinks.
+#[xdp]
+pub fn xdp_lb(ctx: XdpContext) -> u32 {
+    let frame = Frame::new(&ctx);
+    let len = frame.len();
+    let verdict = carry(&frame);
+    count::reason(verdict.reason(), len);
+    verdict.code()
+}
+
+#[inline(always)]
+fn carry(frame: &Frame<'_>) -> Verdict {
+    let Some((ip, ether_type)) = uplink::payload(frame) else {
+        return Verdict::Kernel(HashReason::NotOurs);
+    };
+    let carried = match ether_type {
+        Ipv4::ETHER_TYPE => of_family::<Ipv4>(frame, ip),
+        Ipv6::ETHER_TYPE => of_family::<Ipv6>(frame, ip),
+        _ => Err(HashReason::NotOurs),
+    };
+    carried.unwrap_or_else(Verdict::Kernel)
+}
+
+/// Sends on a packet whose IP header is this far into the frame, or says why the kernel gets it.
+#[inline(always)]
+fn of_family<F: Family>(frame: &Frame<'_>, ip: usize) -> Result<Verdict, HashReason> {
+    let packet = parse::packet::<F>(frame, ip)?;
+    let now = frame::jiffies();
+    let chosen = match flow::living(&packet, now) {
+        Some(living) => living,
+        None => choose(&packet)?,
+    };
+    let way = Way::of(&packet, chosen.backend, now)?;
+    if !frame.grow(way.growth(packet.ip)) {
+        return Err(HashReason::NoRoom);
+    }
+    // Nothing is written down, in a map or in the frame, before it is certain that it is sent.
+    let reason = flow::record(&packet, &chosen, now);
+    count::sent(&chosen, reason, packet.len);
+    Ok(way.send(frame, &packet, reason))
+}
+
+/// aya's entry for kernels that gate helpers by licence.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

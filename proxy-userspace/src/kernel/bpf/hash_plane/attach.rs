@@ -1,0 +1,107 @@
+//! Attaches the program to interfaces, by a pinned link each: it outlives the agent, and a new agent
+//! replaces the program behind it without a gap.
+
+use std::path::PathBuf;
+
+use aya::programs::{ProgramError, XdpMode, links::FdLink, xdp::XdpLink};
+
+use super::{
+    super::{
+        Error,
+        attach::{adopt, pin, replaced_pin_exists, unpin},
+        load::xdp,
+        pins::pins_in,
+    },
+    HashPlane,
+    load::PROGRAM,
+};
+
+/// Names of pinned links, an interface index behind each.
+const LINK: &str = "link-";
+
+/// Where on an interface the program runs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum HashMode {
+    /// In its driver.
+    Native,
+    /// Behind its driver: any device can, at a fraction of the speed.
+    Generic,
+}
+
+impl HashMode {
+    fn of_xdp(self) -> XdpMode {
+        match self {
+            Self::Native => XdpMode::Driver,
+            Self::Generic => XdpMode::Skb,
+        }
+    }
+}
+
+impl HashPlane {
+    /// Attaches the program to an interface, replacing what an earlier agent left there, which keeps
+    /// its mode: detach it first for another one. It passes everything on until the interface is in
+    /// the map `hash_uplinks`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Program`], also where another program is or the driver has no such mode, and
+    /// [`Error::Link`].
+    pub fn attach(&mut self, name: &str, index: u32, mode: HashMode) -> Result<(), Error> {
+        let path = self.link_pin(index);
+        let program = xdp(&mut self.programs, PROGRAM)?;
+        let failed = |source| Error::Program {
+            operation: "attach",
+            program: PROGRAM,
+            interface: name.to_owned(),
+            source: Box::new(source),
+        };
+        // A pin of an interface that had this index before cannot be taken over.
+        let replaced = adopt::<XdpLink>(&path).and_then(|link| program.attach_to_link(link).ok());
+        let id = match replaced {
+            Some(id) => id,
+            None => {
+                unpin(path.clone())?;
+                program.attach_to_if_index(index, mode.of_xdp()).map_err(failed)?
+            }
+        };
+        let link = program.take_link(id).map_err(failed)?;
+        if replaced_pin_exists(&path) {
+            // The pin holds the link already; only our descriptor closes.
+            return Ok(());
+        }
+        let link: FdLink = link.try_into().map_err(|_| failed(ProgramError::NotAttached))?;
+        pin(link, path)
+    }
+
+    /// Detaches the program from an interface; one that has none is detached already. Stop what other
+    /// interfaces send to it first: without a program a driver may drop it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Link`] when the pin cannot be removed.
+    pub fn detach(&self, index: u32) -> Result<(), Error> {
+        unpin(self.link_pin(index))
+    }
+
+    /// Returns the indexes of interfaces that the program is pinned for, by this agent or an earlier
+    /// one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Link`] when the directory of pins cannot be read.
+    pub fn attached(&self) -> Result<Vec<u32>, Error> {
+        let directory = self.pins.hash();
+        let pins = pins_in(&directory).map_err(|source| Error::Link {
+            operation: "open",
+            path: directory,
+            source,
+        })?;
+        let index =
+            |path: &PathBuf| path.file_name()?.to_str()?.strip_prefix(LINK)?.parse::<u32>().ok();
+        Ok(pins.iter().filter_map(index).collect())
+    }
+
+    fn link_pin(&self, index: u32) -> PathBuf {
+        self.pins.hash_map(&format!("{LINK}{index}"))
+    }
+}

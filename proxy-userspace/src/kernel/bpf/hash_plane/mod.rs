@@ -1,0 +1,12 @@
+//! The hash plane seen from user space: its program, its maps, and where it is attached. All of it is
+//! pinned in a directory of its own, so it goes on without the agent.
+
+mod attach;
+mod batch;
+mod load;
+mod maps;
+mod run;
+
+pub use attach::HashMode;
+pub use load::{HashPlane, HashPlaneOptions};
+pub use maps::HashMaps;

@@ -1,0 +1,66 @@
+//! Runs the program on one frame, without any interface (`BPF_PROG_TEST_RUN`).
+
+use aya::{TestRun as _, TestRunOptions};
+
+use super::{
+    super::{Error, RunOutput, load::xdp},
+    HashPlane,
+    load::PROGRAM,
+};
+
+/// Bytes that a frame can grow by: an outer header of IPv6, UDP, GUE and a VLAN tag.
+const GROWTH: usize = 64;
+
+impl HashPlane {
+    /// Runs the program on a frame as if it came in by this interface. Nothing is sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Program`] when the kernel cannot run it.
+    pub fn run(&mut self, interface: u32, frame: &[u8]) -> Result<RunOutput, Error> {
+        self.repeat(interface, frame, 1)
+    }
+
+    /// The same again and again, each time on what the last time made of the frame.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Program`] when the kernel cannot run it.
+    pub fn repeat(&mut self, interface: u32, frame: &[u8], times: u32) -> Result<RunOutput, Error> {
+        self.run_behind(0, interface, frame, times)
+    }
+
+    /// Runs the program on a frame whose headroom is taken, but for a few bytes, by what a driver
+    /// wrote in front of it: the first `metadata` bytes of `data`, a multiple of 4.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Program`] when the kernel cannot run it.
+    pub fn run_behind(
+        &mut self,
+        metadata: u32,
+        interface: u32,
+        data: &[u8],
+        times: u32,
+    ) -> Result<RunOutput, Error> {
+        let mut packet = vec![0; data.len() + GROWTH];
+        // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index,
+        // egress_ifindex.
+        let context = [metadata, data.len() as u32, 0, interface, 0, 0];
+        let context: Vec<u8> = context.into_iter().flat_map(u32::to_ne_bytes).collect();
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(data);
+        options.data_out = Some(&mut packet);
+        options.ctx_in = Some(&context);
+        options.repeat = times;
+        let program = xdp(&mut self.programs, PROGRAM)?;
+        let result = program.test_run(options).map_err(|source| Error::Program {
+            operation: "run",
+            program: PROGRAM,
+            interface: "-".into(),
+            source: Box::new(source),
+        })?;
+        packet.truncate(result.data_size_out as usize);
+        Ok(RunOutput { action: result.return_value as i32, packet })
+    }
+}
