@@ -69,6 +69,15 @@ pub enum Record {
         /// The values; `None` when they are ours no more.
         change: Option<TimeoutsChange>,
     },
+    /// A sync daemon of IPVS in state backup.
+    SyncDaemon {
+        /// The interface whose multicast group it belongs to.
+        interface: String,
+        /// The id whose messages it takes.
+        id: u8,
+        /// It is ours.
+        owned: bool,
+    },
     /// A clsact qdisc that we made for our filters.
     Clsact {
         /// Interface name.
@@ -129,6 +138,8 @@ pub struct Owned {
     pub sysctls: BTreeMap<String, SysctlChange>,
     /// The timeouts of IPVS, when we changed them.
     pub ipvs_timeouts: Option<TimeoutsChange>,
+    /// Sync daemons of IPVS that we started: interface and id.
+    pub sync_daemons: BTreeSet<(String, u8)>,
     /// Interfaces whose clsact qdisc we made.
     pub clsacts: BTreeSet<String>,
     /// Directories of pins.
@@ -226,6 +237,9 @@ impl Owned {
                 });
                 self.ipvs_timeouts != before
             }
+            Record::SyncDaemon { interface, id, owned } => {
+                set(&mut self.sync_daemons, (interface, id), owned)
+            }
             Record::Clsact { interface, owned } => set(&mut self.clsacts, interface, owned),
             Record::Pins { directory, owned } => set(&mut self.pins, directory, owned),
         }
@@ -249,6 +263,11 @@ impl Owned {
             .map(|(key, change)| Record::Sysctl { key: key.clone(), change: Some(change.clone()) });
         let timeouts =
             self.ipvs_timeouts.map(|change| Record::IpvsTimeouts { change: Some(change) });
+        let daemons = self.sync_daemons.iter().map(|(interface, id)| Record::SyncDaemon {
+            interface: interface.clone(),
+            id: *id,
+            owned,
+        });
         let clsacts = self
             .clsacts
             .iter()
@@ -261,6 +280,7 @@ impl Owned {
             .chain(table)
             .chain(sysctls)
             .chain(timeouts)
+            .chain(daemons)
             .chain(clsacts)
             .chain(pins)
             .collect()
@@ -495,6 +515,19 @@ mod tests {
         let mut ledger = Ledger::open(directory.path()).unwrap();
         assert_eq!(ledger.owned().ipvs_timeouts, Some(expected));
         ledger.record([Record::IpvsTimeouts { change: None }]).unwrap();
+        assert!(Owned::read(directory.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_sync_daemon_is_ours_until_it_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(directory.path()).unwrap();
+        let record = |owned| Record::SyncDaemon { interface: "lo".into(), id: 7, owned };
+        ledger.record([record(true)]).unwrap();
+        drop(ledger);
+        let mut ledger = Ledger::open(directory.path()).unwrap();
+        assert_eq!(ledger.owned().sync_daemons, [("lo".to_owned(), 7)].into());
+        ledger.record([record(false)]).unwrap();
         assert!(Owned::read(directory.path()).unwrap().is_empty());
     }
 

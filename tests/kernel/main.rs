@@ -6,6 +6,8 @@
 mod actor;
 mod address;
 mod conntrack;
+mod frames;
+mod gateway;
 mod ipvs;
 mod ipvs_traffic;
 mod kube_proxy;
@@ -16,6 +18,7 @@ mod next_hop;
 mod nft;
 mod route;
 mod scheduling;
+mod sync;
 mod sysctl;
 mod tc;
 mod verifier;
@@ -67,6 +70,8 @@ fn all() -> Vec<Case> {
         sysctl::cases(),
         verifier::cases(),
         scheduling::cases(),
+        sync::cases(),
+        frames::cases(),
     ]
     .into_iter()
     .flatten()

@@ -67,20 +67,25 @@ impl Offload {
 impl Tap {
     /// Makes a device of this name in a namespace. It is down.
     pub fn open(namespace: &Namespace, name: &str) -> Result<Self> {
+        namespace.enter(|| Self::open_here(name))
+    }
+
+    /// The same in the namespace of the calling thread.
+    pub fn open_here(name: &str) -> Result<Self> {
         ensure!(name.len() < NAME, "{name} is too long for an interface");
         let mut request = [0; REQUEST];
         request[..name.len()].copy_from_slice(name.as_bytes());
         request[NAME..NAME + 2].copy_from_slice(&FLAGS.to_ne_bytes());
-        let file = namespace.enter(|| {
+        let make = || {
             let flags = OFlags::NONBLOCK.bits().cast_signed();
             let mut options = File::options();
             let file = options.read(true).write(true).custom_flags(flags).open("/dev/net/tun")?;
             // SAFETY: this request reads a `struct ifreq` of that size, and writes its name only,
             // which is why nobody needs it afterwards.
             unsafe { ioctl(&file, Setter::<SET_INTERFACE, [u8; REQUEST]>::new(request))? };
-            Ok(file)
-        });
-        Ok(Self { file: file.with_context(|| format!("TAP device {name}"))? })
+            anyhow::Ok(file)
+        };
+        Ok(Self { file: make().with_context(|| format!("TAP device {name}"))? })
     }
 
     /// Puts a frame in. When this returns, the node has done with it all that waits for nothing.

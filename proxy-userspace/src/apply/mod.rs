@@ -2,6 +2,7 @@
 
 mod batch;
 mod executor;
+pub mod sync_daemon;
 mod tally;
 
 pub use executor::{Executor, Failure, Outcome, forget_counts};

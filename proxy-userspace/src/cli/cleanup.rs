@@ -13,7 +13,7 @@ use crate::{
     config::Paths,
     kernel::{
         bpf::{self, PinDirectory},
-        ipvs::{self, Client, Command},
+        ipvs::{self, Client, Command, sync::Removal},
         link::Links,
         nft,
         route::Routes,
@@ -72,6 +72,7 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
             return Ok((cleanup.left, cleanup.ledger.owned().is_empty()));
         }
         cleanup.fast_path(&owned).await?;
+        cleanup.sync_daemons(&owned).await?;
         cleanup.virtual_servers(&owned).await?;
         cleanup.vips(&owned).await?;
         cleanup.addresses(&owned).await?;
@@ -100,6 +101,9 @@ fn list(owned: &Owned, leave_forwarding: bool) -> String {
     if leave_forwarding {
         return lines.into_iter().map(|line| line + "\n").collect();
     }
+    lines.extend(owned.sync_daemons.iter().map(|(interface, id)| {
+        format!("ipvs sync daemon in state backup on {interface} with id {id}")
+    }));
     lines.extend(
         owned
             .virtual_servers
@@ -174,6 +178,24 @@ impl Cleanup {
         let gone = owned.clsacts.iter().filter(|name| !present.contains(name.as_str()));
         let records = gone.map(|name| Record::Clsact { interface: name.clone(), owned: false });
         Ok(self.ledger.record(records.collect::<Vec<_>>())?)
+    }
+
+    /// Stops our sync daemon, unless somebody put another one in its place.
+    async fn sync_daemons(&mut self, owned: &Owned) -> Result<(), Failure> {
+        for (interface, id) in &owned.sync_daemons {
+            let removal = match Client::open().await {
+                Ok(client) => client.remove_backup(interface, *id).await,
+                // It went with the module.
+                Err(ipvs::Error::IpvsMissing) => Ok(Removal::Absent),
+                Err(error) => Err(error),
+            };
+            if let Ok(Removal::Foreign(other)) = &removal {
+                eprintln!("passlane: the {other} is not ours: it stays");
+            }
+            let record = Record::SyncDaemon { interface: interface.clone(), id: *id, owned: false };
+            self.settle(format!("ipvs sync daemon on {interface}"), removal.map(drop), record)?;
+        }
+        Ok(())
     }
 
     async fn virtual_servers(&mut self, owned: &Owned) -> Result<(), Failure> {

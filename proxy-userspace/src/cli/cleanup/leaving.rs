@@ -23,6 +23,7 @@ impl Cleanup {
     /// Lets go of everything that carries connections, in the order in which it may be interrupted.
     pub(super) async fn leave(&mut self, owned: &Owned) -> Result<(), Failure> {
         self.fast_path(owned).await?;
+        self.sync_daemons(owned).await?;
         self.vips_become_addresses().await?;
         self.leave_nat_table(owned).await?;
         if self.left > 0 {

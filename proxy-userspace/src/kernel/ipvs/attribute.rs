@@ -14,6 +14,8 @@ pub mod top {
     pub const SERVICE: u16 = 1;
     /// Nest of a destination.
     pub const DEST: u16 = 2;
+    /// Nest of a sync daemon.
+    pub const DAEMON: u16 = 3;
     /// Timeout of idle TCP connections in seconds, u32.
     pub const TIMEOUT_TCP: u16 = 4;
     /// Timeout of TCP connections after a FIN in seconds, u32.
@@ -84,6 +86,16 @@ pub mod dest {
     pub const TUN_FLAGS: u16 = 15;
 }
 
+/// `IPVS_DAEMON_ATTR_*`: the attributes of a sync daemon.
+pub mod daemon {
+    /// Master 1 or backup 2, u32.
+    pub const STATE: u16 = 1;
+    /// Interface name, NUL-terminated.
+    pub const MCAST_IFN: u16 = 2;
+    /// Id of its messages, u32; the kernel keeps the low 8 bits.
+    pub const SYNC_ID: u16 = 3;
+}
+
 /// `IPVS_INFO_ATTR_*`: the attributes of a `GET_INFO` reply.
 pub mod info {
     /// Version, u32: `major << 16 | minor << 8 | patch`.
@@ -145,6 +157,12 @@ pub enum DecodeError {
     Tunnel {
         /// The number found.
         kind: u8,
+    },
+    /// The sync daemon is neither master nor backup.
+    #[error("daemon: unknown state {state}")]
+    DaemonState {
+        /// The number found.
+        state: u32,
     },
     /// The forwarding method is none a destination can have.
     #[error("destination: unknown forwarding method {method}")]

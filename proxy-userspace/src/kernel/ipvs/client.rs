@@ -214,7 +214,11 @@ impl Client {
         messages.into_iter().next().ok_or(Error::Empty { operation })
     }
 
-    async fn read(&self, operation: Operation, request: Request) -> Result<Vec<BytesMut>, Error> {
+    pub(super) async fn read(
+        &self,
+        operation: Operation,
+        request: Request,
+    ) -> Result<Vec<BytesMut>, Error> {
         let family = self.family.load(Ordering::Relaxed);
         let ask = |family| netlink::ask(&self.handle, message(family, &request));
         let lost = |cause| Error::Netlink { operation, cause };

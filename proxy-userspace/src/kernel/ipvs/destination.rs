@@ -77,7 +77,8 @@ fn put_key(nest: &mut BytesMut, key: &DestinationKey) {
     put_u16(nest, dest::ADDR_FAMILY, family(key.addr));
 }
 
-fn method(forwarding: Forwarding) -> u32 {
+/// Returns the forwarding method within connection flags.
+pub(super) fn method(forwarding: Forwarding) -> u32 {
     match forwarding {
         Forwarding::Masq => 0,
         Forwarding::Local => 1,

@@ -87,6 +87,12 @@ pub enum Operation {
     SetTimeouts,
     /// A read of version and table size.
     GetInfo,
+    /// A dump of the sync daemons.
+    ListDaemons,
+    /// A start of a backup daemon.
+    StartBackup,
+    /// A stop of the backup daemon.
+    StopBackup,
 }
 
 impl fmt::Display for Operation {
@@ -101,6 +107,9 @@ impl fmt::Display for Operation {
             Self::GetTimeouts => f.write_str("read ipvs timeouts"),
             Self::SetTimeouts => f.write_str("set ipvs timeouts"),
             Self::GetInfo => f.write_str("read ipvs version"),
+            Self::ListDaemons => f.write_str("list ipvs sync daemons"),
+            Self::StartBackup => f.write_str("start ipvs sync daemon in state backup"),
+            Self::StopBackup => f.write_str("stop ipvs sync daemon in state backup"),
         }
     }
 }
@@ -120,6 +129,9 @@ pub enum Hint {
     /// The scheduler's module could not be loaded.
     #[error("no scheduler {0}: run `modprobe ip_vs_{0}`")]
     NoScheduler(Scheduler),
+    /// `start_sync_thread` looks its interface up by name.
+    #[error("there is no such interface")]
+    NoInterface,
     /// The kernel was built without CONFIG_IP_VS_IPV6, or IPv6 is off.
     #[error("this kernel's ip_vs does not do IPv6")]
     NoIpv6,
@@ -137,6 +149,7 @@ impl Hint {
             (Operation::Command(Command::PutVirtualServer(vs)), Errno::NOENT) => {
                 Some(Self::NoScheduler(vs.scheduler))
             }
+            (Operation::StartBackup, Errno::NODEV) => Some(Self::NoInterface),
             _ => None,
         }
     }

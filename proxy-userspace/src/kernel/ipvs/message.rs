@@ -2,11 +2,18 @@
 
 use bytes::BytesMut;
 
-use super::{attribute::DecodeError, destination, info, info::Timeouts, listing, virtual_server};
+use super::{
+    attribute::DecodeError,
+    destination,
+    info::{self, Timeouts},
+    listing,
+    sync::daemon::{self, Daemon, DaemonState},
+    virtual_server,
+};
 use crate::model::{Destination, DestinationKey, Frontend, VirtualServer};
 
 /// A request of the IPVS family.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Request {
     /// NEW_SERVICE: fails with EEXIST when the frontend is taken.
     NewVirtualServer(VirtualServer),
@@ -30,6 +37,12 @@ pub enum Request {
     ListDestinations(Frontend),
     /// The same of any virtual server.
     ListDestinationsOf(listing::Key),
+    /// NEW_DAEMON: fails with EEXIST when there is one of its state, ENODEV without its interface.
+    NewDaemon(Daemon),
+    /// DEL_DAEMON: fails with ESRCH when there is none.
+    RemoveDaemon(DaemonState),
+    /// GET_DAEMON, always a dump.
+    ListDaemons,
     /// SET_CONFIG.
     SetTimeouts(Timeouts),
     /// GET_CONFIG.
@@ -61,6 +74,9 @@ impl Request {
             Self::SetDestination(..) => 6,
             Self::RemoveDestination(..) => 7,
             Self::ListDestinations(_) | Self::ListDestinationsOf(_) => 8,
+            Self::NewDaemon(_) => 9,
+            Self::RemoveDaemon(_) => 10,
+            Self::ListDaemons => 11,
             Self::SetTimeouts(_) => 12,
             Self::GetTimeouts => 13,
             Self::GetInfo => 15,
@@ -71,15 +87,18 @@ impl Request {
     pub fn reply(&self) -> Reply {
         match self {
             Self::GetVirtualServer(_) | Self::GetTimeouts | Self::GetInfo => Reply::One,
-            Self::ListVirtualServers | Self::ListDestinations(_) | Self::ListDestinationsOf(_) => {
-                Reply::Dump
-            }
+            Self::ListVirtualServers
+            | Self::ListDestinations(_)
+            | Self::ListDestinationsOf(_)
+            | Self::ListDaemons => Reply::Dump,
             Self::NewVirtualServer(_)
             | Self::SetVirtualServer(_)
             | Self::RemoveVirtualServer(_)
             | Self::NewDestination(..)
             | Self::SetDestination(..)
             | Self::RemoveDestination(..)
+            | Self::NewDaemon(_)
+            | Self::RemoveDaemon(_)
             | Self::SetTimeouts(_) => Reply::Acknowledgement,
         }
     }
@@ -107,7 +126,9 @@ impl Request {
                 destination::encode_key(&mut buffer, key);
             }
             Self::SetTimeouts(timeouts) => info::encode_timeouts(&mut buffer, timeouts),
-            Self::ListVirtualServers | Self::GetTimeouts | Self::GetInfo => {}
+            Self::NewDaemon(wanted) => daemon::encode(&mut buffer, wanted),
+            Self::RemoveDaemon(state) => daemon::encode_key(&mut buffer, *state),
+            Self::ListVirtualServers | Self::ListDaemons | Self::GetTimeouts | Self::GetInfo => {}
         }
         buffer
     }

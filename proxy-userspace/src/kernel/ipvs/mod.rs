@@ -7,7 +7,8 @@
 //!
 //! [`message`] and everything below it are pure functions over bytes: they are tested with the
 //! bytes of real kernels and with arbitrary ones. Only [`Client`] does I/O, besides
-//! [`connections`], [`table`] and [`Totals`], which read files of `/proc/net`, and [`mh_table`].
+//! [`connections`], [`table`] and [`Totals`], which read files of `/proc/net`, [`mh_table`], and the
+//! sender of [`sync`].
 
 pub mod attribute;
 mod client;
@@ -23,6 +24,7 @@ pub mod listing;
 pub mod message;
 pub mod mh_table;
 pub mod stats;
+pub mod sync;
 pub mod table;
 mod totals;
 pub mod virtual_server;

@@ -1,0 +1,354 @@
+//! Connections by the sync protocol, and what IPVS does with packets of flows that it never saw begin.
+
+use std::{
+    net::{SocketAddr, UdpSocket},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use proxy_userspace::{
+    apply::sync_daemon,
+    kernel::ipvs::{
+        connections::{self, Connection},
+        sync::{
+            Backup, Daemon, DaemonState, Removal, SyncSender, SyncState, SyncedConnection,
+            message::{self, Message},
+        },
+    },
+    ledger::Ledger,
+    model::{DestinationKey, Forwarding, Frontend, Protocol, Tunnel},
+};
+use rustix::net::sockopt;
+
+use crate::{
+    Case,
+    gateway::{Gateway, Net, Shape, backend_of, frame, hex, set, too_big},
+    namespace::{Peer, sh, wait_for},
+    needs::Need,
+};
+
+pub(crate) fn cases() -> Vec<Case> {
+    crate::cases![
+        &[Need::Root, Need::Ipvs, Need::Ipvsadm];
+        a_sent_connection_carries_its_flow_against_the_table_of_mh,
+        a_later_message_renews_a_connection_or_moves_it,
+        connections_are_heard_by_the_own_node_on_any_interface,
+        connections_are_heard_by_a_second_gateway,
+        a_connection_to_an_absent_destination_goes_its_way_with_dr_alone,
+        messages_are_those_of_a_master,
+        a_backup_of_somebody_else_is_neither_replaced_nor_removed,
+        a_backup_of_ours_is_in_the_ledger_until_it_goes,
+        sloppy_tcp_lets_mh_choose_in_mid_stream,
+        schedule_icmp_sends_errors_about_unknown_flows_to_the_backend_of_mh,
+    ]
+}
+
+const ID: u8 = 77;
+const PORT: u16 = 53;
+
+fn frontend(net: Net, protocol: Protocol) -> Frontend {
+    Frontend { addr: net.vip(), port: PORT, protocol }
+}
+
+fn synced(net: Net, protocol: Protocol, forwarding: Forwarding, to: u8) -> SyncedConnection {
+    let state = if protocol == Protocol::Tcp { SyncState::Established } else { SyncState::Udp };
+    SyncedConnection {
+        frontend: frontend(net, protocol),
+        client: SocketAddr::new(net.client(), 40_001),
+        destination: DestinationKey { addr: net.backend(to), port: PORT },
+        forwarding,
+        state,
+        timeout: Duration::from_secs(200),
+    }
+}
+
+/// Returns the connection of a client, if there is one.
+fn listed(of: &SyncedConnection) -> Result<Option<Connection>> {
+    let ours = |each: &Connection| {
+        SocketAddr::new(each.client_addr, each.client_port) == of.client
+            && each.frontend == of.frontend
+    };
+    Ok(connections::read()?.into_iter().find(ours))
+}
+
+/// Waits until a connection leads where it shall.
+fn wait_until_listed(connection: &SyncedConnection) -> Result<Connection> {
+    let leads = || {
+        let found = listed(connection)?;
+        Ok(found.is_some_and(|found| found.destination == connection.destination))
+    };
+    wait_for("the connection", leads)
+        .with_context(|| format!("{connection:?}: {:?}", connections::read()))?;
+    listed(connection)?.context("gone again")
+}
+
+async fn a_sent_connection_carries_its_flow_against_the_table_of_mh() -> Result<()> {
+    let mut gateway = Gateway::open().await?;
+    ensure!(gateway.ipvs.put_backup("lo", ID).await? == Backup::Started);
+    let sender = SyncSender::open("lo", ID, 1)?;
+    for forwarding in [Forwarding::Route, Forwarding::Tunnel(Tunnel::Ipip)] {
+        for (net, protocol) in flows() {
+            let frontend = frontend(net, protocol);
+            gateway.ipvs.remove_virtual_server(&frontend).await?;
+            let backends = [net.backend(5), net.backend(6)];
+            gateway.serve(frontend, forwarding, &backends).await?;
+            // A table by addresses alone: another port of the client tells what it says.
+            let other = SocketAddr::new(net.client(), 40_000);
+            let named = backend_of(&gateway.pass(&frame(other, frontend, Shape::PLAIN)?)?)?;
+            let connection = synced(net, protocol, forwarding, 11 - named);
+            sender.send(&[connection])?;
+            let found = wait_until_listed(&connection)?;
+            let state = if protocol == Protocol::Tcp { "ESTABLISHED" } else { "UDP" };
+            ensure!(found.state == state && (190..=200).contains(&found.expires_secs), "{found:?}");
+            let out = gateway.pass(&frame(connection.client, frontend, Shape::PLAIN)?)?;
+            ensure!(
+                backend_of(&out)? == 11 - named,
+                "{forwarding:?} {connection:?}: {}",
+                hex(&out)
+            );
+            let carried = listed(&connection)?.context("gone")?;
+            ensure!(carried.state == state && carried.expires_secs > 200, "{carried:?}");
+            gateway.ipvs.remove_virtual_server(&frontend).await?;
+            clear()?;
+        }
+    }
+    Ok(())
+}
+
+fn flows() -> impl Iterator<Item = (Net, Protocol)> {
+    let of = |net| [Protocol::Tcp, Protocol::Udp].map(|protocol| (net, protocol));
+    Net::ALL.into_iter().flat_map(of)
+}
+
+/// Ends all connections: those of no destination go with their packets.
+fn clear() -> Result<()> {
+    sh("ipvsadm -C").map(drop)
+}
+
+async fn a_later_message_renews_a_connection_or_moves_it() -> Result<()> {
+    let gateway = Gateway::open().await?;
+    gateway.ipvs.put_backup("lo", ID).await?;
+    let sender = SyncSender::open("lo", ID, 1)?;
+    let forwarding = Forwarding::Route;
+    for (net, protocol) in flows() {
+        let backends = [net.backend(5), net.backend(6)];
+        gateway.serve(frontend(net, protocol), forwarding, &backends).await?;
+        let first = synced(net, protocol, forwarding, 5);
+        let brief = SyncedConnection { timeout: Duration::from_secs(60), ..first };
+        sender.send(&[brief])?;
+        ensure!(wait_until_listed(&brief)?.expires_secs <= 60);
+        sender.send(&[first])?;
+        let renewed = || Ok(listed(&first)?.is_some_and(|found| found.expires_secs > 100));
+        wait_for("the renewed connection", renewed)?;
+        sender.send(&[synced(net, protocol, forwarding, 6)])?;
+        wait_until_listed(&synced(net, protocol, forwarding, 6))?;
+        let state = gateway.ipvs.destinations(&frontend(net, protocol)).await?;
+        let active: Vec<_> = state.iter().map(|each| each.active_connections).collect();
+        let left = connections::read()?.len();
+        println!("{net:?} {protocol:?}: {left} connections, active {active:?}");
+    }
+    Ok(())
+}
+
+async fn connections_are_heard_by_the_own_node_on_any_interface() -> Result<()> {
+    let gateway = Gateway::open().await?;
+    sh("ip link add vips type dummy
+        ip link set vips addrgenmode none
+        ip link set vips up")?;
+    let (net, protocol, forwarding) = (Net::V4, Protocol::Udp, Forwarding::Route);
+    gateway.serve(frontend(net, protocol), forwarding, &[net.backend(5)]).await?;
+    for (number, interface) in ["lo", "vips", "up"].into_iter().enumerate() {
+        gateway.ipvs.put_backup(interface, ID).await?;
+        let client = SocketAddr::new(net.client(), 41_000 + number as u16);
+        let connection = SyncedConnection { client, ..synced(net, protocol, forwarding, 5) };
+        SyncSender::open(interface, ID, 1)?.send(&[connection])?;
+        wait_until_listed(&connection).with_context(|| interface.to_owned())?;
+        // What has another id is for others.
+        let client = SocketAddr::new(net.client(), 42_000 + number as u16);
+        let foreign = SyncedConnection { client, ..connection };
+        SyncSender::open(interface, ID + 1, 1)?.send(&[foreign])?;
+        let client = SocketAddr::new(net.client(), 43_000 + number as u16);
+        let last = SyncedConnection { client, ..connection };
+        SyncSender::open(interface, ID, 1)?.send(&[last])?;
+        wait_until_listed(&last)?;
+        ensure!(listed(&foreign)?.is_none(), "{interface}: a message with another id was taken");
+        ensure!(gateway.ipvs.remove_backup(interface, ID).await? == Removal::Gone);
+    }
+    Ok(())
+}
+
+async fn connections_are_heard_by_a_second_gateway() -> Result<()> {
+    let peer = Peer::join("router", "172.18.0.1", "172.18.0.2")?;
+    peer.sh(&format!(
+        "ipvsadm -A -u 203.0.113.1:{PORT} -s mh
+         ipvsadm -a -u 203.0.113.1:{PORT} -r 172.18.0.7:{PORT} -g
+         ipvsadm --start-daemon backup --mcast-interface eth0 --syncid {ID}"
+    ))?;
+    sh("ip link set lo up")?;
+    let connection = SyncedConnection {
+        destination: DestinationKey { addr: [172, 18, 0, 7].into(), port: PORT },
+        ..synced(Net::V4, Protocol::Udp, Forwarding::Route, 5)
+    };
+    SyncSender::open("router", ID, 1)?.send(&[connection])?;
+    wait_for("the connection on the other gateway", || {
+        let found = connections::parse(&peer.sh("cat /proc/net/ip_vs_conn")?)?;
+        Ok(found.iter().any(|each| {
+            each.frontend == connection.frontend && each.destination == connection.destination
+        }))
+    })
+}
+
+async fn a_connection_to_an_absent_destination_goes_its_way_with_dr_alone() -> Result<()> {
+    let mut gateway = Gateway::open().await?;
+    gateway.ipvs.put_backup("lo", ID).await?;
+    let sender = SyncSender::open("lo", ID, 1)?;
+    for (net, protocol) in flows() {
+        let frontend = frontend(net, protocol);
+        gateway.serve(frontend, Forwarding::Route, &[net.backend(5)]).await?;
+        for forwarding in [Forwarding::Route, Forwarding::Tunnel(Tunnel::Ipip)] {
+            let client =
+                SocketAddr::new(net.client(), 41_000 + u16::from(forwarding != Forwarding::Route));
+            let connection = SyncedConnection { client, ..synced(net, protocol, forwarding, 6) };
+            sender.send(&[connection])?;
+            wait_until_listed(&connection)?;
+            gateway.send(&frame(client, frontend, Shape::PLAIN)?)?;
+            let out = gateway.to_backend()?.map(|out| backend_of(&out)).transpose()?;
+            let expected = (forwarding == Forwarding::Route).then_some(6);
+            ensure!(out == expected, "{connection:?}: {out:?}");
+        }
+    }
+    Ok(())
+}
+
+async fn messages_are_those_of_a_master() -> Result<()> {
+    let mut gateway = Gateway::open().await?;
+    // Every packet of a connection is told.
+    sh("sysctl -qw 'net.ipv4.vs.sync_threshold=0 1' net.ipv4.vs.sync_refresh_period=0
+        ipvsadm --start-daemon master --mcast-interface lo --syncid 77")?;
+    let daemon = Daemon { state: DaemonState::Master, interface: "lo".into(), id: ID.into() };
+    ensure!(gateway.ipvs.daemons().await? == [daemon]);
+    let ear = UdpSocket::bind(("224.0.0.81", 8848))?;
+    let group = "224.0.0.81".parse()?;
+    sockopt::set_ip_add_membership_with_ifindex(&ear, &group, &[0, 0, 0, 0].into(), 1)?;
+    ear.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let methods =
+        [Forwarding::Route, Forwarding::Tunnel(Tunnel::Ipip), Forwarding::Tunnel(Tunnel::Gre)];
+    for forwarding in methods {
+        for (net, protocol) in flows() {
+            let frontend = frontend(net, protocol);
+            gateway.serve(frontend, forwarding, &[net.backend(5)]).await?;
+            let sent = synced(net, protocol, forwarding, 5);
+            gateway.pass(&frame(sent.client, frontend, Shape::PLAIN)?)?;
+            gateway.pass(&frame(sent.client, frontend, Shape::PLAIN)?)?;
+            let mut bytes = [0; 2000];
+            let length = ear.recv(&mut bytes).context("the master said nothing")?;
+            let bytes = &bytes[..length];
+            println!("{forwarding:?} {net:?} {protocol:?}: {}", hex(bytes));
+            let message = Message::decode(bytes)?;
+            ensure!(message::encode(message.id, &message.entries)? == [bytes], "{message:?}");
+            let entry = message.entries.first().context("no entry")?;
+            let timeout = Duration::from_secs(entry.timeout_secs.into());
+            let ours = SyncSender::describe(ID, &[SyncedConnection { timeout, ..sent }])?;
+            let ours = Message::decode(ours.first().context("no message")?)?;
+            ensure!(ours.entries.first() == Some(entry), "{ours:?}, not {message:?}");
+            gateway.ipvs.remove_virtual_server(&frontend).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn a_backup_of_somebody_else_is_neither_replaced_nor_removed() -> Result<()> {
+    let gateway = Gateway::open().await?;
+    let foreign = Daemon { state: DaemonState::Backup, interface: "up".into(), id: 3 };
+    sh("ipvsadm --start-daemon backup --mcast-interface up --syncid 3")?;
+    let before = gateway.ipvs.daemons().await?;
+    ensure!(before == [foreign.clone()], "{before:?}");
+    for (interface, id) in [("lo", 3), ("up", 4)] {
+        let put = gateway.ipvs.put_backup(interface, id).await?;
+        ensure!(put == Backup::Foreign(foreign.clone()), "{put:?}");
+        let removal = gateway.ipvs.remove_backup(interface, id).await?;
+        ensure!(removal == Removal::Foreign(foreign.clone()), "{removal:?}");
+    }
+    ensure!(gateway.ipvs.daemons().await? == before);
+    ensure!(sh("ipvsadm -L --daemon")?.contains("backup sync daemon (mcast=up, syncid=3"));
+    Ok(())
+}
+
+async fn a_backup_of_ours_is_in_the_ledger_until_it_goes() -> Result<()> {
+    let gateway = Gateway::open().await?;
+    let directory = tempfile::tempdir()?;
+    let mut ledger = Ledger::open(directory.path())?;
+    let ipvs = &gateway.ipvs;
+    ensure!(sync_daemon::put(&mut ledger, ipvs, "lo", ID).await? == Backup::Started);
+    ensure!(sync_daemon::put(&mut ledger, ipvs, "lo", ID).await? == Backup::Present);
+    ensure!(ledger.owned().sync_daemons == [("lo".to_owned(), ID)].into());
+    // Another interface: ours makes room.
+    ensure!(sync_daemon::put(&mut ledger, ipvs, "up", ID).await? == Backup::Started);
+    ensure!(ledger.owned().sync_daemons == [("up".to_owned(), ID)].into());
+    ensure!(sync_daemon::remove(&mut ledger, ipvs).await? == [Removal::Gone]);
+    ensure!(ledger.owned().is_empty() && ipvs.daemons().await?.is_empty());
+    let error = sync_daemon::put(&mut ledger, ipvs, "none", ID).await.unwrap_err();
+    ensure!(error.to_string().contains("there is no such interface"), "{error}");
+    // One that fits serves, and is somebody else's.
+    sh("ipvsadm --start-daemon backup --mcast-interface lo --syncid 77")?;
+    ensure!(sync_daemon::put(&mut ledger, ipvs, "lo", ID).await? == Backup::Present);
+    ensure!(sync_daemon::remove(&mut ledger, ipvs).await?.is_empty());
+    ensure!(ledger.owned().is_empty() && ipvs.daemons().await?.len() == 1);
+    Ok(())
+}
+
+async fn sloppy_tcp_lets_mh_choose_in_mid_stream() -> Result<()> {
+    const RST: u8 = 4;
+    let mut gateway = Gateway::open().await?;
+    for net in Net::ALL {
+        let frontend = frontend(net, Protocol::Tcp);
+        let backends = [net.backend(5), net.backend(6)];
+        gateway.serve(frontend, Forwarding::Route, &backends).await?;
+        let client = |port| SocketAddr::new(net.client(), port);
+        let named = backend_of(&gateway.pass(&frame(client(1000), frontend, Shape::PLAIN)?)?)?;
+        for port in 1001..1020 {
+            let out = gateway.pass(&frame(client(port), frontend, Shape::PLAIN)?)?;
+            ensure!(backend_of(&out)? == named, "port {port}");
+        }
+        ensure!(gateway.to_client()?.is_none(), "a client was answered");
+        set("sloppy_tcp", 0)?;
+        gateway.send(&frame(client(2000), frontend, Shape::PLAIN)?)?;
+        ensure!(gateway.to_backend()?.is_none(), "scheduled without sloppy_tcp");
+        let answer = gateway.to_client()?.context("no answer")?;
+        let flags = answer[if net == Net::V4 { 14 + 20 } else { 14 + 40 } + 13];
+        ensure!(flags & RST != 0, "{}", hex(&answer));
+        // What is known goes on.
+        let out = gateway.pass(&frame(client(1000), frontend, Shape::PLAIN)?)?;
+        ensure!(backend_of(&out)? == named);
+        set("sloppy_tcp", 1)?;
+    }
+    Ok(())
+}
+
+async fn schedule_icmp_sends_errors_about_unknown_flows_to_the_backend_of_mh() -> Result<()> {
+    let mut gateway = Gateway::open().await?;
+    let methods = [Forwarding::Route, Forwarding::Tunnel(Tunnel::Ipip)];
+    for forwarding in methods {
+        for (net, protocol) in flows() {
+            let served = frontend(net, protocol);
+            gateway.serve(served, forwarding, &[net.backend(5), net.backend(6)]).await?;
+            let client = |port| SocketAddr::new(net.client(), port);
+            let named = backend_of(&gateway.pass(&frame(client(1000), served, Shape::PLAIN)?)?)?;
+            // About an answer of the backend, which went from the VIP to the client.
+            let to = Frontend { addr: net.client(), port: 3000, protocol };
+            let from = SocketAddr::new(served.addr, served.port);
+            let answer = frame(from, to, Shape { payload: 20, ..Shape::PLAIN })?;
+            let error = too_big(served.addr, &answer[14..])?;
+            let out = gateway.pass(&error)?;
+            ensure!(backend_of(&out)? == named, "{forwarding:?} {net:?} {protocol:?}");
+            set("schedule_icmp", 0)?;
+            let to = Frontend { port: 3001, ..to };
+            let answer = frame(from, to, Shape { payload: 20, ..Shape::PLAIN })?;
+            gateway.send(&too_big(served.addr, &answer[14..])?)?;
+            ensure!(gateway.to_backend()?.is_none(), "scheduled without schedule_icmp");
+            set("schedule_icmp", 1)?;
+            gateway.ipvs.remove_virtual_server(&served).await?;
+        }
+    }
+    Ok(())
+}
