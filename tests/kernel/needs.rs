@@ -21,6 +21,10 @@ pub(crate) enum Need {
     Conntrack,
     /// Dummy devices.
     Dummy,
+    /// VLAN devices.
+    Vlan,
+    /// Tunnel devices of IP in IP.
+    Tunnel,
     /// Flowtables of nftables.
     Flowtables,
     /// The command `iptables` over nf_tables, and what the kernel needs for its rules.
@@ -50,7 +54,13 @@ impl Checked {
 fn check(need: Need) -> Option<String> {
     let required = match need {
         Need::Ipvs | Need::Ipvsadm => "REQUIRE_IPVS",
-        Need::Root | Need::Nft | Need::Conntrack | Need::Dummy | Need::Flowtables => "REQUIRE_ROOT",
+        Need::Root
+        | Need::Nft
+        | Need::Conntrack
+        | Need::Dummy
+        | Need::Vlan
+        | Need::Tunnel
+        | Need::Flowtables => "REQUIRE_ROOT",
         // Kernels without them are no place for kube-proxy either.
         Need::Iptables | Need::IptablesLegacy | Need::IpSets => "REQUIRE_IPTABLES",
     };
@@ -86,11 +96,15 @@ fn check(need: Need) -> Option<String> {
         Need::IpSets => sh("unshare --net ipset create s hash:ip,port")
             .is_err()
             .then(|| "no ipset, or no ip sets in this kernel".to_owned()),
-        Need::Dummy => {
-            let script = "unshare --net ip link add d0 type dummy";
-            sh(script).is_err().then(|| "no dummy devices in this kernel".to_owned())
-        }
+        Need::Dummy => device("d0 type dummy", "dummy"),
+        Need::Vlan => device("link lo name v0 type vlan id 7", "VLAN"),
+        Need::Tunnel => device("t0 type ipip remote 127.0.0.2", "tunnel"),
     }
+}
+
+fn device(arguments: &str, name: &str) -> Option<String> {
+    let script = format!("unshare --net ip link add {arguments}");
+    sh(&script).is_err().then(|| format!("no {name} devices in this kernel"))
 }
 
 fn rules(program: &str) -> Option<String> {
