@@ -28,13 +28,13 @@ pub(super) struct Living<'a> {
 }
 
 impl HashPlane {
-    /// Calls `tell` with each flow that lives of the frontends that `wanted` names.
+    /// Calls `tell` with each flow of the frontends that `wanted` names which lives `now`, in jiffies.
     pub(super) fn each_flow<'a>(
         &'a self,
+        now: u32,
         wanted: impl Fn(&Frontend) -> bool,
         mut tell: impl FnMut(&'a Carried, Living<'a>),
     ) -> Result<(), bpf::Error> {
-        let now = self.plane.jiffies()?;
         let tick = jiffy()?;
         let mut see = |frontend: Option<Frontend>, client: SocketAddr, flow: HashFlow| {
             let Some(frontend) = frontend.filter(|frontend| wanted(frontend)) else { return };
@@ -89,11 +89,13 @@ impl HashPlane {
     }
 
     fn used(
-        &self,
+        &mut self,
         frontends: &BTreeSet<Frontend>,
     ) -> Result<BTreeSet<(Frontend, DestinationKey)>, bpf::Error> {
         let mut used = BTreeSet::new();
+        let now = self.plane.jiffies()?;
         self.each_flow(
+            now,
             |frontend| frontends.contains(frontend),
             |_, flow| {
                 used.insert((flow.frontend, flow.member.destination.key));

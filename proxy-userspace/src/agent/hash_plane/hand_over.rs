@@ -39,12 +39,15 @@ impl HashPlane {
     }
 
     fn tell(&mut self, wanted: impl Fn(&Frontend) -> bool, all: bool) {
+        let now = self.plane.jiffies();
         let Ok(sender) = &self.sender else { return };
         let mut told = Vec::new();
-        let seen = self.each_flow(wanted, |carried, flow| {
-            if all || self.is_exception(carried, &flow) {
-                told.push(self.connection(&flow));
-            }
+        let seen = now.and_then(|now| {
+            self.each_flow(now, wanted, |carried, flow| {
+                if all || self.is_exception(carried, &flow) {
+                    told.push(self.connection(&flow));
+                }
+            })
         });
         if let Err(error) = seen {
             error!(event = "flows_unread", error = chain(&error), "IPVS is not told of flows");

@@ -35,6 +35,8 @@ const LAYOUT: &str = "hash-plane.json";
 const TAKEN_UP: Duration = Duration::from_millis(200);
 /// IPVS's own, where it does not say.
 const TIMEOUTS: Timeouts = Timeouts { tcp_secs: 900, tcp_fin_secs: 120, udp_secs: 300 };
+/// No router passes messages on.
+const TTL: u8 = 1;
 /// The entries that a CPU makes in a second, as a part of the flow map.
 const NEW_FLOWS_SHARE: u32 = 8;
 
@@ -56,6 +58,12 @@ enum Error {
     NextHop(#[from] next_hop::Error),
     #[error(transparent)]
     Ledger(#[from] ledger::Error),
+    #[error(transparent)]
+    Ipvs(#[from] ipvs::Error),
+    #[error(transparent)]
+    Sync(#[from] sync::Error),
+    #[error("{0} is somebody else's, and a node has one")]
+    Foreign(Daemon),
     #[error("read {path}")]
     Layout { path: PathBuf, source: std::io::Error },
 }
@@ -75,7 +83,7 @@ pub(in crate::agent) async fn open(
     match load(settings, node, ledger, observed, size).await {
         Ok(plane) if wanted => State::On(Box::new(plane)),
         Ok(plane) => {
-            retire(plane, settings, node).await;
+            retire(plane, settings, node, ledger).await;
             State::Unwanted
         }
         Err(error) => {
@@ -168,25 +176,47 @@ async fn sender(
     client: &ipvs::Client,
     ledger: &mut Ledger,
 ) -> Result<SyncSender, String> {
-    let config::HashPlane { sync_interface, sync_id, .. } = wanted;
-    let started = sync::listen(client, ledger, sync_interface, *sync_id).await;
-    let opened = match started {
-        Ok(()) => SyncSender::open(sync_interface, *sync_id),
-        Err(error) => Err(error),
-    };
-    opened.map_err(|error| {
+    open_sender(wanted, client, ledger).await.map_err(|error| {
         let why = chain(&error);
-        warn!(
-            event = "flows_untold",
-            error = why,
-            "flows that IPVS would send elsewhere are lost with XDP"
-        );
+        warn!(event = "flows_untold", error = why, "flows that IPVS would send elsewhere end with XDP");
         why
     })
 }
 
+async fn open_sender(
+    wanted: &config::HashPlane,
+    client: &ipvs::Client,
+    ledger: &mut Ledger,
+) -> Result<SyncSender, Error> {
+    let config::HashPlane { sync_interface: interface, sync_id: id, .. } = wanted;
+    let owned = ledger.owned().sync_daemons.clone();
+    for (other, number) in owned.iter().filter(|ours| **ours != (interface.clone(), *id)) {
+        client.remove_backup(other, *number).await?;
+        ledger.record([daemon(other, *number, false)])?;
+    }
+    // First on the disk: cleanup ends what is ours.
+    let ours = owned.contains(&(interface.clone(), *id));
+    if !ours && client.daemons().await?.iter().all(|each| each.state != DaemonState::Backup) {
+        ledger.record([daemon(interface, *id, true)])?;
+    }
+    if let Backup::Foreign(other) = client.put_backup(interface, *id).await? {
+        ledger.record([daemon(interface, *id, false)])?;
+        return Err(Error::Foreign(other));
+    }
+    Ok(SyncSender::open(interface, *id, TTL)?)
+}
+
+fn daemon(interface: &str, id: u8, owned: bool) -> Record {
+    Record::SyncDaemon { interface: interface.to_owned(), id, owned }
+}
+
 /// Ends the hash plane. Its flows go on by IPVS.
-async fn retire(mut plane: HashPlane, settings: &Settings, node: &Node) {
+async fn retire(
+    mut plane: HashPlane,
+    settings: &Settings,
+    node: &Node,
+    ledger: &mut Ledger,
+) {
     let frontends: Vec<_> = plane.layout.carried().keys().copied().collect();
     for frontend in &frontends {
         plane.hand_over_all(frontend);
@@ -196,8 +226,13 @@ async fn retire(mut plane: HashPlane, settings: &Settings, node: &Node) {
     if let Err(error) = fs::remove_file(&plane.path) {
         warn!(event = "hash_layout_stays", %error, "an old layout stays");
     }
-    if let Err(error) = sync::end(&node.ipvs).await {
-        warn!(event = "sync_stays", error = chain(&error), "IPVS still listens to messages");
+    for (interface, id) in ledger.owned().sync_daemons.clone() {
+        let removed = node.ipvs.remove_backup(&interface, id).await;
+        if let Err(error) = removed {
+            warn!(event = "sync_stays", error = chain(&error), "IPVS still listens to messages");
+        } else if let Err(error) = ledger.record([daemon(&interface, id, false)]) {
+            warn!(event = "ledger_failed", %error, "the ledger names a daemon that is gone");
+        }
     }
     info!(event = "hash_plane_ended", frontends = frontends.len(), "IPVS does all by itself");
 }

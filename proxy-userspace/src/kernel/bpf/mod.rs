@@ -31,7 +31,7 @@ pub use error::Error;
 pub use filter::{Filter, Socket};
 pub use fingerprint::{MapNumbers, MapReader};
 pub use guard::{ForeignProgram, is_attached, is_our_filter};
-pub use hash_plane::{HashMaps, HashMode, HashPlane, HashPlaneOptions};
+pub use hash_plane::{HashMaps, HashPlane, HashPlaneOptions};
 pub use load::{Datapath, LoadOptions};
 pub use localhost::{Localhost, PROGRAMS as LOCALHOST_PROGRAMS};
 pub use maps::{Entries, Generations, Maps, ServiceMaps, jiffy};

@@ -15,25 +15,15 @@ use super::{
     HashPlane,
     load::PROGRAM,
 };
+use crate::model::HashMode;
 
 /// Names of pinned links, an interface index behind each.
 const LINK: &str = "link-";
 
-/// Where on an interface the program runs.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum HashMode {
-    /// In its driver.
-    Native,
-    /// Behind its driver: any device can, at a fraction of the speed.
-    Generic,
-}
-
-impl HashMode {
-    fn of_xdp(self) -> XdpMode {
-        match self {
-            Self::Native => XdpMode::Driver,
-            Self::Generic => XdpMode::Skb,
-        }
+fn of_xdp(mode: HashMode) -> XdpMode {
+    match mode {
+        HashMode::Native => XdpMode::Driver,
+        HashMode::Generic => XdpMode::Skb,
     }
 }
 
@@ -61,7 +51,7 @@ impl HashPlane {
             Some(id) => id,
             None => {
                 unpin(path.clone())?;
-                program.attach_to_if_index(index, mode.of_xdp()).map_err(failed)?
+                program.attach_to_if_index(index, of_xdp(mode)).map_err(failed)?
             }
         };
         let link = program.take_link(id).map_err(failed)?;

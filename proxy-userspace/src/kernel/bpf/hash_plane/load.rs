@@ -96,12 +96,14 @@ impl HashPlane {
             return Err(Error::PinMismatch(Box::new(mismatch)));
         }
         let mut programs = load_object(options, &pins)?;
-        xdp(&mut programs, PROGRAM)?.load().map_err(|source| Error::Program {
-            operation: "load",
-            program: PROGRAM,
-            interface: "-".into(),
-            source: Box::new(source),
-        })?;
+        for name in [PROGRAM, CLOCK] {
+            xdp(&mut programs, name)?.load().map_err(|source| Error::Program {
+                operation: "load",
+                program: name,
+                interface: "-".into(),
+                source: Box::new(source),
+            })?;
+        }
         let maps = HashMaps::open(&pins)?;
         Ok(Self { programs, pins, maps })
     }

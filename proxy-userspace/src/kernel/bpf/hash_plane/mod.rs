@@ -7,6 +7,5 @@ mod load;
 mod maps;
 mod run;
 
-pub use attach::HashMode;
 pub use load::{HashPlane, HashPlaneOptions};
 pub use maps::HashMaps;

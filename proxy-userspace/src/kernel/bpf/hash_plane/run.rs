@@ -1,9 +1,12 @@
 //! Runs the program on one frame, without any interface (`BPF_PROG_TEST_RUN`).
 
-use aya::{TestRun as _, TestRunOptions};
+use aya::{TestRun as _, TestRunOptions, TestRunResult};
 
 use super::{
-    super::{Error, RunOutput, load::xdp},
+    super::{
+        Error, RunOutput,
+        load::{CLOCK, xdp},
+    },
     HashPlane,
     load::PROGRAM,
 };
@@ -53,14 +56,33 @@ impl HashPlane {
         options.data_out = Some(&mut packet);
         options.ctx_in = Some(&context);
         options.repeat = times;
-        let program = xdp(&mut self.programs, PROGRAM)?;
-        let result = program.test_run(options).map_err(|source| Error::Program {
-            operation: "run",
-            program: PROGRAM,
-            interface: "-".into(),
-            source: Box::new(source),
-        })?;
+        let result = self.run_program(PROGRAM, options)?;
         packet.truncate(result.data_size_out as usize);
         Ok(RunOutput { action: result.return_value as i32, packet })
+    }
+
+    /// Returns the low word of the kernel's jiffies, in which flows and next hops keep their times.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Program`] when the kernel cannot run the program that tells it.
+    pub fn jiffies(&mut self) -> Result<u32, Error> {
+        let mut options = TestRunOptions::new();
+        // No frame is shorter.
+        options.data_in = Some(&[0; 14]);
+        Ok(self.run_program(CLOCK, options)?.return_value)
+    }
+
+    fn run_program(
+        &mut self,
+        name: &'static str,
+        options: TestRunOptions<'_>,
+    ) -> Result<TestRunResult, Error> {
+        xdp(&mut self.programs, name)?.test_run(options).map_err(|source| Error::Program {
+            operation: "run",
+            program: name,
+            interface: "-".into(),
+            source: Box::new(source),
+        })
     }
 }
