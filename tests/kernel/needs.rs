@@ -97,13 +97,16 @@ fn check(need: Need) -> Option<String> {
             .is_err()
             .then(|| "no ipset, or no ip sets in this kernel".to_owned()),
         Need::Dummy => device("d0 type dummy", "dummy"),
-        Need::Vlan => device("link lo name v0 type vlan id 7", "VLAN"),
+        // The loopback takes none.
+        Need::Vlan => {
+            device("v0 type veth peer name v1; ip link add link v0 name v2 type vlan id 7", "VLAN")
+        }
         Need::Tunnel => device("t0 type ipip remote 127.0.0.2", "tunnel"),
     }
 }
 
 fn device(arguments: &str, name: &str) -> Option<String> {
-    let script = format!("unshare --net ip link add {arguments}");
+    let script = format!("unshare --net sh -euc 'ip link add {arguments}'");
     sh(&script).is_err().then(|| format!("no {name} devices in this kernel"))
 }
 

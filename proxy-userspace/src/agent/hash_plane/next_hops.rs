@@ -54,7 +54,7 @@ impl HashPlane {
         let carried: Vec<Carried> = self.layout.carried().values().cloned().collect();
         for carried in &carried {
             for member in &carried.members {
-                self.put_backend(carried, member)?;
+                self.put_backend(member)?;
             }
         }
         Ok(())
@@ -63,14 +63,13 @@ impl HashPlane {
     /// Writes a backend and the way to it.
     pub(super) fn put_backend(
         &mut self,
-        carried: &Carried,
         member: &Member,
     ) -> Result<(), bpf::Error> {
         let until = self.holds_until()?;
         let unknown = Way::Unresolved;
         let way = self.ways.get(&member.destination.key.addr).unwrap_or(&unknown);
         let value: HashBackend =
-            backend(way, carried.family(), &member.destination, member.generation, until);
+            backend(way, &member.destination, member.generation, until);
         self.plane.maps.put_backend(member.index, value)
     }
 

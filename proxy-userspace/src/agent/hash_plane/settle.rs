@@ -1,7 +1,7 @@
 //! After a pass: the maps follow IPVS. Backends go before the table, the table before the frontend
 //! that leads to it, and what is gone goes last.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proxy_common::abi::{HashBackend, HashFrontend};
 use tracing::{error, info};
@@ -13,7 +13,7 @@ use crate::{
     model::{Destination, Frontend, Scheduler, VirtualServer},
     plan::{
         Observed, ObservedServer,
-        hash_plane::{Carried, Plane, Settled, Slots, plane},
+        hash_plane::{Carried, HashPlane as Offer, Plane, Settled, Slots, plane},
     },
 };
 
@@ -34,13 +34,14 @@ impl Agent {
     /// Makes the hash plane follow what IPVS is now.
     pub(in crate::agent) async fn settle_hash_plane(&mut self) {
         let Some(state) = self.hash_plane.on() else { return };
-        let mut refused = std::collections::BTreeMap::new();
+        let mut refused = BTreeMap::new();
         let mut wanted = BTreeSet::new();
+        let offer = Offer { on: true, size: Some(state.size) };
         for (frontend, server) in &self.planner.desired().servers {
             if server.virtual_server.scheduler != Scheduler::Mh {
                 continue;
             }
-            match plane(server) {
+            match plane(server, offer) {
                 Plane::Hash => {
                     wanted.insert(*frontend);
                 }
@@ -148,7 +149,7 @@ impl HashPlane {
             if self.plane.maps.backend(member.index)?.generation != member.generation {
                 self.plane.maps.zero_count(member.index)?;
             }
-            self.put_backend(&carried, member)?;
+            self.put_backend(member)?;
         }
         // IPVS served it until now: it alone knows where flows live.
         if self.is_new_here(&carried) && !self.adopt(&carried, &slots, connections) {

@@ -2,13 +2,19 @@
 //! kernel's IPVS has to be told of. Pure, like every plan.
 //!
 //! ```text
+//! DesiredServer ──plane──▶ hash, or why IPVS alone
 //! destinations in the kernel's order ──Layout──▶ members: index, generation, weight of before
 //!        members ──Slots──▶ table, and which slots changed
+//!        members, next hops ──backend──▶ entries of backends
 //!        flows ──choice──▶ exceptions: where IPVS would choose another backend
 //! ```
 
 mod layout;
+mod plane;
 mod slots;
+mod way;
 
 pub use layout::{Carried, Layout, Member, Settled};
+pub use plane::{HashPlane, Plane, WhyIpvs, plane};
 pub use slots::Slots;
+pub use way::backend;

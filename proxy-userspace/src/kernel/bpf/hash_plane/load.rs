@@ -11,7 +11,7 @@ use proxy_common::{
 use super::{
     super::{
         Error, PinDirectory, jiffy,
-        load::{verified_instructions, xdp},
+        load::{CLOCK, verified_instructions, xdp},
     },
     HashMaps,
 };
