@@ -21,6 +21,7 @@ mod errors;
 mod explaining;
 mod fast_path;
 mod forwarding;
+mod gateways;
 mod hazards;
 mod inside;
 mod interfaces;
@@ -68,6 +69,7 @@ fn main() {
         datagrams::SCENARIOS,
         moving::SCENARIOS,
         forwarding::SCENARIOS,
+        gateways::SCENARIOS,
         fast_path::SCENARIOS,
         leases::SCENARIOS,
         states::SCENARIOS,

@@ -104,7 +104,7 @@ async fn observe(
     let pins = PinDirectory::at(&settings.paths.bpffs);
     let modes = settings.interface_modes.iter().map(|rule| rule.mode);
     observed.fast_path = modes.chain([settings.fast_path]).any(|mode| mode != FastPath::Off);
-    if observed.fast_path && pins.versioned().exists() {
+    if observed.fast_path && pins.map(STATS.name).exists() {
         let maps = Maps::open(&pins).map_err(observe::Error::from)?;
         observe::read_entries(&maps, &mut observed)?;
     }

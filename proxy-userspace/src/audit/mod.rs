@@ -3,6 +3,7 @@
 pub mod counters;
 pub mod dump;
 pub mod guard;
+pub mod hashed;
 pub mod look;
 pub mod observe;
 pub mod offline;

@@ -6,9 +6,10 @@
 
 use std::{collections::BTreeMap, ops::Add};
 
-use proxy_common::abi::Served;
+use proxy_common::abi::{HashCount, Served};
 use serde::Serialize;
 
+use super::hashed::Hashed;
 use crate::{
     kernel::{
         bpf::{ByPair, Error, Maps},
@@ -87,6 +88,19 @@ impl FastTraffic {
         let frontends = maps.frontends()?.into_iter().map(|(key, value)| (value.id, key));
         let backends = maps.backends()?.into_iter().map(|(key, value)| (value.id, key));
         Ok(Self::named(&maps.carried.read()?, &frontends.collect(), &backends.collect()))
+    }
+
+    /// Adds what XDP sent: it sees packets from clients only.
+    #[must_use]
+    pub fn with(mut self, hashed: &Hashed) -> Self {
+        for (frontend, key, HashCount { packets, bytes, .. }) in &hashed.destinations {
+            let sent = Traffic { in_packets: *packets, in_bytes: *bytes, ..Traffic::default() };
+            let backend = Backend::new(*key, frontend.protocol);
+            add(&mut self.by_frontend, *frontend, sent);
+            add(&mut self.by_backend, backend, sent);
+            add(&mut self.by_pair, (*frontend, backend), sent);
+        }
+        self
     }
 
     /// Gives the sums their names. What went to backends that are gone counts for the frontend only.

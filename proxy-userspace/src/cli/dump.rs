@@ -6,6 +6,7 @@ use std::{
 };
 
 use clap::Args;
+use proxy_common::abi;
 use serde::Deserialize;
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
     output::{self, Format, Layout, Style, View},
 };
 use crate::{
-    audit,
+    audit::{self, hashed::Hashed, traffic::FastTraffic},
     config::Paths,
     explain::{Dump, Packet, dump::VERSION},
     kernel::bpf::{self, Maps, PinDirectory},
@@ -93,7 +94,16 @@ pub(super) fn gather(paths: &Paths, only: Option<&Packet>) -> Result<Dump, Failu
 /// Opens the maps; `None` when none are pinned.
 pub(super) fn maps(paths: &Paths) -> Result<Option<Maps>, bpf::Error> {
     let pins = PinDirectory::at(&paths.bpffs);
-    pins.versioned().exists().then(|| Maps::open(&pins)).transpose()
+    pins.map(abi::STATS.name).exists().then(|| Maps::open(&pins)).transpose()
+}
+
+/// Reads what both planes beside IPVS carried.
+pub(super) fn traffic(paths: &Paths, maps: Option<&Maps>) -> Result<FastTraffic, bpf::Error> {
+    let fast = maps.map(FastTraffic::read).transpose()?.unwrap_or_default();
+    Ok(match Hashed::read(&paths.state_dir, &paths.bpffs)? {
+        Some(hashed) => fast.with(&hashed),
+        None => fast,
+    })
 }
 
 /// Reads a dump from a file.

@@ -224,15 +224,15 @@ fn fast_numbers(flags: &Flags) -> Result<Option<ipvsadm::Fast>, Failure> {
         return Ok(None);
     }
     let maps = dump::maps(&flags.paths)?;
-    let read = || maps.as_ref().map(FastTraffic::read).transpose();
-    let before = read()?.unwrap_or_default();
+    let read = || dump::traffic(&flags.paths, maps.as_ref());
+    let before = read()?;
     if stats {
         return Ok(Some(ipvsadm::Fast::Sum(before)));
     }
-    if maps.is_some() {
+    if before != FastTraffic::default() {
         thread::sleep(SAMPLE);
     }
-    let after = read()?.unwrap_or_default();
+    let after = read()?;
     Ok(Some(ipvsadm::Fast::Rate { before, after, secs: SAMPLE.as_secs() }))
 }
 

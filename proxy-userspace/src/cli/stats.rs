@@ -1,5 +1,7 @@
 //! `passlane stats`: packets and bytes by reason, by Service and by backend, of both planes.
 
+mod hash_plane;
+
 use std::collections::BTreeMap;
 
 use clap::{Args, ValueEnum};
@@ -10,6 +12,8 @@ use proxy_common::{
 };
 use serde::Serialize;
 
+use hash_plane::OfHashReason;
+
 use super::{
     Failure, dump,
     output::{self, Style, View},
@@ -17,7 +21,10 @@ use super::{
     servers::{self, Servers},
 };
 use crate::{
-    audit::traffic::{FastTraffic, Traffic},
+    audit::{
+        hashed::Hashed,
+        traffic::{FastTraffic, Traffic},
+    },
     config::Paths,
     kernel::bpf::Maps,
     ledger::Owned,
@@ -53,6 +60,9 @@ enum By {
 struct Stats {
     #[serde(skip_serializing_if = "Option::is_none")]
     reasons: Option<Vec<OfReason>>,
+    /// What XDP did with packets to frontends of the hash plane.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hash_plane: Option<Vec<OfHashReason>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     services: Option<Vec<OfService>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,9 +145,10 @@ fn gather(paths: &Paths, by: Option<By>) -> Result<Stats, Failure> {
     let mut stats = Stats::default();
     if asked(By::Reason) {
         stats.reasons = Some(maps.as_ref().map(reasons).transpose()?.unwrap_or_default());
+        stats.hash_plane = Hashed::read(&paths.state_dir, &paths.bpffs)?.map(hash_plane::rows);
     }
     if asked(By::Service) || asked(By::Backend) {
-        let fast = maps.as_ref().map(FastTraffic::read).transpose()?.unwrap_or_default();
+        let fast = dump::traffic(paths, maps.as_ref())?;
         let owned = Owned::read(&paths.state_dir)?;
         let servers = super::block_on(servers::ours(&owned))?;
         stats.services = asked(By::Service).then(|| services(&servers, &owned, &fast));
@@ -158,6 +169,7 @@ impl View for Stats {
         let wide = style.wide;
         let tables = [
             self.reasons.as_deref().map(|reasons| reason_table(reasons, wide)),
+            self.hash_plane.as_deref().map(|reasons| hash_plane::table(reasons, wide)),
             self.services.as_deref().map(|services| service_table(services, wide)),
             self.backends.as_deref().map(|backends| backend_table(backends, wide)),
         ];
@@ -374,6 +386,7 @@ installed     learn   4         400      -
         let frontend = OfFrontend { frontend: "10.96.0.10:80/TCP".into(), connections: 4, planes };
         let stats = Stats {
             reasons: Some(shares(&[(Reason::Hit, Counter { packets: 180, bytes: 140_400 })])),
+            hash_plane: None,
             services: Some(vec![OfService {
                 service: "default/web:http".into(),
                 planes,

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::SystemTime};
 
-use proxy_common::reason::{Class, Reason};
+use proxy_common::{
+    abi,
+    reason::{Class, Reason},
+};
 use tracing::debug;
 
 use super::{names, recorder::seconds, scrape::Samples};
@@ -101,7 +104,7 @@ impl Kernel {
     /// Returns the maps, if the fast path left any.
     fn maps(&self) -> Result<Option<(PinDirectory, Maps)>, Error> {
         let pins = PinDirectory::at(&self.places.bpffs);
-        if !pins.versioned().exists() {
+        if !pins.map(abi::STATS.name).exists() {
             return Ok(None);
         }
         let maps = Maps::open(&pins)?;

@@ -30,7 +30,6 @@ use proxy_common::hash::mh::Size;
 
 use super::Agent;
 use crate::{
-    chain::chain,
     kernel::{
         bpf,
         ipvs::{Timeouts, sync::SyncSender},

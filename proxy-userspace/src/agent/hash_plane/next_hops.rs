@@ -61,15 +61,11 @@ impl HashPlane {
     }
 
     /// Writes a backend and the way to it.
-    pub(super) fn put_backend(
-        &mut self,
-        member: &Member,
-    ) -> Result<(), bpf::Error> {
+    pub(super) fn put_backend(&mut self, member: &Member) -> Result<(), bpf::Error> {
         let until = self.holds_until()?;
         let unknown = Way::Unresolved;
         let way = self.ways.get(&member.destination.key.addr).unwrap_or(&unknown);
-        let value: HashBackend =
-            backend(way, &member.destination, member.generation, until);
+        let value: HashBackend = backend(way, &member.destination, member.generation, until);
         self.plane.maps.put_backend(member.index, value)
     }
 

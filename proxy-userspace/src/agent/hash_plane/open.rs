@@ -14,13 +14,14 @@ use tracing::{info, warn};
 use super::{HashPlane, State};
 use crate::{
     agent::{datapath, facts, sysctls},
+    audit::hashed::LAYOUT,
     chain::chain,
     config::{self, Settings},
     kernel::{
         bpf::{self, HashPlaneOptions, PinDirectory},
         ipvs::{
             self, Timeouts,
-            sync::{self, SyncSender},
+            sync::{self, Backup, Daemon, DaemonState, SyncSender},
         },
         next_hop::{self, NextHops},
         node::Node,
@@ -29,8 +30,6 @@ use crate::{
     plan::{Observed, hash_plane::Layout},
 };
 
-/// The file of the layout, in the state directory.
-const LAYOUT: &str = "hash-plane.json";
 /// So long the kernel may take until it has taken up what it was told.
 const TAKEN_UP: Duration = Duration::from_millis(200);
 /// IPVS's own, where it does not say.
@@ -107,7 +106,7 @@ async fn load(
         return Err(Error::Lacking(why));
     }
     let size = size.ok_or(Error::NoSize)?;
-    sysctls::apply(ledger, sysctls::Need::HashPlane)?;
+    sysctls::apply(ledger, sysctls::Need::Always)?;
     let timeouts = node.ipvs.timeouts().await.unwrap_or(TIMEOUTS);
     let flow_entries =
         settings.hash_plane.flow_entries.unwrap_or(proxy_common::abi::hash_capacity::FLOWS);
@@ -178,7 +177,11 @@ async fn sender(
 ) -> Result<SyncSender, String> {
     open_sender(wanted, client, ledger).await.map_err(|error| {
         let why = chain(&error);
-        warn!(event = "flows_untold", error = why, "flows that IPVS would send elsewhere end with XDP");
+        warn!(
+            event = "flows_untold",
+            error = why,
+            "flows that IPVS would send elsewhere end with XDP"
+        );
         why
     })
 }
@@ -211,12 +214,7 @@ fn daemon(interface: &str, id: u8, owned: bool) -> Record {
 }
 
 /// Ends the hash plane. Its flows go on by IPVS.
-async fn retire(
-    mut plane: HashPlane,
-    settings: &Settings,
-    node: &Node,
-    ledger: &mut Ledger,
-) {
+async fn retire(mut plane: HashPlane, settings: &Settings, node: &Node, ledger: &mut Ledger) {
     let frontends: Vec<_> = plane.layout.carried().keys().copied().collect();
     for frontend in &frontends {
         plane.hand_over_all(frontend);
