@@ -4,6 +4,7 @@
 
 mod digest;
 mod fuzz;
+mod hash_plane;
 mod learning;
 mod packets;
 mod served;
@@ -22,6 +23,7 @@ fn main() {
         .chain(transit::cases())
         .chain(served::cases())
         .chain(digest::cases())
+        .chain(hash_plane::cases())
         .map(|(name, case)| {
             if let Some(reason) = &missing {
                 println!("SKIP {name}: {reason}");

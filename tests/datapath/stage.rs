@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -48,7 +48,20 @@ pub(crate) struct Stage {
 }
 
 /// The pins of a stage, also of one that could not be set up.
-struct Pins(PathBuf);
+pub(crate) struct Pins(PathBuf);
+
+impl Pins {
+    /// Returns a directory that no other case has.
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self(PathBuf::from(format!("{BPFFS}/{PREFIX}{}-{number}", process::id())))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
 
 impl Drop for Pins {
     fn drop(&mut self) {
@@ -75,9 +88,7 @@ impl Stage {
     }
 
     pub(crate) fn with(change: impl FnOnce(&mut LoadOptions)) -> anyhow::Result<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let pins = Pins(PathBuf::from(format!("{BPFFS}/{PREFIX}{}-{number}", process::id())));
+        let pins = Pins::new();
         let mut options = LoadOptions {
             bpffs: pins.0.clone(),
             flow_entries: 4096,

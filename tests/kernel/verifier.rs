@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::{Context, ensure};
+use proxy_common::hash::mh::Size;
 use proxy_userspace::kernel::{
-    bpf::{Datapath, LoadOptions, Localhost, PinDirectory, Witness},
+    bpf::{Datapath, HashPlane, HashPlaneOptions, LoadOptions, Localhost, PinDirectory, Witness},
     cgroup, namespace,
 };
 
@@ -71,5 +72,16 @@ fn measure() -> anyhow::Result<Counts> {
     let witness = Witness::attach()?;
     ensure!(witness.parts().len() == 4, "probes for {:?} only", witness.parts());
     counts.extend(witness.verified_instructions());
+    let hash_plane = HashPlane::load(&HashPlaneOptions {
+        bpffs: root.to_owned(),
+        flow_entries: 4096,
+        ipv6: true,
+        size: Size::DEFAULT,
+        tcp_timeout: Duration::from_secs(900),
+        closing_timeout: Duration::from_secs(120),
+        udp_timeout: Duration::from_secs(300),
+        new_flows: u32::MAX,
+    })?;
+    counts.extend(hash_plane.verified_instructions());
     Ok(counts)
 }

@@ -38,9 +38,8 @@ use crate::{
 #[xdp]
 pub fn xdp_lb(ctx: XdpContext) -> u32 {
     let frame = Frame::new(&ctx);
-    let len = frame.len();
     let verdict = carry(&frame);
-    count::reason(verdict.reason(), len);
+    count::verdict(&frame, verdict);
     verdict.code()
 }
 

@@ -77,11 +77,12 @@ impl Way {
         packet: &Packet<F>,
         reason: HashReason,
     ) -> Verdict {
-        match self.write(frame, packet) {
-            None => Verdict::Broken(reason),
-            Some(()) if self.interface == frame.interface() => Verdict::Sent(reason, TX),
-            Some(()) => Verdict::Sent(reason, frame::redirect(self.interface)),
+        if self.write(frame, packet).is_none() {
+            return Verdict::Broken(reason);
         }
+        let is_way_back = self.interface == frame.interface();
+        let code = if is_way_back { TX } else { frame::redirect(self.interface) };
+        Verdict::Sent { reason, code, bytes: packet.len }
     }
 
     #[inline(always)]

@@ -15,27 +15,25 @@ pub const TX: u32 = 3;
 pub enum Verdict {
     /// The kernel gets it, untouched.
     Kernel(HashReason),
-    /// It is on its way to a backend, with this action code.
-    Sent(HashReason, u32),
+    /// It is on its way to a backend.
+    Sent {
+        reason: HashReason,
+        /// Action code.
+        code: u32,
+        /// Bytes of the client's packet, from its IP header on.
+        bytes: u32,
+    },
     /// A window that was in the frame before is not any more: that cannot be.
     Broken(HashReason),
 }
 
 impl Verdict {
-    /// Returns what it is counted under.
-    #[inline(always)]
-    pub fn reason(self) -> HashReason {
-        match self {
-            Self::Kernel(reason) | Self::Sent(reason, _) | Self::Broken(reason) => reason,
-        }
-    }
-
     /// Returns the action code.
     #[inline(always)]
     pub fn code(self) -> u32 {
         match self {
             Self::Kernel(_) => PASS,
-            Self::Sent(_, code) => code,
+            Self::Sent { code, .. } => code,
             Self::Broken(_) => ABORTED,
         }
     }
