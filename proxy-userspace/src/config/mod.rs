@@ -10,6 +10,7 @@
 pub mod duration;
 mod fields;
 pub mod flags;
+pub mod hash_plane;
 pub mod kube_proxy;
 pub mod problem;
 pub mod report;
@@ -22,6 +23,7 @@ pub mod tree;
 mod values;
 
 pub use flags::{Paths, RunFlags};
+pub use hash_plane::HashPlane;
 pub use kube_proxy::ConfigFile;
 pub use problem::{Error, Fault, Problem};
 pub use report::{FieldReport, Verdict};

@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::Paths;
+use super::{HashPlane, Paths};
 use crate::{
     kernel::ipvs::Timeouts,
     model::{FastPath, Scheduler, SchedulerFlags},
@@ -95,6 +95,8 @@ pub struct Settings {
     pub xdp: XdpMode,
     /// Which interfaces are uplinks; `Auto` means NICs.
     pub uplinks: Selection,
+    /// Packets that XDP sends to backends by itself.
+    pub hash_plane: HashPlane,
     /// Entries of the flow map of each family; by the node's memory otherwise.
     pub flow_entries: Option<u32>,
     /// New entries a second that the clients of one interface may cause; a share of the map
@@ -367,6 +369,7 @@ impl Default for Settings {
             interface_modes: Vec::new(),
             xdp: XdpMode::Off,
             uplinks: Selection::Auto,
+            hash_plane: HashPlane::default(),
             flow_entries: None,
             install_rate: None,
             soft_lease: Duration::from_secs(3),

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::{fields, *};
 use crate::{
-    model::{FastPath, Scheduler, SchedulerFlags},
+    model::{FastPath, HashMode, Scheduler, SchedulerFlags},
     plan::{
         interfaces::{InterfaceMode, Selection},
         uplinks::XdpMode,
@@ -138,6 +138,13 @@ fn every_field_is_taken_up_once() {
         ],
         xdp: XdpMode::Force,
         uplinks: Selection::Patterns(vec!["eth0".into(), "eth1*".into()]),
+        hash_plane: HashPlane {
+            interfaces: vec!["eth2".into()],
+            mode: HashMode::Generic,
+            flow_entries: Some(4096),
+            sync_interface: "eth3".into(),
+            sync_id: 7,
+        },
         flow_entries: Some(65_536),
         install_rate: Some(1_000),
         soft_lease: Duration::from_secs(1),

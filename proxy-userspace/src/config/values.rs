@@ -28,6 +28,11 @@ pub(super) fn text(value: &Value) -> Result<&str, Fault> {
     }
 }
 
+/// Says whether a text can be the pattern of interface names.
+pub(super) fn is_pattern(name: &str) -> bool {
+    !name.is_empty() && name.matches('*').count() <= 1
+}
+
 /// Reads `true` or `false`.
 pub(super) fn flag(value: &Value) -> Result<bool, Fault> {
     match value {

@@ -22,6 +22,7 @@ mod diff;
 mod display;
 pub mod drift;
 mod endpoints;
+pub mod hash_plane;
 mod ids;
 pub mod interfaces;
 pub mod observed;

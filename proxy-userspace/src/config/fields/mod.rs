@@ -3,6 +3,7 @@
 //! all follow this table.
 
 mod client;
+mod hash_plane;
 mod ignored;
 mod kernel;
 mod passlane;
@@ -121,8 +122,14 @@ const USED: Result<Verdict, Fault> = Ok(Verdict::Used);
 
 /// Returns all fields, in the order in which they are taken up and printed.
 pub(super) fn all() -> impl Iterator<Item = &'static Field> {
-    let groups: [&'static [Field]; 5] =
-        [serving::FIELDS, kernel::FIELDS, client::FIELDS, passlane::FIELDS, ignored::FIELDS];
+    let groups: [&'static [Field]; 6] = [
+        serving::FIELDS,
+        kernel::FIELDS,
+        client::FIELDS,
+        passlane::FIELDS,
+        hash_plane::FIELDS,
+        ignored::FIELDS,
+    ];
     groups.into_iter().flatten()
 }
 

@@ -13,7 +13,7 @@ use crate::{
         problem::Fault,
         settings::{Source, Vips},
         tree::Value,
-        values::{choice, cidrs, flag, interface, period, text, texts, time, whole},
+        values::{choice, cidrs, flag, interface, is_pattern, period, text, texts, time, whole},
     },
     model::FastPath,
     plan::{
@@ -328,10 +328,6 @@ fn interface_mode(text: &str) -> Result<InterfaceMode, Fault> {
         found: text.to_owned(),
         expected: "NAME=MODE: a name with at most one *, and off, observe, auto or force",
     })
-}
-
-fn is_pattern(name: &str) -> bool {
-    !name.is_empty() && name.matches('*').count() <= 1
 }
 
 fn selection(value: &Value) -> Result<Selection, Fault> {
