@@ -3,6 +3,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    ops::Range,
     time::{Duration, Instant},
 };
 
@@ -36,22 +37,22 @@ const BACKEND: [u8; 5] = [2, 0, 0, 0, 1];
 const SCENE: &str = "ip link set lo up
     sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
     sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
-    for way in up:01 down:02; do
+    for way in front:01 back:02; do
         name=${way%:*}
         ip link set $name address 02:00:00:00:00:${way#*:} addrgenmode none
         sysctl -qw net.ipv6.conf.$name.router_solicitations=0 net.ipv6.conf.$name.accept_ra=0
         ip link set $name up
     done
-    ip addr add 198.51.100.1/24 dev up
-    ip addr add 2001:db8:c::1/64 dev up nodad
-    ip addr add 10.1.0.1/24 dev down
-    ip addr add fd00:1::1/64 dev down nodad
+    ip addr add 198.51.100.1/24 dev front
+    ip addr add 2001:db8:c::1/64 dev front nodad
+    ip addr add 10.1.0.1/24 dev back
+    ip addr add fd00:1::1/64 dev back nodad
     for client in 198.51.100.9 2001:db8:c::9; do
-        ip neigh add $client lladdr 02:00:00:00:00:09 dev up nud permanent
+        ip neigh add $client lladdr 02:00:00:00:00:09 dev front nud permanent
     done
     for backend in 5 6; do
-        ip neigh add 10.1.0.$backend lladdr 02:00:00:00:01:0$backend dev down nud permanent
-        ip neigh add fd00:1::$backend lladdr 02:00:00:00:01:0$backend dev down nud permanent
+        ip neigh add 10.1.0.$backend lladdr 02:00:00:00:01:0$backend dev back nud permanent
+        ip neigh add fd00:1::$backend lladdr 02:00:00:00:01:0$backend dev back nud permanent
     done
     ip route add local 203.0.113.0/24 dev lo
     ip -6 route add local 2001:db8:f::/64 dev lo";
@@ -94,18 +95,19 @@ pub(crate) struct Gateway {
     up: Tap,
     down: Tap,
     pub(crate) ipvs: Client,
+    ports: Range<u16>,
 }
 
 impl Gateway {
     pub(crate) async fn open() -> Result<Self> {
         module::load("tun")?;
-        let (up, down) = (Tap::open_here("up")?, Tap::open_here("down")?);
+        let (up, down) = (Tap::open_here("front")?, Tap::open_here("back")?);
         sh(SCENE)?;
         let ipvs = Client::open().await?;
         for name in ["sloppy_tcp", "schedule_icmp"] {
             set(name, 1)?;
         }
-        Ok(Self { up, down, ipvs })
+        Ok(Self { up, down, ipvs, ports: 40_000..50_000 })
     }
 
     /// Puts a virtual server with scheduler mh and these destinations, of weight 1.
@@ -124,6 +126,12 @@ impl Gateway {
             self.ipvs.put_destination(&frontend, &destination).await?;
         }
         Ok(())
+    }
+
+    /// Returns the client at a port that it did not have before: a connection outlives its virtual
+    /// server.
+    pub(crate) fn client(&mut self, net: Net) -> Result<SocketAddr> {
+        Ok(SocketAddr::new(net.client(), self.ports.next().context("no port is left")?))
     }
 
     /// Puts a frame in from the client's side.

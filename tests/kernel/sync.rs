@@ -35,11 +35,11 @@ pub(crate) fn cases() -> Vec<Case> {
         connections_are_heard_by_the_own_node_on_any_interface,
         connections_are_heard_by_a_second_gateway,
         a_connection_to_an_absent_destination_goes_its_way_with_dr_alone,
-        messages_are_those_of_a_master,
+        connections_are_described_as_a_master_describes_them,
         a_backup_of_somebody_else_is_neither_replaced_nor_removed,
         a_backup_of_ours_is_in_the_ledger_until_it_goes,
-        sloppy_tcp_lets_mh_choose_in_mid_stream,
-        schedule_icmp_sends_errors_about_unknown_flows_to_the_backend_of_mh,
+        sloppy_tcp_lets_mh_take_a_connection_in_mid_stream,
+        schedule_icmp_sends_errors_about_unknown_connections_to_the_backend_of_mh,
     ]
 }
 
@@ -50,11 +50,17 @@ fn frontend(net: Net, protocol: Protocol) -> Frontend {
     Frontend { addr: net.vip(), port: PORT, protocol }
 }
 
-fn synced(net: Net, protocol: Protocol, forwarding: Forwarding, to: u8) -> SyncedConnection {
+fn synced(
+    client: SocketAddr,
+    protocol: Protocol,
+    forwarding: Forwarding,
+    to: u8,
+) -> SyncedConnection {
+    let net = if client.is_ipv4() { Net::V4 } else { Net::V6 };
     let state = if protocol == Protocol::Tcp { SyncState::Established } else { SyncState::Udp };
     SyncedConnection {
         frontend: frontend(net, protocol),
-        client: SocketAddr::new(net.client(), 40_001),
+        client,
         destination: DestinationKey { addr: net.backend(to), port: PORT },
         forwarding,
         state,
@@ -89,13 +95,12 @@ async fn a_sent_connection_carries_its_flow_against_the_table_of_mh() -> Result<
     for forwarding in [Forwarding::Route, Forwarding::Tunnel(Tunnel::Ipip)] {
         for (net, protocol) in flows() {
             let frontend = frontend(net, protocol);
-            gateway.ipvs.remove_virtual_server(&frontend).await?;
             let backends = [net.backend(5), net.backend(6)];
             gateway.serve(frontend, forwarding, &backends).await?;
             // A table by addresses alone: another port of the client tells what it says.
-            let other = SocketAddr::new(net.client(), 40_000);
+            let other = gateway.client(net)?;
             let named = backend_of(&gateway.pass(&frame(other, frontend, Shape::PLAIN)?)?)?;
-            let connection = synced(net, protocol, forwarding, 11 - named);
+            let connection = synced(gateway.client(net)?, protocol, forwarding, 11 - named);
             sender.send(&[connection])?;
             let found = wait_until_listed(&connection)?;
             let state = if protocol == Protocol::Tcp { "ESTABLISHED" } else { "UDP" };
@@ -109,7 +114,6 @@ async fn a_sent_connection_carries_its_flow_against_the_table_of_mh() -> Result<
             let carried = listed(&connection)?.context("gone")?;
             ensure!(carried.state == state && carried.expires_secs > 200, "{carried:?}");
             gateway.ipvs.remove_virtual_server(&frontend).await?;
-            clear()?;
         }
     }
     Ok(())
@@ -120,28 +124,24 @@ fn flows() -> impl Iterator<Item = (Net, Protocol)> {
     Net::ALL.into_iter().flat_map(of)
 }
 
-/// Ends all connections: those of no destination go with their packets.
-fn clear() -> Result<()> {
-    sh("ipvsadm -C").map(drop)
-}
-
 async fn a_later_message_renews_a_connection_or_moves_it() -> Result<()> {
-    let gateway = Gateway::open().await?;
+    let mut gateway = Gateway::open().await?;
     gateway.ipvs.put_backup("lo", ID).await?;
     let sender = SyncSender::open("lo", ID, 1)?;
     let forwarding = Forwarding::Route;
     for (net, protocol) in flows() {
         let backends = [net.backend(5), net.backend(6)];
         gateway.serve(frontend(net, protocol), forwarding, &backends).await?;
-        let first = synced(net, protocol, forwarding, 5);
+        let client = gateway.client(net)?;
+        let first = synced(client, protocol, forwarding, 5);
         let brief = SyncedConnection { timeout: Duration::from_secs(60), ..first };
         sender.send(&[brief])?;
         ensure!(wait_until_listed(&brief)?.expires_secs <= 60);
         sender.send(&[first])?;
         let renewed = || Ok(listed(&first)?.is_some_and(|found| found.expires_secs > 100));
         wait_for("the renewed connection", renewed)?;
-        sender.send(&[synced(net, protocol, forwarding, 6)])?;
-        wait_until_listed(&synced(net, protocol, forwarding, 6))?;
+        sender.send(&[synced(client, protocol, forwarding, 6)])?;
+        wait_until_listed(&synced(client, protocol, forwarding, 6))?;
         let state = gateway.ipvs.destinations(&frontend(net, protocol)).await?;
         let active: Vec<_> = state.iter().map(|each| each.active_connections).collect();
         let left = connections::read()?.len();
@@ -151,24 +151,21 @@ async fn a_later_message_renews_a_connection_or_moves_it() -> Result<()> {
 }
 
 async fn connections_are_heard_by_the_own_node_on_any_interface() -> Result<()> {
-    let gateway = Gateway::open().await?;
+    let mut gateway = Gateway::open().await?;
     sh("ip link add vips type dummy
         ip link set vips addrgenmode none
         ip link set vips up")?;
     let (net, protocol, forwarding) = (Net::V4, Protocol::Udp, Forwarding::Route);
     gateway.serve(frontend(net, protocol), forwarding, &[net.backend(5)]).await?;
-    for (number, interface) in ["lo", "vips", "up"].into_iter().enumerate() {
+    for interface in ["lo", "vips", "front"] {
         gateway.ipvs.put_backup(interface, ID).await?;
-        let client = SocketAddr::new(net.client(), 41_000 + number as u16);
-        let connection = SyncedConnection { client, ..synced(net, protocol, forwarding, 5) };
+        let connection = synced(gateway.client(net)?, protocol, forwarding, 5);
         SyncSender::open(interface, ID, 1)?.send(&[connection])?;
         wait_until_listed(&connection).with_context(|| interface.to_owned())?;
         // What has another id is for others.
-        let client = SocketAddr::new(net.client(), 42_000 + number as u16);
-        let foreign = SyncedConnection { client, ..connection };
+        let foreign = synced(gateway.client(net)?, protocol, forwarding, 5);
         SyncSender::open(interface, ID + 1, 1)?.send(&[foreign])?;
-        let client = SocketAddr::new(net.client(), 43_000 + number as u16);
-        let last = SyncedConnection { client, ..connection };
+        let last = synced(gateway.client(net)?, protocol, forwarding, 5);
         SyncSender::open(interface, ID, 1)?.send(&[last])?;
         wait_until_listed(&last)?;
         ensure!(listed(&foreign)?.is_none(), "{interface}: a message with another id was taken");
@@ -187,7 +184,7 @@ async fn connections_are_heard_by_a_second_gateway() -> Result<()> {
     sh("ip link set lo up")?;
     let connection = SyncedConnection {
         destination: DestinationKey { addr: [172, 18, 0, 7].into(), port: PORT },
-        ..synced(Net::V4, Protocol::Udp, Forwarding::Route, 5)
+        ..synced("198.51.100.9:40000".parse()?, Protocol::Udp, Forwarding::Route, 5)
     };
     SyncSender::open("router", ID, 1)?.send(&[connection])?;
     wait_for("the connection on the other gateway", || {
@@ -206,9 +203,8 @@ async fn a_connection_to_an_absent_destination_goes_its_way_with_dr_alone() -> R
         let frontend = frontend(net, protocol);
         gateway.serve(frontend, Forwarding::Route, &[net.backend(5)]).await?;
         for forwarding in [Forwarding::Route, Forwarding::Tunnel(Tunnel::Ipip)] {
-            let client =
-                SocketAddr::new(net.client(), 41_000 + u16::from(forwarding != Forwarding::Route));
-            let connection = SyncedConnection { client, ..synced(net, protocol, forwarding, 6) };
+            let client = gateway.client(net)?;
+            let connection = synced(client, protocol, forwarding, 6);
             sender.send(&[connection])?;
             wait_until_listed(&connection)?;
             gateway.send(&frame(client, frontend, Shape::PLAIN)?)?;
@@ -220,7 +216,7 @@ async fn a_connection_to_an_absent_destination_goes_its_way_with_dr_alone() -> R
     Ok(())
 }
 
-async fn messages_are_those_of_a_master() -> Result<()> {
+async fn connections_are_described_as_a_master_describes_them() -> Result<()> {
     let mut gateway = Gateway::open().await?;
     // Every packet of a connection is told.
     sh("sysctl -qw 'net.ipv4.vs.sync_threshold=0 1' net.ipv4.vs.sync_refresh_period=0
@@ -237,7 +233,7 @@ async fn messages_are_those_of_a_master() -> Result<()> {
         for (net, protocol) in flows() {
             let frontend = frontend(net, protocol);
             gateway.serve(frontend, forwarding, &[net.backend(5)]).await?;
-            let sent = synced(net, protocol, forwarding, 5);
+            let sent = synced(gateway.client(net)?, protocol, forwarding, 5);
             gateway.pass(&frame(sent.client, frontend, Shape::PLAIN)?)?;
             gateway.pass(&frame(sent.client, frontend, Shape::PLAIN)?)?;
             let mut bytes = [0; 2000];
@@ -250,7 +246,7 @@ async fn messages_are_those_of_a_master() -> Result<()> {
             let timeout = Duration::from_secs(entry.timeout_secs.into());
             let ours = SyncSender::describe(ID, &[SyncedConnection { timeout, ..sent }])?;
             let ours = Message::decode(ours.first().context("no message")?)?;
-            ensure!(ours.entries.first() == Some(entry), "{ours:?}, not {message:?}");
+            ensure!(ours.entries.last() == Some(entry), "{ours:?}, not {message:?}");
             gateway.ipvs.remove_virtual_server(&frontend).await?;
         }
     }
@@ -259,18 +255,18 @@ async fn messages_are_those_of_a_master() -> Result<()> {
 
 async fn a_backup_of_somebody_else_is_neither_replaced_nor_removed() -> Result<()> {
     let gateway = Gateway::open().await?;
-    let foreign = Daemon { state: DaemonState::Backup, interface: "up".into(), id: 3 };
-    sh("ipvsadm --start-daemon backup --mcast-interface up --syncid 3")?;
+    let foreign = Daemon { state: DaemonState::Backup, interface: "front".into(), id: 3 };
+    sh("ipvsadm --start-daemon backup --mcast-interface front --syncid 3")?;
     let before = gateway.ipvs.daemons().await?;
     ensure!(before == [foreign.clone()], "{before:?}");
-    for (interface, id) in [("lo", 3), ("up", 4)] {
+    for (interface, id) in [("lo", 3), ("front", 4)] {
         let put = gateway.ipvs.put_backup(interface, id).await?;
         ensure!(put == Backup::Foreign(foreign.clone()), "{put:?}");
         let removal = gateway.ipvs.remove_backup(interface, id).await?;
         ensure!(removal == Removal::Foreign(foreign.clone()), "{removal:?}");
     }
     ensure!(gateway.ipvs.daemons().await? == before);
-    ensure!(sh("ipvsadm -L --daemon")?.contains("backup sync daemon (mcast=up, syncid=3"));
+    ensure!(sh("ipvsadm -L --daemon")?.contains("backup sync daemon (mcast=front, syncid=3"));
     Ok(())
 }
 
@@ -283,8 +279,8 @@ async fn a_backup_of_ours_is_in_the_ledger_until_it_goes() -> Result<()> {
     ensure!(sync_daemon::put(&mut ledger, ipvs, "lo", ID).await? == Backup::Present);
     ensure!(ledger.owned().sync_daemons == [("lo".to_owned(), ID)].into());
     // Another interface: ours makes room.
-    ensure!(sync_daemon::put(&mut ledger, ipvs, "up", ID).await? == Backup::Started);
-    ensure!(ledger.owned().sync_daemons == [("up".to_owned(), ID)].into());
+    ensure!(sync_daemon::put(&mut ledger, ipvs, "front", ID).await? == Backup::Started);
+    ensure!(ledger.owned().sync_daemons == [("front".to_owned(), ID)].into());
     ensure!(sync_daemon::remove(&mut ledger, ipvs).await? == [Removal::Gone]);
     ensure!(ledger.owned().is_empty() && ipvs.daemons().await?.is_empty());
     let error = sync_daemon::put(&mut ledger, ipvs, "none", ID).await.unwrap_err();
@@ -297,7 +293,7 @@ async fn a_backup_of_ours_is_in_the_ledger_until_it_goes() -> Result<()> {
     Ok(())
 }
 
-async fn sloppy_tcp_lets_mh_choose_in_mid_stream() -> Result<()> {
+async fn sloppy_tcp_lets_mh_take_a_connection_in_mid_stream() -> Result<()> {
     const RST: u8 = 4;
     let mut gateway = Gateway::open().await?;
     for net in Net::ALL {
@@ -325,24 +321,24 @@ async fn sloppy_tcp_lets_mh_choose_in_mid_stream() -> Result<()> {
     Ok(())
 }
 
-async fn schedule_icmp_sends_errors_about_unknown_flows_to_the_backend_of_mh() -> Result<()> {
+async fn schedule_icmp_sends_errors_about_unknown_connections_to_the_backend_of_mh() -> Result<()> {
     let mut gateway = Gateway::open().await?;
     let methods = [Forwarding::Route, Forwarding::Tunnel(Tunnel::Ipip)];
     for forwarding in methods {
         for (net, protocol) in flows() {
             let served = frontend(net, protocol);
             gateway.serve(served, forwarding, &[net.backend(5), net.backend(6)]).await?;
-            let client = |port| SocketAddr::new(net.client(), port);
-            let named = backend_of(&gateway.pass(&frame(client(1000), served, Shape::PLAIN)?)?)?;
+            let client = gateway.client(net)?;
+            let named = backend_of(&gateway.pass(&frame(client, served, Shape::PLAIN)?)?)?;
             // About an answer of the backend, which went from the VIP to the client.
-            let to = Frontend { addr: net.client(), port: 3000, protocol };
+            let to = Frontend { addr: client.ip(), port: gateway.client(net)?.port(), protocol };
             let from = SocketAddr::new(served.addr, served.port);
             let answer = frame(from, to, Shape { payload: 20, ..Shape::PLAIN })?;
             let error = too_big(served.addr, &answer[14..])?;
             let out = gateway.pass(&error)?;
             ensure!(backend_of(&out)? == named, "{forwarding:?} {net:?} {protocol:?}");
             set("schedule_icmp", 0)?;
-            let to = Frontend { port: 3001, ..to };
+            let to = Frontend { port: gateway.client(net)?.port(), ..to };
             let answer = frame(from, to, Shape { payload: 20, ..Shape::PLAIN })?;
             gateway.send(&too_big(served.addr, &answer[14..])?)?;
             ensure!(gateway.to_backend()?.is_none(), "scheduled without schedule_icmp");

@@ -51,12 +51,22 @@ pub struct WrongState {
 }
 
 impl SyncedConnection {
-    /// Returns what a message says of it.
+    /// Returns what a message says of it, in order.
+    ///
+    /// The kernel takes an inactive entry about a connection that leads elsewhere for the late end of
+    /// one that was replaced, and ignores it (`ip_vs_proc_conn`). So an active one goes before it,
+    /// which moves the connection, and the second one makes it what it is.
     ///
     /// # Errors
     ///
     /// The protocol does not have that state.
-    pub(super) fn entry(&self) -> Result<Entry, WrongState> {
+    pub(super) fn entries(&self) -> Result<impl Iterator<Item = Entry>, WrongState> {
+        let entry = self.entry()?;
+        let active = Entry { flags: entry.flags & !flag::INACTIVE, ..entry };
+        Ok((active != entry).then_some(active).into_iter().chain([entry]))
+    }
+
+    fn entry(&self) -> Result<Entry, WrongState> {
         let Self { frontend, state, .. } = *self;
         // `IP_VS_TCP_S_*` and `IP_VS_UDP_S_NORMAL`.
         let number = match (frontend.protocol, state) {
@@ -122,6 +132,15 @@ mod tests {
         let state = SyncState::FinWait;
         let ending = SyncedConnection { state, ..connection(Protocol::Tcp, Forwarding::Route) };
         assert_eq!((ending.entry().unwrap().flags, ending.entry().unwrap().state), (0x183, 4));
+    }
+
+    #[test]
+    fn an_inactive_connection_is_moved_before_it_is_described() {
+        let flags = |connection: SyncedConnection| -> Vec<u32> {
+            connection.entries().unwrap().map(|entry| entry.flags).collect()
+        };
+        assert_eq!(flags(connection(Protocol::Udp, Forwarding::Route)), [0x083, 0x183]);
+        assert_eq!(flags(connection(Protocol::Tcp, Forwarding::Route)), [0x083]);
     }
 
     #[test]

@@ -254,6 +254,33 @@ mod tests {
         assert_eq!(hex, expected.concat());
     }
 
+    /// As masters of Linux 6.1 and 6.12 sent them, with each connection twice: of TCP by DR, and of UDP
+    /// over IPv6 by IP in IP. `ipvsadm --start-daemon master --syncid 77`, `sync_threshold` "0 1".
+    const OF_A_MASTER: [&str; 2] = [
+        "004d0050020100000006002400000083\
+         00019c40003500350000000000000384c6336409cb0071010a010005\
+         000600240000008300019c40003500350000000000000384c6336409cb0071010a010005",
+        "004d009802010000011100480000018200009c4700350035000000000000012c\
+         20010db8000c0000000000000000000920010db8000f00000000000000000001\
+         fd000001000000000000000000000005\
+         011100480000018200009c4700350035000000000000012c\
+         20010db8000c0000000000000000000920010db8000f00000000000000000001\
+         fd000001000000000000000000000005",
+    ];
+
+    #[test]
+    fn messages_of_a_real_master_are_read_and_written_alike() {
+        for hex in OF_A_MASTER {
+            let digits = hex.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+            let bytes: BytesMut =
+                digits.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect();
+            let message = Message::decode(&bytes).unwrap();
+            assert_eq!((message.id, message.entries.len()), (77, 2));
+            assert!(message.entries.iter().all(|entry| entry.frontend.port() == 53));
+            assert_eq!(encode(77, &message.entries).unwrap(), [bytes]);
+        }
+    }
+
     #[test]
     fn many_entries_are_spread_over_datagrams_that_fit() {
         let messages = encode(1, &[SSH; 100]).unwrap();

@@ -92,8 +92,10 @@ impl SyncSender {
     ///
     /// A connection that the protocol cannot describe.
     pub fn describe(id: u8, connections: &[SyncedConnection]) -> Result<Vec<BytesMut>, Error> {
-        let entries: Vec<_> =
-            connections.iter().map(SyncedConnection::entry).collect::<Result<_, _>>()?;
+        let mut entries = Vec::with_capacity(connections.len());
+        for connection in connections {
+            entries.extend(connection.entries()?);
+        }
         Ok(message::encode(id, &entries)?)
     }
 
