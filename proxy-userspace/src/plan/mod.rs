@@ -43,6 +43,7 @@ pub use desired::{Admission, Desired, DesiredServer, HealthCheck, Origin, desire
 pub use destinations::Destinations;
 pub use diff::{Drains, plan};
 pub use drift::{Drift, drift};
+pub use hash_plane::{HashPlane, Plane, WhyIpvs};
 pub use ids::{IdMap, Limits, Numbered};
 pub use observed::{FrontendEntry, Observed, ObservedServer, ObservedTable};
 pub use planner::Planner;

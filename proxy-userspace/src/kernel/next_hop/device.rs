@@ -159,3 +159,51 @@ fn mtu6(families: &[AfSpecUnspec]) -> Option<u32> {
         _ => None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::link::InfoKind;
+
+    use super::*;
+
+    fn link(index: u32, attributes: Vec<LinkAttribute>) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.header.link_layer_type = LinkLayerType::Ether;
+        message.attributes = vec![LinkAttribute::IfName(format!("net{index}"))];
+        message.attributes.extend(attributes);
+        message
+    }
+
+    fn vlan() -> Vec<LinkAttribute> {
+        let data = InfoData::Vlan(vec![InfoVlan::Id(100)]);
+        let infos = vec![LinkInfo::Kind(InfoKind::Vlan), LinkInfo::Data(data)];
+        vec![LinkAttribute::Link(3), LinkAttribute::LinkInfo(infos)]
+    }
+
+    #[test]
+    fn a_vlan_is_sent_by_the_card_below_it() {
+        let (card, vlan) = (Device::read(&link(3, Vec::new())), Device::read(&link(4, vlan())));
+        assert_eq!(card.exit(None), Ok(Exit { interface: 3, vlan: 0 }));
+        assert_eq!((card.below(), vlan.below()), (None, Some(3)));
+        assert_eq!(vlan.exit(Some(&card)), Ok(Exit { interface: 3, vlan: 100 }));
+        assert_eq!(vlan.exit(None), Err(Unusable::NoDevice(3)));
+    }
+
+    #[test]
+    fn what_is_below_a_vlan_in_another_namespace_is_not_here() {
+        let mut attributes = vlan();
+        attributes.push(LinkAttribute::LinkNetNsId(0));
+        let vlan = Device::read(&link(4, attributes));
+        assert_eq!(vlan.below(), None);
+        assert!(matches!(vlan.exit(None), Err(Unusable::NoDevice(_))));
+    }
+
+    #[test]
+    fn a_card_without_ethernet_has_no_frames() {
+        let mut message = link(3, Vec::new());
+        message.header.link_layer_type = LinkLayerType::Ppp;
+        let reason = Device::read(&message).exit(None).unwrap_err();
+        assert_eq!(reason.to_string(), "route by net3, a point-to-point device");
+    }
+}

@@ -109,3 +109,45 @@ fn name(kind: RouteType) -> &'static str {
         _ => "of another type",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DESTINATION: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 9, 0, 7));
+
+    fn answer(attributes: Vec<RouteAttribute>) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header.kind = RouteType::Unicast;
+        message.attributes = attributes;
+        message
+    }
+
+    fn by_device() -> Vec<RouteAttribute> {
+        let source = IpAddr::from([10, 1, 0, 1]);
+        vec![RouteAttribute::Oif(3), RouteAttribute::PrefSource(source.into())]
+    }
+
+    #[test]
+    fn an_mtu_of_0_is_none_of_the_routes_own() {
+        let mut attributes = by_device();
+        let metrics = vec![RouteMetric::Window(9), RouteMetric::Mtu(0)];
+        attributes.push(RouteAttribute::Metrics(metrics));
+        let route = read(&answer(attributes), DESTINATION).unwrap();
+        assert_eq!((route.device, route.neighbour, route.mtu), (3, DESTINATION, None));
+    }
+
+    #[test]
+    fn without_a_device_or_a_source_there_is_no_route() {
+        for kept in by_device() {
+            let way = read(&answer(vec![kept]), DESTINATION).unwrap_err();
+            assert_eq!(way, Way::Unusable(Unusable::NoRoute));
+        }
+    }
+
+    #[test]
+    fn an_error_that_stands_for_no_route_is_told() {
+        let way = refusal(Errno::NOMEM);
+        assert!(way.to_string().starts_with("no way: "), "{way}");
+    }
+}

@@ -135,8 +135,8 @@ fn by_destinations(server: &DesiredServer) -> Option<WhyIpvs> {
     }
 }
 
-/// What is only to be masqueraded does not matter: IPVS does that to no packet that it sends on as
-/// it is.
+/// Rules that masquerade do not matter: they are for replies that have to come back, and those of
+/// what is sent on as it is do not.
 fn by_rules(server: &DesiredServer) -> Option<WhyIpvs> {
     match server.admission {
         Admission::Serve => {}
