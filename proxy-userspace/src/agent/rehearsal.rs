@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use proxy_common::abi::STATS;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Fatal, facts, open_source, pass::LIMITS, privileges};
