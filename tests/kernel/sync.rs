@@ -1,6 +1,7 @@
 //! Connections by the sync protocol, and what IPVS does with packets of flows that it never saw begin.
 
 use std::{
+    collections::BTreeMap,
     net::{SocketAddr, UdpSocket},
     time::Duration,
 };
@@ -34,7 +35,7 @@ pub(crate) fn cases() -> Vec<Case> {
         a_later_message_renews_a_connection_or_moves_it,
         connections_are_heard_by_the_own_node_on_any_interface,
         connections_are_heard_by_a_second_gateway,
-        a_connection_to_an_absent_destination_goes_its_way_with_dr_alone,
+        a_connection_to_an_absent_destination_goes_its_way_with_dr_alone_until_it_is_said_again,
         connections_are_described_as_a_master_describes_them,
         a_backup_of_somebody_else_is_neither_replaced_nor_removed,
         a_backup_of_ours_is_in_the_ledger_until_it_goes,
@@ -75,6 +76,14 @@ fn listed(of: &SyncedConnection) -> Result<Option<Connection>> {
             && each.frontend == of.frontend
     };
     Ok(connections::read()?.into_iter().find(ours))
+}
+
+/// Returns how many connections a client has to a frontend.
+fn count(client: SocketAddr, frontend: Frontend) -> Result<usize> {
+    let ours = |each: &Connection| {
+        SocketAddr::new(each.client_addr, each.client_port) == client && each.frontend == frontend
+    };
+    Ok(connections::read()?.iter().filter(|each| ours(each)).count())
 }
 
 /// Waits until a connection leads where it shall.
@@ -142,10 +151,15 @@ async fn a_later_message_renews_a_connection_or_moves_it() -> Result<()> {
         wait_for("the renewed connection", renewed)?;
         sender.send(&[synced(client, protocol, forwarding, 6)])?;
         wait_until_listed(&synced(client, protocol, forwarding, 6))?;
-        let state = gateway.ipvs.destinations(&frontend(net, protocol)).await?;
-        let active: Vec<_> = state.iter().map(|each| each.active_connections).collect();
-        let left = connections::read()?.len();
-        println!("{net:?} {protocol:?}: {left} connections, active {active:?}");
+        wait_for("the end of the old one", || Ok(count(client, frontend(net, protocol))? == 1))?;
+        let mut counts = BTreeMap::new();
+        for state in gateway.ipvs.destinations(&frontend(net, protocol)).await? {
+            let count = (state.active_connections, state.inactive_connections);
+            counts.insert(state.destination.key.addr, count);
+        }
+        let active = u32::from(protocol == Protocol::Tcp);
+        let expected = [(net.backend(5), (0, 0)), (net.backend(6), (active, 1 - active))];
+        ensure!(counts == expected.into(), "{net:?} {protocol:?}: {counts:?}");
     }
     Ok(())
 }
@@ -195,13 +209,15 @@ async fn connections_are_heard_by_a_second_gateway() -> Result<()> {
     })
 }
 
-async fn a_connection_to_an_absent_destination_goes_its_way_with_dr_alone() -> Result<()> {
+async fn a_connection_to_an_absent_destination_goes_its_way_with_dr_alone_until_it_is_said_again()
+-> Result<()> {
     let mut gateway = Gateway::open().await?;
     gateway.ipvs.put_backup("lo", ID).await?;
     let sender = SyncSender::open("lo", ID, 1)?;
     for (net, protocol) in flows() {
         let frontend = frontend(net, protocol);
         gateway.serve(frontend, Forwarding::Route, &[net.backend(5)]).await?;
+        let mut pending = Vec::new();
         for forwarding in [Forwarding::Route, Forwarding::Tunnel(Tunnel::Ipip)] {
             let client = gateway.client(net)?;
             let connection = synced(client, protocol, forwarding, 6);
@@ -211,6 +227,17 @@ async fn a_connection_to_an_absent_destination_goes_its_way_with_dr_alone() -> R
             let out = gateway.to_backend()?.map(|out| backend_of(&out)).transpose()?;
             let expected = (forwarding == Forwarding::Route).then_some(6);
             ensure!(out == expected, "{connection:?}: {out:?}");
+            pending.push(connection);
+        }
+        // Said again when the destination is there, it is as if it had been there before.
+        gateway.serve(frontend, Forwarding::Route, &[net.backend(6)]).await?;
+        sender.send(&pending)?;
+        let last = synced(gateway.client(net)?, protocol, Forwarding::Route, 6);
+        sender.send(&[last])?;
+        wait_until_listed(&last)?;
+        for connection in pending {
+            let out = gateway.pass(&frame(connection.client, frontend, Shape::PLAIN)?)?;
+            ensure!(backend_of(&out)? == 6, "{connection:?}: {}", hex(&out));
         }
     }
     Ok(())

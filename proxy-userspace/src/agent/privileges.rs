@@ -147,6 +147,11 @@ pub fn initialize(settings: &Settings) -> Result<(), Fatal> {
     {
         warn!(event = "fast_path_observe", %error, "the fast path will only observe");
     }
+    if settings.hash_plane.is_wanted()
+        && let Err(error) = sysctls::apply(&mut ledger, sysctls::Need::HashPlane)
+    {
+        warn!(event = "hash_plane_failed", %error, "IPVS will do all by itself");
+    }
     sysctls::apply_configured(&mut ledger, settings)?;
     info!(event = "initialized", "passlane run needs no other privileges now");
     Ok(())

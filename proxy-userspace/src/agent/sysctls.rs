@@ -20,6 +20,8 @@ pub enum Need {
     Always,
     /// The fast path only.
     FastPath,
+    /// The hash plane only.
+    HashPlane,
     /// The operator: what is forwarded does not depend on it.
     Configured,
 }
@@ -96,6 +98,22 @@ const SETTINGS: [Setting; 7] = [
     ),
 ];
 
+/// So that IPVS goes on with flows that it never saw begin, when XDP lets go of them.
+const OF_HASH_PLANE: [Setting; 2] = [
+    setting(
+        "net.ipv4.vs.sloppy_tcp",
+        1,
+        Need::HashPlane,
+        "IPVS takes over TCP flows in mid-stream: it did not see their SYN",
+    ),
+    setting(
+        "net.ipv4.vs.schedule_icmp",
+        1,
+        Need::HashPlane,
+        "ICMP errors about flows that IPVS does not know go to their backend",
+    ),
+];
+
 /// Returns every setting that does not depend on the configuration.
 pub fn settings() -> &'static [Setting] {
     &SETTINGS
@@ -108,6 +126,9 @@ fn settings_of(settings: &Settings, cpus: u32) -> Vec<Setting> {
         let waiting =
             all.iter_mut().filter(|each| [UNACKNOWLEDGED, MAX_RETRANS].contains(&each.key));
         waiting.for_each(|each| each.value = each.value.max(tcp.as_secs() + BEYOND_IPVS));
+    }
+    if settings.hash_plane.is_wanted() {
+        all.extend(OF_HASH_PLANE);
     }
     all.extend(conntrack(&settings.conntrack, cpus));
     if settings.strict_arp {
@@ -215,7 +236,8 @@ impl Setting {
 ///
 /// The first setting that cannot be read or written.
 pub(super) fn apply(ledger: &mut Ledger, need: Need) -> Result<(), Failure> {
-    SETTINGS.iter().filter(|setting| setting.need == need).try_for_each(|each| each.put(ledger))
+    let all = SETTINGS.iter().chain(&OF_HASH_PLANE);
+    all.filter(|setting| setting.need == need).try_for_each(|each| each.put(ledger))
 }
 
 /// As [`apply`], for the fast path of a configuration.
@@ -277,7 +299,7 @@ mod tests {
     use std::{collections::BTreeSet, time::Duration};
 
     use super::*;
-    use crate::config::IpvsTimeouts;
+    use crate::config::{HashPlane, IpvsTimeouts};
 
     fn value_of(all: &[Setting], key: &str) -> Option<u64> {
         all.iter().find(|each| each.key.ends_with(key)).map(|each| each.value)
@@ -296,6 +318,19 @@ mod tests {
             ("net.netfilter.nf_conntrack_tcp_timeout_close_wait", 3_600),
         ];
         assert_eq!(configured, expected);
+    }
+
+    #[test]
+    fn ipvs_takes_over_flows_in_mid_stream_for_a_hash_plane_only() {
+        let interfaces = vec!["eth0".to_owned()];
+        let hash_plane = HashPlane { interfaces, ..HashPlane::default() };
+        let with = settings_of(&Settings { hash_plane, ..Settings::default() }, 1);
+        let without = settings_of(&Settings::default(), 1);
+        for key in ["net.ipv4.vs.sloppy_tcp", "net.ipv4.vs.schedule_icmp"] {
+            assert_eq!((value_of(&with, key), value_of(&without, key)), (Some(1), None), "{key}");
+        }
+        let need = |all: &[Setting]| all.iter().filter(|each| each.need == Need::HashPlane).count();
+        assert_eq!((need(&with), need(&without)), (OF_HASH_PLANE.len(), 0));
     }
 
     #[test]
@@ -356,7 +391,8 @@ mod tests {
     #[test]
     fn every_setting_says_what_it_is_for() {
         let conntrack = Conntrack { udp: Some(Duration::from_secs(1)), ..Conntrack::default() };
-        let settings = Settings { strict_arp: true, conntrack, ..Settings::default() };
+        let hash_plane = HashPlane { interfaces: vec!["eth0".to_owned()], ..HashPlane::default() };
+        let settings = Settings { strict_arp: true, conntrack, hash_plane, ..Settings::default() };
         let all = settings_of(&settings, 1);
         assert!(all.iter().all(|each| !each.why.is_empty()));
         let keys: BTreeSet<_> = all.iter().map(|each| each.key).collect();
