@@ -27,6 +27,7 @@ use std::{
 };
 
 use proxy_common::hash::mh::Size;
+use tracing::warn;
 
 use super::Agent;
 use crate::{
@@ -162,6 +163,13 @@ impl Agent {
         plane.refresh_next_hops().await;
         plane.tell_at_times();
         plane.take_marks_away();
+        match self.node.links.interfaces().await {
+            Ok(present) => {
+                plane.forget_detached(&present);
+                plane.settle_uplinks(&self.settings.hash_plane, &present);
+            }
+            Err(error) => warn!(event = "interfaces_failed", %error, "interfaces cannot be read"),
+        }
     }
 
     /// Returns the destinations of these frontends that the hash plane has flows of: known to it a

@@ -106,7 +106,7 @@ async fn load(
         return Err(Error::Lacking(why));
     }
     let size = size.ok_or(Error::NoSize)?;
-    sysctls::apply(ledger, sysctls::Need::Always)?;
+    sysctls::apply(ledger, sysctls::Need::HashPlane)?;
     let timeouts = node.ipvs.timeouts().await.unwrap_or(TIMEOUTS);
     let flow_entries =
         settings.hash_plane.flow_entries.unwrap_or(proxy_common::abi::hash_capacity::FLOWS);

@@ -45,6 +45,26 @@ impl HashPlane {
         }
     }
 
+    /// Attaches again, with the next settlement, where somebody or a reset of the driver took the
+    /// program off.
+    pub(super) fn forget_detached(&mut self, present: &[Interface]) {
+        let ours = self.plane.program_id();
+        let is_there = |index: &u32| {
+            let interface = present.iter().find(|each| each.index == *index);
+            interface.is_some_and(|each| each.xdp_program.is_some() && each.xdp_program == ours)
+        };
+        let gone: Vec<u32> =
+            self.running.keys().filter(|index| !is_there(index)).copied().collect();
+        for index in gone {
+            if let Some(interface) = self.running.remove(&index) {
+                warn!(
+                    event = "hash_plane_detached",
+                    interface, "XDP was taken off, and comes again"
+                );
+            }
+        }
+    }
+
     /// What an earlier agent left goes, too.
     fn end_elsewhere(&mut self, selected: &[&Interface]) {
         let is_selected = |index: &u32| selected.iter().any(|each| each.index == *index);
