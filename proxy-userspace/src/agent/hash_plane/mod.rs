@@ -41,9 +41,11 @@ use crate::{
     status::{HashInterface, HashPlaneReport},
 };
 
+/// How often it is asked whether something is due.
+pub(super) const TICK: Duration = Duration::from_millis(250);
 /// Between two looks at next hops. A third of what they hold for would do; what the kernel finds
-/// out by itself comes with an event.
-pub(super) const TICK: Duration = Duration::from_secs(5);
+/// out by itself comes with an event, but for neighbours that it did not know before.
+const LOOK: Duration = Duration::from_secs(5);
 /// How long a next hop holds that nobody confirms: an agent that starts anew takes less. From then
 /// on the kernel has all packets.
 const HOLD: Duration = Duration::from_secs(60);
@@ -70,6 +72,9 @@ pub(super) struct HashPlane {
     /// Virtual servers that were there before this agent: what it has not seen is not known of them.
     found: BTreeSet<Frontend>,
     ways: BTreeMap<IpAddr, Way>,
+    /// When next hops are looked up again, and how long after the last time: soon, while one is
+    /// being resolved.
+    look: (Instant, Duration),
     /// Frontends with scheduler `mh` that IPVS serves, and why.
     refused: BTreeMap<Frontend, String>,
     /// Interfaces that the program runs on, by index.
@@ -160,6 +165,9 @@ impl Agent {
     /// What is done from time to time.
     pub(super) async fn tend_hash_plane(&mut self) {
         let Some(plane) = self.hash_plane.on() else { return };
+        if Instant::now() < plane.look.0 {
+            return;
+        }
         plane.refresh_next_hops().await;
         plane.tell_at_times();
         plane.take_marks_away();

@@ -4,12 +4,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::Instant,
 };
 
 use proxy_common::abi::HashBackend;
 use tracing::{error, info, warn};
 
-use super::{HOLD, HashPlane};
+use super::{HOLD, HashPlane, LOOK, TICK};
 use crate::{
     chain::chain,
     kernel::bpf::{self, jiffy},
@@ -37,6 +38,16 @@ impl HashPlane {
         let unsure = found.values().filter_map(|found| found.unsure).collect();
         let ways = found.into_iter().map(|(addr, found)| (addr, found.way)).collect();
         log_changes(&self.ways, &ways);
+        let resolving = |way: &Way| *way == Way::Unresolved;
+        let anew = ways
+            .iter()
+            .any(|(addr, way)| resolving(way) && !self.ways.get(addr).is_some_and(resolving));
+        let after = match ways.values().any(resolving) {
+            true if anew => TICK,
+            true => (self.look.1 * 2).min(LOOK),
+            false => LOOK,
+        };
+        self.look = (Instant::now() + after, after);
         self.ways = ways;
         if let Err(error) = self.next_hops.confirm(&unsure).await {
             warn!(

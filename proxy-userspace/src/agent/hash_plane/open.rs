@@ -149,6 +149,7 @@ async fn load(
         marked_at: BTreeMap::new(),
         found: observed.servers.keys().copied().collect(),
         ways: BTreeMap::new(),
+        look: (Instant::now(), super::LOOK),
         refused: BTreeMap::new(),
         running: BTreeMap::new(),
         interfaces: Vec::new(),
