@@ -357,12 +357,13 @@ fn failing_self_test() -> anyhow::Result<()> {
 
 fn attachment() -> anyhow::Result<()> {
     let stage = Mutex::new(Stage::new()?);
-    let pair = Pair::new()?;
+    let pair = Pair::new("transit")?;
     pair.namespace.enter(|| {
         let mut stage = stage.lock().map_err(|_| anyhow!("the stage broke"))?;
         let index = pair.index()?;
         stage.datapath.attach_transit(Pair::UPLINK, index)?;
         let first = pair.program()?.context("no program after attaching")?;
+        ensure!(pair.mode()? == Some(1), "it is not native");
         ensure!(stage.datapath.transit_pins()? == [index]);
         // Another agent: its program takes the place of the first, in the same link.
         let mut next = Datapath::load(&stage.options)?;
@@ -388,15 +389,16 @@ fn no_native_xdp() -> anyhow::Result<()> {
 }
 
 /// A veth pair in a namespace of its own, one end called `uplink`. The namespace goes with it.
-struct Pair {
-    namespace: Namespace,
+pub(crate) struct Pair {
+    pub(crate) namespace: Namespace,
 }
 
 impl Pair {
-    const UPLINK: &str = "uplink";
+    pub(crate) const UPLINK: &str = "uplink";
 
-    fn new() -> anyhow::Result<Self> {
-        let name = format!("passlane-datapath-{}", std::process::id());
+    /// Makes the pair of a case.
+    pub(crate) fn new(case: &str) -> anyhow::Result<Self> {
+        let name = format!("passlane-datapath-{}-{case}", std::process::id());
         process::run("ip", &["netns", "add", &name])?;
         let pair = Self { namespace: Namespace::named(name) };
         let script =
@@ -405,16 +407,19 @@ impl Pair {
         Ok(pair)
     }
 
-    fn index(&self) -> anyhow::Result<u32> {
+    pub(crate) fn index(&self) -> anyhow::Result<u32> {
         let index = self.link()?["ifindex"].as_u64().context("no ifindex")?;
         Ok(index as u32)
     }
 
-    /// Returns the id of the native XDP program.
-    fn program(&self) -> anyhow::Result<Option<u64>> {
-        let link = self.link()?;
-        ensure!(link["xdp"].is_null() || link["xdp"]["mode"] == 1, "{link:#}");
-        Ok(link["xdp"]["prog"]["id"].as_u64())
+    /// Returns the id of the XDP program.
+    pub(crate) fn program(&self) -> anyhow::Result<Option<u64>> {
+        Ok(self.link()?["xdp"]["prog"]["id"].as_u64())
+    }
+
+    /// Returns the mode of the XDP program: 1 native, 2 generic.
+    pub(crate) fn mode(&self) -> anyhow::Result<Option<u64>> {
+        Ok(self.link()?["xdp"]["mode"].as_u64())
     }
 
     fn link(&self) -> anyhow::Result<Value> {

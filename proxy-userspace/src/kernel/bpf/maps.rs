@@ -1,6 +1,6 @@
 //! Typed access to the pinned maps.
 
-use std::{net::IpAddr, time::Duration};
+use std::{io, net::IpAddr, time::Duration};
 
 use aya::{
     Pod,
@@ -461,6 +461,9 @@ pub(super) fn read_all<K: Plain, V: Plain>(
 pub(super) fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+            Ok(())
+        }
         result => result,
     }
 }

@@ -1,5 +1,6 @@
-//! Reads and writes whole tables with one system call (`BPF_MAP_LOOKUP_BATCH` and
-//! `BPF_MAP_UPDATE_BATCH`, Linux 5.6): element by element it would be one for each slot.
+//! Reads and writes many elements with one system call (`BPF_MAP_LOOKUP_BATCH` and
+//! `BPF_MAP_UPDATE_BATCH`, Linux 5.6): a table has thousands, and what replaces a table waits until no
+//! program uses the old one.
 
 use std::{
     io,
@@ -13,13 +14,12 @@ use super::super::fingerprint::{Attributes, LOOKUP_BATCH};
 /// `BPF_MAP_UPDATE_BATCH`.
 const UPDATE_BATCH: libc::c_int = 26;
 
-/// Writes the slots of a table, from the first on.
-pub(super) fn write(table: &MapData, slots: &[u32]) -> io::Result<()> {
-    let mut keys: Vec<u32> = (0..slots.len() as u32).collect();
-    // The kernel does not write to them.
-    let mut values = slots.to_vec();
-    match call(UPDATE_BATCH, table, &mut keys, &mut values)? {
-        written if written == slots.len() => Ok(()),
+/// Writes elements, by index: slots of a table, or file descriptors of tables.
+pub(super) fn write(map: &MapData, elements: &[(u32, u32)]) -> io::Result<()> {
+    // The kernel does not write to either.
+    let (mut keys, mut values): (Vec<u32>, Vec<u32>) = elements.iter().copied().unzip();
+    match call(UPDATE_BATCH, map, &mut keys, &mut values)? {
+        written if written == elements.len() => Ok(()),
         _ => Err(io::Error::from(io::ErrorKind::WriteZero)),
     }
 }
@@ -33,11 +33,11 @@ pub(super) fn read(table: &MapData, slots: usize) -> io::Result<Vec<u32>> {
     }
 }
 
-/// Calls the kernel with as many keys as values; returns how many elements it treated. The table is an
-/// array of `u32`.
+/// Calls the kernel with as many keys as values; returns how many elements it treated. The map is an
+/// array, and its values have 4 bytes.
 fn call(
     command: libc::c_int,
-    table: &MapData,
+    map: &MapData,
     keys: &mut [u32],
     values: &mut [u32],
 ) -> io::Result<usize> {
@@ -47,7 +47,7 @@ fn call(
         keys: keys.as_mut_ptr() as u64,
         values: values.as_mut_ptr() as u64,
         count: keys.len().min(values.len()) as u32,
-        map_fd: table.fd().as_fd().as_raw_fd() as u32,
+        map_fd: map.fd().as_fd().as_raw_fd() as u32,
         ..Attributes::default()
     };
     // SAFETY: the kernel reads and writes the attributes, whose size it is told. It reads or writes at

@@ -1,6 +1,9 @@
 //! Typed access to the pinned maps of the hash plane.
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
 
 use aya::{
     maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
@@ -29,6 +32,8 @@ use crate::model::{self, Protocol};
 const INNER_MAP: u32 = 1 << 12;
 /// Name of a table, for who lists maps.
 const TABLE: &str = "hash_table";
+/// Tables that are put with one system call, at most.
+const TABLES_AT_ONCE: usize = 128;
 
 type Flows<A> = HashMap<MapData, Abi<HashFlowKey<A>>, Abi<HashFlow>>;
 type Frontends<A> = HashMap<MapData, Abi<ServiceKey<A>>, Abi<HashFrontend>>;
@@ -40,6 +45,8 @@ pub struct HashMaps {
     frontends4: Frontends<[u8; 4]>,
     frontends6: Frontends<[u8; 16]>,
     tables: ArrayOfMaps<MapData, MapData>,
+    /// The same map, for who writes many tables at once.
+    tables_data: MapData,
     /// The same map: a table can be taken out of it only as an entry can out of any map.
     table_ids: HashMap<MapData, u32, u32>,
     backends: Array<MapData, Abi<HashBackend>>,
@@ -62,6 +69,8 @@ impl HashMaps {
             frontends4: open(pins, HASH_FRONTENDS4)?,
             frontends6: open(pins, HASH_FRONTENDS6)?,
             tables: open(pins, HASH_TABLES)?,
+            tables_data: MapData::from_pin(pins.hash_map(HASH_TABLES.name))
+                .map_err(failed("open", HASH_TABLES.name))?,
             table_ids: open(pins, MapSpec { kind: HASH_FRONTENDS4.kind, ..HASH_TABLES })?,
             backends: open(pins, HASH_BACKENDS)?,
             counts: open(pins, HASH_COUNTS)?,
@@ -123,18 +132,37 @@ impl HashMaps {
     }
 
     /// Puts a table in place of the one with this index, all of it at once. It has as many slots as
-    /// the kernel's; each is a `HashSlot`.
+    /// the kernel's; each is a `HashSlot`. When it returns, no packet uses the old one any more: that
+    /// takes some milliseconds.
     ///
     /// # Errors
     ///
-    /// [`Error::Map`].
+    /// [`Error::Map`], also for an index that is none.
     pub fn put_table(&mut self, index: u32, slots: &[u32]) -> Result<(), Error> {
+        self.put_tables(&[(index, slots)])
+    }
+
+    /// Puts several tables. It waits once for all of them (from Linux 6.8 on).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`]; some may have been put.
+    pub fn put_tables(&mut self, tables: &[(u32, &[u32])]) -> Result<(), Error> {
+        // A descriptor each is open until they are put.
+        tables.chunks(TABLES_AT_ONCE).try_for_each(|tables| self.put_some_tables(tables))
+    }
+
+    fn put_some_tables(&mut self, tables: &[(u32, &[u32])]) -> Result<(), Error> {
         let failed = failed("put", HASH_TABLES.name);
-        let array = HASH_BACKENDS.kind;
-        let object = aya_obj::Map::new_from_params(array, 4, 4, slots.len() as u32, INNER_MAP);
-        let table = MapData::create(object, TABLE, None).map_err(&failed)?;
-        batch::write(&table, slots).map_err(|error| failed(MapError::IoError(error)))?;
-        self.tables.set(index, &table, 0).map_err(&failed)
+        let made: Vec<(u32, MapData)> = tables
+            .iter()
+            .map(|(index, slots)| Ok((*index, make_table(slots)?)))
+            .collect::<Result<_, MapError>>()
+            .map_err(&failed)?;
+        let descriptor = |table: &MapData| table.fd().as_fd().as_raw_fd() as u32;
+        let elements: Vec<_> =
+            made.iter().map(|(index, table)| (*index, descriptor(table))).collect();
+        batch::write(&self.tables_data, &elements).map_err(|error| failed(MapError::IoError(error)))
     }
 
     /// Removes a table; one that is absent is removed already.
@@ -342,6 +370,16 @@ impl HashMaps {
         let vlans = self.vlans.keys().map(|vlan| vlan.map(|Abi(vlan)| vlan));
         vlans.collect::<Result<_, _>>().map_err(failed("read", HASH_VLANS.name))
     }
+}
+
+/// Makes a table that is nowhere yet.
+fn make_table(slots: &[u32]) -> Result<MapData, MapError> {
+    let array = HASH_BACKENDS.kind;
+    let object = aya_obj::Map::new_from_params(array, 4, 4, slots.len() as u32, INNER_MAP);
+    let table = MapData::create(object, TABLE, None)?;
+    let elements: Vec<_> = (0..).zip(slots.iter().copied()).collect();
+    batch::write(&table, &elements)?;
+    Ok(table)
 }
 
 /// Opens a pinned map as what its declaration says.
