@@ -17,6 +17,7 @@ use std::thread;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use proxy_userspace::model::Protocol;
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::agent::Agent;
 use crate::echo::{Caller, Dial, EchoServer, Outcome};
@@ -29,8 +30,12 @@ use crate::topology::{NODE, OUTSIDE, Topology};
 pub const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 80);
 /// The port that they dial and backends listen on.
 pub const PORT: u16 = 80;
+/// Another port, for what a test serves by itself.
+pub const HTTP: u16 = 8080;
 /// The second gateway.
 pub const SECOND: Ipv4Addr = Ipv4Addr::new(172, 20, 0, 4);
+/// Open files at once.
+const FILES: u64 = 16_384;
 const CLIENT: Ipv4Addr = Ipv4Addr::new(172, 22, 0, 2);
 
 /// The router, the gateways and the backends. Dropping it removes all.
@@ -61,6 +66,7 @@ pub struct Backend {
 impl Gateways {
     /// Builds everything but agents, with backends `b1`, `b2` and so on.
     pub fn build(backends: u8) -> Result<Self> {
+        allow_files()?;
         let mut topology = Topology::with_pods(&[])?;
         let second = topology.add_host("second", SECOND)?;
         second.set_sysctl("net/ipv4/ip_forward", "1")?;
@@ -113,12 +119,29 @@ impl Gateways {
 
     /// Writes the Service with these backends: forwarding, flags of its scheduler, and the port.
     pub fn serve(&self, forwarding: &str, flags: &str, backends: &[&str]) -> Result<()> {
+        self.write(forwarding, flags, backends, "")
+    }
+
+    /// The same, with weight 0 for one of them.
+    pub fn drain(
+        &self,
+        forwarding: &str,
+        flags: &str,
+        backends: &[&str],
+        drained: &str,
+    ) -> Result<()> {
+        let backend = self.backends.get(drained).with_context(|| format!("no {drained}"))?;
+        let weight = format!(", passlane.io/weights: \"{}=0\"", backend.address);
+        self.write(forwarding, flags, backends, &weight)
+    }
+
+    fn write(&self, forwarding: &str, flags: &str, backends: &[&str], more: &str) -> Result<()> {
         let mut endpoints = String::new();
         for name in backends {
             let backend = self.backends.get(*name).with_context(|| format!("no {name}"))?;
             write!(endpoints, "{{addresses: [{}]}}, ", backend.address)?;
         }
-        self.manifests.write("gateway.yaml", &manifest(forwarding, flags, &endpoints))
+        self.manifests.write("gateway.yaml", &manifest(forwarding, flags, &endpoints, more))
     }
 
     /// Makes the router send what is for the VIP to these gateways, by the hash of each flow.
@@ -230,6 +253,12 @@ impl Open {
     }
 }
 
+/// Both ends of every connection are files of this process.
+fn allow_files() -> Result<()> {
+    let limit = Rlimit { current: Some(FILES), maximum: Some(FILES) };
+    setrlimit(Resource::Nofile, limit).context("the limit of open files")
+}
+
 /// The router forwards between client and segment, and hashes addresses and ports.
 fn build_router(router: &Namespace, client: &Namespace) -> Result<()> {
     process::run("ip", &["netns", "add", client.name()])?;
@@ -259,21 +288,23 @@ fn build_router(router: &Namespace, client: &Namespace) -> Result<()> {
     Ok(())
 }
 
-fn manifest(forwarding: &str, flags: &str, endpoints: &str) -> String {
+fn manifest(forwarding: &str, flags: &str, endpoints: &str, more: &str) -> String {
     format!(
         "apiVersion: v1\n\
          kind: Service\n\
          metadata: {{name: gateway, namespace: default, annotations: \
-         {{passlane.io/forwarding: \"{forwarding}\", passlane.io/scheduler: \"mh{flags}\"}}}}\n\
+         {{passlane.io/forwarding: \"{forwarding}\", passlane.io/scheduler: \"mh{flags}\"{more}}}}}\n\
          spec: {{clusterIP: 10.96.9.9, externalIPs: [{VIP}], ports: [\
-         {{name: tcp, port: {PORT}}}, {{name: udp, port: {PORT}, protocol: UDP}}]}}\n\
+         {{name: tcp, port: {PORT}}}, {{name: http, port: {HTTP}}}, \
+         {{name: udp, port: {PORT}, protocol: UDP}}]}}\n\
          ---\n\
          apiVersion: discovery.k8s.io/v1\n\
          kind: EndpointSlice\n\
          metadata: {{name: gateway-1, namespace: default, \
          labels: {{kubernetes.io/service-name: gateway}}}}\n\
          addressType: IPv4\n\
-         ports: [{{name: tcp, port: {PORT}}}, {{name: udp, port: {PORT}, protocol: UDP}}]\n\
+         ports: [{{name: tcp, port: {PORT}}}, {{name: http, port: {HTTP}}}, \
+         {{name: udp, port: {PORT}, protocol: UDP}}]\n\
          endpoints: [{endpoints}]\n"
     )
 }

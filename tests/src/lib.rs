@@ -19,6 +19,7 @@ pub mod ipvs;
 pub mod netns;
 pub mod node_state;
 pub mod objects;
+pub mod polling;
 pub mod process;
 pub mod raw;
 pub mod residue;

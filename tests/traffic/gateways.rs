@@ -1,11 +1,16 @@
 //! The hash plane: XDP sends flows to the backends that IPVS would name, and IPVS carries them on when
 //! XDP, the agent or a whole gateway is gone.
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, Result, ensure};
 use proxy_tests::agent::Agent;
-use proxy_tests::gateways::{Crowd, Gateways, PORT, SECOND, VIP};
+use proxy_tests::gateways::{Crowd, Gateways, HTTP, PORT, SECOND, VIP};
+use proxy_tests::http::{Connection, HttpServer};
 use proxy_tests::netns::Namespace;
+use proxy_tests::polling::Polling;
 use proxy_tests::topology::NODE;
+use proxy_tests::transfer::Blob;
 use proxy_tests::{ipvs, wait};
 use serde_json::Value;
 
@@ -25,6 +30,9 @@ const NEEDS: &[Need] = &[
 scenarios! { NEEDS =>
     a_gateway_sends_flows_to_the_backends_of_their_hash_and_says_so,
     a_gateway_keeps_flows_when_xdp_goes_and_comes_and_backends_too,
+    a_gateway_gives_new_flows_to_no_backend_that_drains,
+    a_gateway_passes_icmp_errors_to_the_backend_by_xdp_and_by_ipvs,
+    a_gateway_runs_xdp_in_the_driver,
     two_gateways_keep_every_connection_to_a_backend_that_lives,
 }
 
@@ -41,6 +49,8 @@ const OPTIONS: &[&str] = &[
     "--drain-timeout",
     "5s",
 ];
+/// Bytes of a download.
+const BLOB: u64 = 1 << 18;
 /// Connections in all.
 const CONNECTIONS: usize = 500;
 
@@ -111,6 +121,93 @@ fn a_gateway_keeps_flows_when_xdp_goes_and_comes_and_backends_too() -> Result<()
     keeps(&mut crowd, "IPVS serves alone")?;
     wait_plane(&agent, "ipvs")?;
     Ok(())
+}
+
+/// Weight 0: what is open goes on, what is new goes to others, by XDP and by IPVS.
+fn a_gateway_gives_new_flows_to_no_backend_that_drains() -> Result<()> {
+    let gateways = Gateways::build(3)?;
+    gateways.serve("route", ",mh-port", &["b1", "b2", "b3"])?;
+    gateways.route(&[NODE])?;
+    let mut agent = Agent::start(&gateways.topology, &gateways.manifests, OPTIONS)?;
+    wait_plane(&agent, "hash")?;
+    let mut crowd = gateways.connect_many(60)?;
+    ensure!(crowd.spread().contains_key("b2"), "{:?}", crowd.spread());
+    gateways.drain("route", ",mh-port,mh-fallback", &["b1", "b2", "b3"], "b2")?;
+    wait_weight(&gateways, "b2", 0)?;
+    keeps(&mut crowd, "a backend drains")?;
+    let later = gateways.connect_many(60)?;
+    ensure!(!later.spread().contains_key("b2"), "{:?}", later.spread());
+    crowd.join(later);
+    agent.kill()?;
+    take_off(&agent, &gateways.topology.node)?;
+    keeps(&mut crowd, "a backend drains, and IPVS is alone")?;
+    let later = gateways.connect_many(60)?;
+    ensure!(!later.spread().contains_key("b2"), "by IPVS: {:?}", later.spread());
+    Ok(())
+}
+
+/// A link to clients that is narrower than their segments say: the router tells the VIP.
+fn a_gateway_passes_icmp_errors_to_the_backend_by_xdp_and_by_ipvs() -> Result<()> {
+    let gateways = Gateways::build(2)?;
+    gateways.serve("route", ",mh-port", &["b1", "b2"])?;
+    gateways.route(&[NODE])?;
+    let servers = gateways
+        .backends
+        .iter()
+        .map(|(name, backend)| HttpServer::start(&backend.host, (VIP, HTTP).into(), name));
+    let _servers: Vec<HttpServer> = servers.collect::<Result<_>>()?;
+    let mut agent = Agent::start(&gateways.topology, &gateways.manifests, OPTIONS)?;
+    wait_plane(&agent, "hash")?;
+    gateways.topology.outside.run("ip", &["link", "set", "clients", "mtu", "1300"])?;
+    let download = || -> Result<()> {
+        // What a backend learned of the path is forgotten: the next big packet is one too big.
+        for backend in gateways.backends.values() {
+            backend.host.run("ip", &["route", "flush", "cache"])?;
+        }
+        for _ in 0..4 {
+            let mut connection = Connection::open(&gateways.client, (VIP, HTTP).into())?;
+            let expected = Blob::of(BLOB).digest();
+            ensure!(connection.download(BLOB, |_| {})? == expected, "another blob came");
+        }
+        Ok(())
+    };
+    download().context("by XDP")?;
+    let errors = counted(&agent, "icmp_error")?;
+    ensure!(errors > 0, "no error went by XDP: {:#}", agent.json("stats")?["hash_plane"]);
+    agent.kill()?;
+    take_off(&agent, &gateways.topology.node)?;
+    download().context("by IPVS")?;
+    Ok(())
+}
+
+fn a_gateway_runs_xdp_in_the_driver() -> Result<()> {
+    let gateways = Gateways::build(2)?;
+    gateways.serve("route", ",mh-port", &["b1", "b2"])?;
+    gateways.route(&[NODE])?;
+    let bpffs = PathBuf::from(format!("{}-segment", gateways.topology.bpffs().display()));
+    let _polling = Polling::at(&gateways.topology.outside, bpffs)?;
+    let native: Vec<&str> = OPTIONS.iter().map(|word| native(word)).collect();
+    let agent = Agent::start(&gateways.topology, &gateways.manifests, &native)?;
+    wait_plane(&agent, "hash")?;
+    let status = agent.status()?;
+    ensure!(status["hash_plane"]["interfaces"][0]["mode"] == "native", "{status:#}");
+    let mut crowd = gateways.connect_many(30)?;
+    keeps(&mut crowd, "native XDP")?;
+    let sent = carried(&agent)?;
+    ensure!(sent.new >= 30 && sent.cached >= 60, "{sent:?}");
+    take_off(&agent, &gateways.topology.node)?;
+    keeps(&mut crowd, "native XDP was taken off")?;
+    // Somebody else's doing is mended.
+    agent.wait_log(&["hash_plane_detached"])?;
+    wait::until_true("XDP carries again", wait::PATIENCE, || {
+        let before = carried(&agent)?;
+        keeps(&mut crowd, "native XDP came back")?;
+        Ok(carried(&agent)?.cached >= before.cached + 60)
+    })
+}
+
+fn native(word: &'static str) -> &'static str {
+    if word == "generic" { "native" } else { word }
 }
 
 fn two_gateways_keep_every_connection_to_a_backend_that_lives() -> Result<()> {
@@ -229,12 +326,23 @@ struct Carried {
 }
 
 fn carried(agent: &Agent) -> Result<Carried> {
+    let of = |name: &str| counted(agent, name);
+    let (new, cached) = (of("new")?, of("cached")?);
+    Ok(Carried { new, cached, all: new + cached + of("stateless")? })
+}
+
+/// Returns how many packets were counted under a reason of the hash plane.
+fn counted(agent: &Agent, reason: &str) -> Result<u64> {
     let stats = agent.json("stats")?;
     let rows = stats["hash_plane"].as_array().context("no hash plane in the statistics")?;
-    let of = |name: &str| {
-        let row = rows.iter().find(|row| row["reason"] == name);
-        row.and_then(|row| row["packets"].as_u64()).unwrap_or(0)
-    };
-    let (new, cached) = (of("new"), of("cached"));
-    Ok(Carried { new, cached, all: new + cached + of("stateless") })
+    let row = rows.iter().find(|row| row["reason"] == reason);
+    row.and_then(|row| row["packets"].as_u64()).with_context(|| format!("no {reason}"))
+}
+
+fn wait_weight(gateways: &Gateways, name: &str, weight: u32) -> Result<()> {
+    let backend = (gateways.backends[name].address, PORT).into();
+    wait::until_true(&format!("{name} has weight {weight}"), wait::PATIENCE, || {
+        let found = ipvs::destinations(&gateways.topology.node, (VIP, PORT).into())?;
+        Ok(found.is_some_and(|found| found.contains(&(backend, weight))))
+    })
 }

@@ -7,7 +7,6 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use proxy_tests::agent::Agent;
@@ -15,11 +14,11 @@ use proxy_tests::flows::{self, Counters};
 use proxy_tests::http::Connection;
 use proxy_tests::netns::Namespace;
 use proxy_tests::objects::{ServiceObject, WEB_NODE_PORT};
+use proxy_tests::polling::Polling;
 use proxy_tests::stage::Stage;
 use proxy_tests::topology::NODE;
 use proxy_tests::transfer::Blob;
 use proxy_tests::{process, wait};
-use proxy_userspace::kernel::bpf::{Datapath, LoadOptions, PinDirectory};
 use serde_json::Value;
 
 use crate::scenario::{Need, Scenario, scenario};
@@ -47,8 +46,7 @@ const MIB: u64 = 1 << 20;
 
 fn transit_by_xdp_outlives_the_agent_and_ends_without_a_reset() -> Result<()> {
     let (mut stage, beyond) = stage(&FORCED)?;
-    let _polling =
-        [Polling::of(&stage, &stage.topology.outside, 0)?, Polling::of(&stage, &beyond, 1)?];
+    let _polling = [polling(&stage, &stage.topology.outside, 0)?, polling(&stage, &beyond, 1)?];
     start(&mut stage.agent)?;
     for uplink in ["eth0", "eth1"] {
         wait_report(&stage, uplink, |report| report == "on")?;
@@ -94,7 +92,7 @@ fn transit_by_xdp_outlives_the_agent_and_ends_without_a_reset() -> Result<()> {
 
 fn an_uplink_that_does_not_qualify_says_why_and_is_served_all_the_same() -> Result<()> {
     let (mut stage, _beyond) = stage(&["--xdp", "auto", "--uplinks", "eth*"])?;
-    let _polling = Polling::of(&stage, &stage.topology.outside, 0)?;
+    let _polling = polling(&stage, &stage.topology.outside, 0)?;
     start(&mut stage.agent)?;
     wait_report(&stage, "eth0", |report| report == "driver veth: only with --xdp force")?;
     ensure!(program(&stage, "eth0")?.is_none(), "auto took a veth");
@@ -161,38 +159,9 @@ fn stage(options: &[&str]) -> Result<(Stage, Namespace)> {
     Ok((stage, beyond))
 }
 
-/// A program at the `eth0` of a host that passes everything on: our own, without an uplink.
-struct Polling {
-    pins: PinDirectory,
-}
-
-impl Polling {
-    fn of(stage: &Stage, host: &Namespace, number: u8) -> Result<Self> {
-        let bpffs = PathBuf::from(format!("{}-host-{number}", stage.topology.bpffs().display()));
-        let polling = Self { pins: PinDirectory::at(&bpffs) };
-        let index = link(host, "eth0")?["ifindex"].as_u64().context("no ifindex")?;
-        host.enter(|| {
-            let mut datapath = Datapath::load(&LoadOptions {
-                bpffs,
-                flow_entries: 1024,
-                ipv6: true,
-                install_rate: u32::MAX,
-                soft_lease: Duration::from_secs(3),
-                hard_lease: Duration::from_secs(5),
-                log: false,
-            })?;
-            Ok(datapath.attach_transit("eth0", index as u32)?)
-        })?;
-        Ok(polling)
-    }
-}
-
-impl Drop for Polling {
-    fn drop(&mut self) {
-        if let Err(error) = self.pins.remove_pins() {
-            eprintln!("pins of a host: {error}");
-        }
-    }
+fn polling(stage: &Stage, host: &Namespace, number: u8) -> Result<Polling> {
+    let bpffs = PathBuf::from(format!("{}-host-{number}", stage.topology.bpffs().display()));
+    Polling::at(host, bpffs)
 }
 
 fn start(agent: &mut Agent) -> Result<()> {

@@ -9,7 +9,8 @@ use proxy_common::{
 };
 use proxy_tests::wait;
 use proxy_userspace::{
-    kernel::bpf::{Error, HashMaps, HashMode, HashPlane, HashPlaneOptions, PinDirectory},
+    kernel::bpf::{Error, HashMaps, HashPlane, HashPlaneOptions, PinDirectory},
+    model::HashMode,
     model::{self, Protocol},
 };
 
