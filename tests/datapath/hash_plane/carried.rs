@@ -16,7 +16,7 @@ const IN_TAG: u16 = 0x2005;
 const OUT_TAG: u16 = 0x600a;
 
 /// Turns a backend into one behind a tunnel over IPv4.
-fn tunnel4(backend: &mut HashBackend, method: u8) {
+pub(super) fn tunnel4(backend: &mut HashBackend, method: u8) {
     backend.method = method;
     backend.family = 4;
     backend.port = 6080;
@@ -25,7 +25,7 @@ fn tunnel4(backend: &mut HashBackend, method: u8) {
 }
 
 /// The same over IPv6.
-fn tunnel6(backend: &mut HashBackend, method: u8) {
+pub(super) fn tunnel6(backend: &mut HashBackend, method: u8) {
     backend.method = method;
     backend.family = 6;
     backend.port = 6080;

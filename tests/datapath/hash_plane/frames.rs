@@ -168,62 +168,76 @@ impl<A: Net> Packet<A> {
 
     /// The frame that a backend shall get. The source port of GUE is the program's choice.
     pub(super) fn sent(&self, backend: &HashBackend, gue_source: u16) -> Vec<u8> {
-        let lower = Self { ttl: self.ttl - 1, ..self.clone() };
-        let inner = lower.ip();
-        let vlan = (backend.vlan != 0).then_some(backend.vlan);
-        let ether_type = [backend.ethernet[12], backend.ethernet[13]];
-        let mut frame = link(NEXT_HOP, OUT_MAC, vlan, ether_type);
-        let in_ip = if A::SUFFIX.is_empty() { 4 } else { 41 };
-        let (protocol, between) = match backend.method {
-            HashMethod::ROUTE => (None, Vec::new()),
-            HashMethod::IPIP => (Some(in_ip), Vec::new()),
-            HashMethod::GUE => {
-                let header = UdpHeader {
-                    source_port: gue_source,
-                    destination_port: backend.port,
-                    length: (8 + 4 + inner.len()) as u16,
-                    checksum: 0,
-                };
-                (Some(17), [&header.to_bytes()[..], &[0, in_ip, 0, 0]].concat())
-            }
-            _ => (Some(47), [&[0, 0][..], &A::ETHER_TYPE].concat()),
-        };
-        if let Some(protocol) = protocol {
-            frame.extend(lower.outer(backend, protocol, between.len() + inner.len()));
-        }
-        frame.extend(between);
-        frame.extend(inner);
-        frame.extend(vec![0xa5; self.padding]);
-        frame
+        let mut inner = Self { ttl: self.ttl - 1, ..self.clone() }.ip();
+        let len = inner.len();
+        inner.extend(vec![0xa5; self.padding]);
+        wrap::<A>(&inner, len, backend, gue_source)
     }
+}
 
-    /// The outer IP header of a packet whose own TTL is this one's.
-    fn outer(&self, backend: &HashBackend, protocol: u8, payload: usize) -> Vec<u8> {
-        let (protocol, addrs) = (IpNumber(protocol), backend.addrs);
-        let part = |at: usize, len: usize| addrs[at..at + len].to_vec();
-        if backend.family == 6 {
-            let header = Ipv6Header {
-                traffic_class: self.ds,
-                payload_length: payload as u16,
-                next_header: protocol,
-                hop_limit: self.ttl,
-                source: part(0, 16).try_into().expect("16 bytes"),
-                destination: part(16, 16).try_into().expect("16 bytes"),
-                ..Ipv6Header::default()
+/// Returns the frame that a backend gets of a packet of so many bytes, whose TTL was lowered; there may
+/// be padding behind it.
+pub(super) fn wrap<A: Net>(
+    inner: &[u8],
+    len: usize,
+    backend: &HashBackend,
+    gue_source: u16,
+) -> Vec<u8> {
+    let vlan = (backend.vlan != 0).then_some(backend.vlan);
+    let ether_type = [backend.ethernet[12], backend.ethernet[13]];
+    let mut frame = link(NEXT_HOP, OUT_MAC, vlan, ether_type);
+    let in_ip = if A::SUFFIX.is_empty() { 4 } else { 41 };
+    let (protocol, between) = match backend.method {
+        HashMethod::ROUTE => (None, Vec::new()),
+        HashMethod::IPIP => (Some(in_ip), Vec::new()),
+        HashMethod::GUE => {
+            let header = UdpHeader {
+                source_port: gue_source,
+                destination_port: backend.port,
+                length: (8 + 4 + len) as u16,
+                checksum: 0,
             };
-            return header.to_bytes().to_vec();
+            (Some(17), [&header.to_bytes()[..], &[0, in_ip, 0, 0]].concat())
         }
-        let inner_is_ipv4 = A::SUFFIX.is_empty();
-        let ip = ipv4(self.ttl, self.ds, inner_is_ipv4 && self.dont_fragment, payload);
-        let mut header = Ipv4Header {
-            protocol,
-            source: part(0, 4).try_into().expect("4 bytes"),
-            destination: part(4, 4).try_into().expect("4 bytes"),
-            ..ip
-        };
-        header.header_checksum = header.calc_header_checksum();
-        header.to_bytes().to_vec()
+        _ => (Some(47), [&[0, 0][..], &A::ETHER_TYPE].concat()),
+    };
+    if let Some(protocol) = protocol {
+        frame.extend(outer::<A>(inner, backend, protocol, between.len() + len));
     }
+    frame.extend(between);
+    frame.extend(inner);
+    frame
+}
+
+/// The outer IP header of a packet.
+fn outer<A: Net>(inner: &[u8], backend: &HashBackend, protocol: u8, payload: usize) -> Vec<u8> {
+    let (ttl, ds, dont_fragment) = if A::SUFFIX.is_empty() {
+        (inner[8], inner[1], inner[6] & 0x40 != 0)
+    } else {
+        (inner[7], inner[0] << 4 | inner[1] >> 4, false)
+    };
+    let (protocol, addrs) = (IpNumber(protocol), backend.addrs);
+    let part = |at: usize, len: usize| addrs[at..at + len].to_vec();
+    if backend.family == 6 {
+        let header = Ipv6Header {
+            traffic_class: ds,
+            payload_length: payload as u16,
+            next_header: protocol,
+            hop_limit: ttl,
+            source: part(0, 16).try_into().expect("16 bytes"),
+            destination: part(16, 16).try_into().expect("16 bytes"),
+            ..Ipv6Header::default()
+        };
+        return header.to_bytes().to_vec();
+    }
+    let mut header = Ipv4Header {
+        protocol,
+        source: part(0, 4).try_into().expect("4 bytes"),
+        destination: part(4, 4).try_into().expect("4 bytes"),
+        ..ipv4(ttl, ds, dont_fragment, payload)
+    };
+    header.header_checksum = header.calc_header_checksum();
+    header.to_bytes().to_vec()
 }
 
 fn ipv4(ttl: u8, ds: u8, dont_fragment: bool, payload: usize) -> Ipv4Header {

@@ -4,6 +4,7 @@ mod carried;
 mod choice;
 mod flows;
 mod frames;
+mod fuzz;
 mod passed;
 mod pins;
 mod row;
@@ -30,4 +31,5 @@ fn of_family<A: stage::Side>(cases: &mut Cases, own: Vec<row::Row<A>>) {
     }
     flows::cases::<A>(cases);
     choice::cases::<A>(cases);
+    fuzz::cases::<A>(cases);
 }
