@@ -162,8 +162,8 @@ async fn a_packet_that_ends_here_goes_to_no_backend() -> Result<()> {
             let client = gateway.client(net)?;
             let ends = Shape { ttl: 1, ..Shape::PLAIN };
             gateway.send(&frame(client, frontend, ends)?)?;
-            ensure!(gateway.to_backend()?.is_none(), "{} {net:?}", way.name);
-            let answer = gateway.to_client()?.context("no answer")?;
+            ensure!(gateway.at_backend()?.is_none(), "{} {net:?}", way.name);
+            let answer = gateway.at_client()?.context("no answer")?;
             // Time exceeded in transit.
             let (at, kind) = if net == Net::V4 { (OUTER_V4, 11) } else { (OUTER_V6, 3) };
             ensure!(answer[ETHERNET + at] == kind, "{} {net:?}: {}", way.name, hex(&answer));

@@ -8,10 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use etherparse::{
-    IpHeaders, IpNumber, Ipv4Header, Ipv6Header, PacketBuilder, PacketBuilderStep,
-    ether_type::{IPV4, IPV6},
-};
+use etherparse::{IpHeaders, IpNumber, Ipv4Header, Ipv6Header, PacketBuilder, PacketBuilderStep};
 use proxy_tests::tap::{Offload, Tap};
 use proxy_userspace::{
     kernel::{
@@ -144,7 +141,7 @@ impl Gateway {
         self.send(frame)?;
         let deadline = Instant::now() + Duration::from_secs(5);
         while Instant::now() < deadline {
-            if let Some(frame) = self.to_backend()? {
+            if let Some(frame) = self.at_backend()? {
                 return Ok(frame);
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -153,12 +150,12 @@ impl Gateway {
     }
 
     /// Returns a frame that has gone to a backend.
-    pub(crate) fn to_backend(&mut self) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn at_backend(&mut self) -> Result<Option<Vec<u8>>> {
         receive(&mut self.down, |to| to.starts_with(&BACKEND))
     }
 
     /// Returns a frame that has gone to the client.
-    pub(crate) fn to_client(&mut self) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn at_client(&mut self) -> Result<Option<Vec<u8>>> {
         receive(&mut self.up, |to| to == CLIENT)
     }
 }
@@ -235,7 +232,7 @@ pub(crate) fn too_big(to: IpAddr, about: &[u8]) -> Result<Vec<u8>> {
 
 fn ip(from: IpAddr, to: IpAddr, shape: Shape) -> Result<PacketBuilderStep<IpHeaders>> {
     let (tos, ttl) = (shape.tos, shape.ttl);
-    let (headers, kind) = match (from, to) {
+    let headers = match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             let ends = (from.octets(), to.octets());
             let mut header = Ipv4Header::new(0, ttl, IpNumber::TCP, ends.0, ends.1)?;
@@ -243,7 +240,7 @@ fn ip(from: IpAddr, to: IpAddr, shape: Shape) -> Result<PacketBuilderStep<IpHead
             header.ecn = (tos & 3).try_into()?;
             header.dont_fragment = shape.whole;
             header.identification = 0xbeef;
-            (IpHeaders::Ipv4(header, Default::default()), IPV4)
+            IpHeaders::Ipv4(header, Default::default())
         }
         (IpAddr::V6(from), IpAddr::V6(to)) => {
             let header = Ipv6Header {
@@ -254,10 +251,9 @@ fn ip(from: IpAddr, to: IpAddr, shape: Shape) -> Result<PacketBuilderStep<IpHead
                 destination: to.octets(),
                 ..Ipv6Header::default()
             };
-            (IpHeaders::Ipv6(header, Default::default()), IPV6)
+            IpHeaders::Ipv6(header, Default::default())
         }
         (from, to) => bail!("{from} cannot dial {to}"),
     };
-    debug_assert!(kind == IPV4 || kind == IPV6);
     Ok(PacketBuilder::ethernet2(CLIENT, UP).ip(headers))
 }

@@ -224,7 +224,7 @@ async fn a_connection_to_an_absent_destination_goes_its_way_with_dr_alone_until_
             sender.send(&[connection])?;
             wait_until_listed(&connection)?;
             gateway.send(&frame(client, frontend, Shape::PLAIN)?)?;
-            let out = gateway.to_backend()?.map(|out| backend_of(&out)).transpose()?;
+            let out = gateway.at_backend()?.map(|out| backend_of(&out)).transpose()?;
             let expected = (forwarding == Forwarding::Route).then_some(6);
             ensure!(out == expected, "{connection:?}: {out:?}");
             pending.push(connection);
@@ -310,8 +310,11 @@ async fn a_backup_of_ours_is_in_the_ledger_until_it_goes() -> Result<()> {
     ensure!(ledger.owned().sync_daemons == [("front".to_owned(), ID)].into());
     ensure!(sync_daemon::remove(&mut ledger, ipvs).await? == [Removal::Gone]);
     ensure!(ledger.owned().is_empty() && ipvs.daemons().await?.is_empty());
-    let error = sync_daemon::put(&mut ledger, ipvs, "none", ID).await.unwrap_err();
+    let Err(error) = sync_daemon::put(&mut ledger, ipvs, "none", ID).await else {
+        anyhow::bail!("started on no interface")
+    };
     ensure!(error.to_string().contains("there is no such interface"), "{error}");
+    ensure!(ledger.owned().is_empty());
     // One that fits serves, and is somebody else's.
     sh("ipvsadm --start-daemon backup --mcast-interface lo --syncid 77")?;
     ensure!(sync_daemon::put(&mut ledger, ipvs, "lo", ID).await? == Backup::Present);
@@ -333,11 +336,11 @@ async fn sloppy_tcp_lets_mh_take_a_connection_in_mid_stream() -> Result<()> {
             let out = gateway.pass(&frame(client(port), frontend, Shape::PLAIN)?)?;
             ensure!(backend_of(&out)? == named, "port {port}");
         }
-        ensure!(gateway.to_client()?.is_none(), "a client was answered");
+        ensure!(gateway.at_client()?.is_none(), "a client was answered");
         set("sloppy_tcp", 0)?;
         gateway.send(&frame(client(2000), frontend, Shape::PLAIN)?)?;
-        ensure!(gateway.to_backend()?.is_none(), "scheduled without sloppy_tcp");
-        let answer = gateway.to_client()?.context("no answer")?;
+        ensure!(gateway.at_backend()?.is_none(), "scheduled without sloppy_tcp");
+        let answer = gateway.at_client()?.context("no answer")?;
         let flags = answer[if net == Net::V4 { 14 + 20 } else { 14 + 40 } + 13];
         ensure!(flags & RST != 0, "{}", hex(&answer));
         // What is known goes on.
@@ -368,7 +371,7 @@ async fn schedule_icmp_sends_errors_about_unknown_connections_to_the_backend_of_
             let to = Frontend { port: gateway.client(net)?.port(), ..to };
             let answer = frame(from, to, Shape { payload: 20, ..Shape::PLAIN })?;
             gateway.send(&too_big(served.addr, &answer[14..])?)?;
-            ensure!(gateway.to_backend()?.is_none(), "scheduled without schedule_icmp");
+            ensure!(gateway.at_backend()?.is_none(), "scheduled without schedule_icmp");
             set("schedule_icmp", 1)?;
             gateway.ipvs.remove_virtual_server(&served).await?;
         }
