@@ -10,7 +10,10 @@ use tracing::debug;
 
 use super::{names, recorder::seconds, scrape::Samples};
 use crate::{
-    audit::traffic::{FastTraffic, Traffic},
+    audit::{
+        hashed::Hashed,
+        traffic::{FastTraffic, Traffic},
+    },
     chain::chain,
     config::Settings,
     kernel::{
@@ -75,6 +78,7 @@ impl Kernel {
             self.process(&mut samples),
             totals(&mut samples),
             self.datapath(&mut samples),
+            self.hash_plane(&mut samples),
             self.drops(&mut samples).await,
             self.services(&mut samples).await,
         ];
@@ -141,6 +145,20 @@ impl Kernel {
         Ok(())
     }
 
+    fn hash_plane(&self, samples: &mut Samples) -> Result<(), Error> {
+        let Some(hashed) = self.hashed()? else { return Ok(()) };
+        for (reason, counter) in &hashed.reasons {
+            let labels = [Hashed::class(reason.class()), reason.name()];
+            samples.put(&names::HASH_PLANE_PACKETS, labels, counter.packets);
+            samples.put(&names::HASH_PLANE_BYTES, labels, counter.bytes);
+        }
+        Ok(())
+    }
+
+    fn hashed(&self) -> Result<Option<Hashed>, Error> {
+        Ok(Hashed::read(&self.places.state_dir, &self.places.bpffs)?)
+    }
+
     async fn drops(&mut self, samples: &mut Samples) -> Result<(), Error> {
         if self.ruleset.is_none() {
             self.ruleset = Some(nft::Ruleset::open()?);
@@ -160,7 +178,10 @@ impl Kernel {
             return Ok(());
         }
         let fast = self.maps()?.map(|(_, maps)| FastTraffic::read(&maps)).transpose()?;
-        let fast = fast.unwrap_or_default();
+        let mut fast = fast.unwrap_or_default();
+        if let Some(hashed) = self.hashed()? {
+            fast = fast.with(&hashed);
+        }
         let owned = Owned::read(&self.places.state_dir)?;
         if self.ipvs.is_none() {
             self.ipvs = Some(ipvs::Client::open().await?);

@@ -179,6 +179,10 @@ metrics! {
         "Bytes of these packets, as on the wire";
     FAST_RATIO = "passlane_datapath_fast_ratio", Gauge, [],
         "Of the packets of known Services, those that took the fast path, since the programs were loaded";
+    HASH_PLANE_PACKETS = "passlane_hash_plane_packets_total", Counter, ["class", "reason"],
+        "Packets that the hash plane saw, by what it did with them and why: carried to a backend, given to the kernel, or other, which are none of its own";
+    HASH_PLANE_BYTES = "passlane_hash_plane_bytes_total", Counter, ["class", "reason"],
+        "Bytes of the same packets";
     DROPS = "passlane_datapath_drops_total", Counter, ["reason"],
         "Packets that the nft table dropped or rejected, by the purpose of the rule; the fast path drops none";
     MAP_ENTRIES = "passlane_bpf_map_entries", Gauge, ["map"],

@@ -44,7 +44,9 @@ impl HashPlane {
         let mut told = Vec::new();
         let seen = now.and_then(|now| {
             self.each_flow(now, wanted, |carried, flow| {
-                if all || self.is_exception(carried, &flow) {
+                // A message has addresses of one family only.
+                let told_of = flow.client.is_ipv4() == flow.member.destination.key.addr.is_ipv4();
+                if told_of && (all || self.is_exception(carried, &flow)) {
                     told.push(self.connection(&flow));
                 }
             })
