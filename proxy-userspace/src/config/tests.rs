@@ -86,6 +86,16 @@ fn the_json_form_of_the_config_map_is_the_same() {
     assert_eq!(resolve(Some(&json), &[]).unwrap(), resolve(Some(KUBEADM), &[]).unwrap());
 }
 
+fn every_field_of_the_hash_plane() -> HashPlane {
+    HashPlane {
+        interfaces: vec!["eth2".into()],
+        mode: HashMode::Generic,
+        flow_entries: Some(4096),
+        sync_interface: "eth3".into(),
+        sync_id: 7,
+    }
+}
+
 #[test]
 fn every_field_is_taken_up_once() {
     let (settings, reports) = resolve(Some(EVERY_FIELD), &[]).unwrap();
@@ -138,13 +148,7 @@ fn every_field_is_taken_up_once() {
         ],
         xdp: XdpMode::Force,
         uplinks: Selection::Patterns(vec!["eth0".into(), "eth1*".into()]),
-        hash_plane: HashPlane {
-            interfaces: vec!["eth2".into()],
-            mode: HashMode::Generic,
-            flow_entries: Some(4096),
-            sync_interface: "eth3".into(),
-            sync_id: 7,
-        },
+        hash_plane: every_field_of_the_hash_plane(),
         flow_entries: Some(65_536),
         install_rate: Some(1_000),
         soft_lease: Duration::from_secs(1),

@@ -48,6 +48,8 @@ pub enum Unusable {
     Device(String, String),
     /// The device of the route is gone, or below it is one of another network namespace: its index.
     NoDevice(u32),
+    /// XDP does not run on the interface that frames would leave by: its index.
+    NotServed(u32),
     /// The device of the route is a VLAN of 802.1ad, or one inside another: its name.
     NestedVlan(String),
 }
@@ -88,6 +90,9 @@ impl fmt::Display for Unusable {
             Self::Encapsulated => f.write_str("route wraps packets"),
             Self::Device(name, kind) => write!(f, "route by {name}, a {kind} device"),
             Self::NoDevice(index) => write!(f, "device {index} of the route is not here"),
+            Self::NotServed(index) => {
+                write!(f, "route by interface {index}, where the hash plane does not run")
+            }
             Self::NestedVlan(name) => write!(f, "route by {name}, a VLAN inside another"),
         }
     }

@@ -14,7 +14,7 @@ use super::{HOLD, HashPlane, LOOK, TICK};
 use crate::{
     chain::chain,
     kernel::bpf::{self, jiffy},
-    model::Way,
+    model::{Unusable, Way},
     plan::hash_plane::{Carried, Member, backend},
 };
 
@@ -36,7 +36,8 @@ impl HashPlane {
             }
         };
         let unsure = found.values().filter_map(|found| found.unsure).collect();
-        let ways = found.into_iter().map(|(addr, found)| (addr, found.way)).collect();
+        let ways =
+            found.into_iter().map(|(addr, found)| (addr, self.within_reach(found.way))).collect();
         log_changes(&self.ways, &ways);
         let resolving = |way: &Way| *way == Way::Unresolved;
         let anew = ways
@@ -58,6 +59,16 @@ impl HashPlane {
         }
         if let Err(error) = self.put_backends() {
             error!(event = "next_hops_failed", error = chain(&error), "next hops are not renewed");
+        }
+    }
+
+    /// A frame may leave only where the program runs: other devices may drop what XDP sends them.
+    fn within_reach(&self, way: Way) -> Way {
+        match way {
+            Way::Known(hop) if !self.running.contains_key(&hop.interface) => {
+                Way::Unusable(Unusable::NotServed(hop.interface))
+            }
+            way => way,
         }
     }
 

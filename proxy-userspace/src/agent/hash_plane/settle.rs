@@ -34,6 +34,8 @@ impl Agent {
     /// Makes the hash plane follow what IPVS is now.
     pub(in crate::agent) async fn settle_hash_plane(&mut self) {
         let Some(state) = self.hash_plane.on() else { return };
+        // Next hops are of use only where the program runs. It passes on what no map names.
+        state.settle_uplinks(&self.settings.hash_plane, &self.present);
         let mut refused = BTreeMap::new();
         let mut wanted = BTreeSet::new();
         let offer = Offer { on: true, size: Some(state.size) };
@@ -79,7 +81,6 @@ impl Agent {
                 "the hash plane follows"
             );
         }
-        state.settle_uplinks(&self.settings.hash_plane, &self.present);
     }
 }
 

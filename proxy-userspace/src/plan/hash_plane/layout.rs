@@ -303,8 +303,8 @@ mod tests {
 
     #[test]
     fn more_than_the_maps_hold_is_refused() {
-        let mut layout = Layout::default();
-        layout.backends = (1..hash_capacity::BACKENDS).collect();
+        let backends = (1..hash_capacity::BACKENDS).collect();
+        let mut layout = Layout { backends, ..Layout::default() };
         assert_eq!(layout.settle(&server(80), &[to(1, 1)], true), Settled::Full);
         assert!(layout.carried().is_empty());
     }
