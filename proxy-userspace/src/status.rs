@@ -240,7 +240,7 @@ impl Report {
     ///
     /// [`Error::File`].
     pub fn remove(state_dir: &Path) -> Result<(), Error> {
-        let names = ["ledger.jsonl", "admin.sock", "admin.new"];
+        let names = ["ledger.jsonl", "admin.sock", "admin.new", "checks.json"];
         let others = names.map(|name| state_dir.join(name));
         for path in [report_path(state_dir), lock_path(state_dir)].into_iter().chain(others) {
             match fs::remove_file(&path) {

@@ -4,6 +4,7 @@ mod admin;
 mod adoption;
 mod attachments;
 mod audit;
+mod checks;
 mod datapath;
 mod drains;
 mod facts;
@@ -94,6 +95,7 @@ struct Agent {
     interfaces: interfaces::Interfaces,
     present: Vec<Interface>,
     health: Health,
+    checks: checks::Checks,
     metrics: metrics::Metrics,
     /// The kernel has IPv6.
     has_ipv6: bool,
@@ -130,7 +132,9 @@ pub async fn run(settings: Settings, witnesses: Witnesses) -> Result<(), Fatal> 
     let node_name = facts::node_name(&settings);
     let kept_in = Some(settings.paths.snapshot_dir.clone());
     let mut source = open_source(&settings, &node_name, kept_in).await?;
-    let (mut agent, mut looks) = Agent::start(settings, node_name, &mut source, witnesses).await?;
+    let (checks, mut found) = checks::Checks::open(&settings.paths.state_dir);
+    let (mut agent, mut looks) =
+        Agent::start(settings, node_name, &mut source, witnesses, checks).await?;
     let mut asked = admin::open(&agent.settings.paths.state_dir);
     let mut links = link::Watch::open(&agent.settings.dummy_device).await?;
     let mut traffic = tc::Watch::open().map_err(kernel::node::Error::from)?;
@@ -175,6 +179,7 @@ pub async fn run(settings: Settings, witnesses: Witnesses) -> Result<(), Fatal> 
                     continue;
                 }
             }
+            Some(changed) = found.recv() => agent.checks_changed(changed, &mut found).await,
             Some(request) = asked.recv() => agent.answer(request).await,
             _ = drain.tick(), if !agent.waiting.is_empty() => agent.end_drains().await,
             () = tokio::time::sleep_until(retry.unwrap_or_else(far)), if retry.is_some() => {
@@ -231,6 +236,7 @@ impl Agent {
         node_name: String,
         source: &mut Source,
         witnesses: Witnesses,
+        checks: checks::Checks,
     ) -> Result<(Self, mpsc::Receiver<audit::Seen>), Fatal> {
         let mut ledger = Ledger::open(&settings.paths.state_dir)?;
         pass::disown(&mut ledger, &settings.exclude_cidrs)?;
@@ -261,6 +267,7 @@ impl Agent {
             metrics: metrics::Metrics::open(&settings, recorder),
             has_ipv6: !facts::no_ipv6(),
             health,
+            checks,
             retry: FIRST_RETRY,
             retry_at: None,
             next_pass: tokio::time::Instant::now(),
