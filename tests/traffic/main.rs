@@ -22,6 +22,7 @@ mod explaining;
 mod fast_path;
 mod forwarding;
 mod hazards;
+mod health_checks;
 mod inside;
 mod interfaces;
 mod ipvs_alone;
@@ -68,6 +69,7 @@ fn main() {
         datagrams::SCENARIOS,
         moving::SCENARIOS,
         forwarding::SCENARIOS,
+        health_checks::SCENARIOS,
         fast_path::SCENARIOS,
         leases::SCENARIOS,
         states::SCENARIOS,

@@ -61,3 +61,74 @@ where
     }
     .map_err(failed)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+        thread::{self, JoinHandle},
+        time::Duration,
+    };
+
+    use super::super::{Subject, once};
+    use super::*;
+    use crate::model::Probe;
+
+    /// Answers once with these bytes, and returns what was asked.
+    fn server(answer: &'static [u8]) -> (SocketAddr, JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let asked = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = vec![0; 4096];
+            let read = stream.read(&mut request).unwrap();
+            stream.write_all(answer).unwrap();
+            request.truncate(read);
+            String::from_utf8_lossy(&request).into_owned()
+        });
+        (addr, asked)
+    }
+
+    async fn ask(tls: bool, host: Option<&str>, answer: &'static [u8]) -> (String, String) {
+        let (addr, asked) = server(answer);
+        let (path, statuses) = ("/healthz?a=b".to_owned(), vec![(200, 204)]);
+        let get = Get { tls, path, host: host.map(str::to_owned), statuses };
+        let subject = Subject { addr, service: String::new() };
+        let result = once(&Probe::Http(get), &subject, Duration::from_secs(20)).await;
+        let asked = asked.join().unwrap().replace(&addr.to_string(), "ADDR");
+        (result.unwrap_or_else(|failure| failure.to_string()), asked)
+    }
+
+    #[tokio::test]
+    async fn a_status_that_is_asked_for_is_well_and_another_is_not() {
+        let (said, asked) = ask(false, None, b"HTTP/1.1 204 none\r\n\r\n").await;
+        assert_eq!(said, "status 204");
+        assert!(asked.starts_with("GET /healthz?a=b HTTP/1.1\r\nhost: ADDR\r\n"), "{asked}");
+        assert!(asked.contains("connection: close\r\n"), "{asked}");
+        let (said, asked) = ask(false, Some("a.example"), b"HTTP/1.0 503 no\r\n\r\n").await;
+        assert_eq!(said, "status 503, not 200-204");
+        assert!(asked.contains("host: a.example\r\n"), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_http_and_no_tls_is_told() {
+        let (said, _) = ask(false, None, b"SSH-2.0-OpenSSH\r\n\r\n").await;
+        assert!(said.starts_with("HTTP: "), "{said}");
+        let (said, _) = ask(false, None, b"").await;
+        assert!(said.starts_with("HTTP: "), "{said}");
+        let (said, asked) = ask(true, Some("a.example:8443"), b"HTTP/1.1 200 so\r\n\r\n").await;
+        assert!(said.starts_with("TLS: "), "{said}");
+        assert!(asked.contains("a.example") && !asked.contains("a.example:8443"), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn who_does_not_answer_in_time_is_late() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (path, statuses) = ("/".to_owned(), vec![(200, 200)]);
+        let get = Get { tls: false, path, host: None, statuses };
+        let subject = Subject { addr: listener.local_addr().unwrap(), service: String::new() };
+        let result = once(&Probe::Http(get), &subject, Duration::from_millis(50)).await;
+        assert_eq!(result.unwrap_err().to_string(), "no answer within 50 ms");
+    }
+}

@@ -75,3 +75,55 @@ impl ServerCertVerifier for Anybody {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+    use tokio_rustls::{
+        TlsAcceptor,
+        rustls::{ServerConfig, pki_types::PrivatePkcs8KeyDer},
+    };
+
+    use super::super::{Subject, once};
+    use super::*;
+    use crate::model::{Get, Probe};
+
+    /// Of a name that nobody asks for, by nobody, and expired; made for this test.
+    const CERTIFICATE: &[u8] = include_bytes!("golden/certificate.der");
+    const KEY: &[u8] = include_bytes!("golden/key.der");
+
+    #[tokio::test]
+    async fn whoever_answers_by_tls_is_well_whatever_the_certificate_says() {
+        let provider = Arc::new(ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![CERTIFICATE.into()], PrivatePkcs8KeyDer::from(KEY).into())
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let acceptor = TlsAcceptor::from(Arc::new(config));
+            let mut stream = acceptor.accept(stream).await.unwrap();
+            let mut request = vec![0; 4096];
+            let read = stream.read(&mut request).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 so\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            stream.shutdown().await.unwrap();
+            let name = stream.get_ref().1.server_name().map(str::to_owned);
+            (name, String::from_utf8_lossy(&request[..read]).into_owned())
+        });
+        let (path, host) = ("/".to_owned(), Some("web.example:8443".to_owned()));
+        let get = Get { tls: true, path, host, statuses: vec![(200, 299)] };
+        let subject = Subject { addr, service: String::new() };
+        let within = std::time::Duration::from_secs(20);
+        assert_eq!(once(&Probe::Http(get), &subject, within).await.unwrap(), "status 200");
+        let (name, request) = server.await.unwrap();
+        assert_eq!(name.as_deref(), Some("web.example"));
+        assert!(request.contains("host: web.example:8443\r\n"), "{request}");
+    }
+}
