@@ -261,7 +261,8 @@ fn health_checks_that_are_reloaded_leave_fast_flows_alone() -> Result<()> {
 }
 
 fn health_checks_below_quorum_bring_a_sorry_server_until_it_is_back() -> Result<()> {
-    let stage = Stage::start(&[])?;
+    // Connections that were closed stay in IPVS for two minutes.
+    let stage = Stage::start(&["--drain-timeout", "30s"])?;
     let (a, b) = (Probed::start(&stage, "web-a")?, Probed::start(&stage, "web-b")?);
     let sorry = ", passlane.io/health-quorum: \"2\", passlane.io/sorry-server: \"10.1.1.13:8080\"";
     write(&stage, &[11, 12], &checked(CHECK, sorry))?;
@@ -281,8 +282,7 @@ fn health_checks_below_quorum_bring_a_sorry_server_until_it_is_back() -> Result<
     wait_weight(&stage, 12, Some(1))?;
     ensure_served_by(&stage, &["web-a", "web-b"])?;
     ensure!(through_sorry.get("/")? == "web-c" && through_b.get("/")? == "web-b");
-    // It goes when its last connection has ended.
-    through_sorry.abort()?;
+    // It goes when its time to drain is over.
     wait_weight(&stage, 13, None)?;
 
     // One that is removed is gone at once, and all new ones go elsewhere.

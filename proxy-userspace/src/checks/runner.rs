@@ -12,6 +12,8 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at},
 };
 
+use tracing::warn;
+
 use super::{State, Target};
 use crate::{
     kernel::check::{self, Subject},
@@ -105,6 +107,11 @@ async fn run(
         drop(turn);
         let (well, why) = match result {
             Ok(why) => (true, why),
+            Err(failure) if failure.is_local() => {
+                let error = failure.to_string();
+                warn!(event = "check_not_tried", backend = %addr, error, "a check was left out");
+                continue;
+            }
             Err(failure) => (false, failure.to_string()),
         };
         if state.take(check, well, &why, seconds()) {

@@ -70,7 +70,7 @@ pub struct DesiredServer {
     /// Endpoints that are listed and get nothing: if IPVS has them, their connections go on.
     pub lingering: Arc<BTreeSet<DestinationKey>>,
     /// Endpoints that failed their health check and go at once, with their connections.
-    pub cut: Arc<BTreeSet<DestinationKey>>,
+    pub cut: Option<Arc<BTreeSet<DestinationKey>>>,
     /// The Service port it serves.
     pub service: ServicePortName,
     /// Age of the Service.
@@ -306,6 +306,11 @@ impl Desired {
 }
 
 impl DesiredServer {
+    /// Says whether a destination goes at once, with its connections.
+    pub(super) fn cuts(&self, key: &DestinationKey) -> bool {
+        self.cut.as_ref().is_some_and(|cut| cut.contains(key))
+    }
+
     /// Returns the backends that its flows may be learned to; nothing else is ever looked up.
     pub(super) fn backends(&self) -> impl Iterator<Item = Backend> {
         let protocol = self.virtual_server.frontend.protocol;

@@ -123,7 +123,11 @@ fn write_server(f: &mut Formatter<'_>, server: &DesiredServer) -> fmt::Result {
         write_destination(f, destination)?;
         writeln!(f)?;
     }
-    server.cut.iter().try_for_each(|key| writeln!(f, "  ({key} failed)"))?;
+    server
+        .cut
+        .iter()
+        .flat_map(|cut| cut.iter())
+        .try_for_each(|key| writeln!(f, "  ({key} failed)"))?;
     server.lingering.iter().try_for_each(|key| writeln!(f, "  ({key} gets nothing)"))
 }
 

@@ -159,7 +159,7 @@ struct Class {
     /// The same, all masqueraded: for frontends of another port.
     masqueraded: Arc<Destinations>,
     lingering: Arc<BTreeSet<DestinationKey>>,
-    cut: Arc<BTreeSet<DestinationKey>>,
+    cut: Option<Arc<BTreeSet<DestinationKey>>>,
     /// Of the sorry server, also where it is not needed.
     stand_in: Option<u16>,
     admission: Admission,
@@ -171,7 +171,8 @@ impl Class {
     /// Returns a port of an endpoint that is not this one. All that are listed count: the way to
     /// forward does not change with what is ready.
     fn other_port(&self, port: u16) -> Option<u16> {
-        let listed = self.destinations.keys().chain(self.lingering.iter()).chain(self.cut.iter());
+        let listed = self.destinations.keys().chain(self.lingering.iter());
+        let listed = listed.chain(self.cut.iter().flat_map(|cut| cut.iter()));
         listed.map(|key| key.port).chain(self.stand_in).find(|target| *target != port)
     }
 }
@@ -350,7 +351,9 @@ impl Family<'_> {
                 .map(|&destination| Destination { forwarding: Forwarding::Masq, ..destination });
             Arc::new(masqueraded.collect())
         };
-        let (lingering, cut) = (Arc::new(lingering), Arc::new(cut));
+        // Nearly always there are none.
+        let cut = Some(cut).filter(|cut| !cut.is_empty()).map(Arc::new);
+        let lingering = Arc::new(lingering);
         let stand_in = standing.port_of_stand_in();
         Class { destinations, masqueraded, lingering, cut, stand_in, admission, hairpins }
     }
@@ -415,7 +418,7 @@ impl Family<'_> {
             },
             destinations: Arc::clone(destinations),
             lingering: Arc::clone(&class.lingering),
-            cut: Arc::clone(&class.cut),
+            cut: class.cut.clone(),
             service: ServicePortName { service: service.name.clone(), port: port.name.clone() },
             created_at: service.created_at,
             origin,

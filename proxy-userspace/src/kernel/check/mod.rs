@@ -6,9 +6,14 @@ mod tls;
 
 use std::{io, net::SocketAddr, process::ExitStatus, time::Duration};
 
+use rustix::io::Errno;
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::model::Probe;
+
+/// What a node says that has no descriptors, ports, memory or processes left.
+const LOCAL: [Errno; 6] =
+    [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM, Errno::AGAIN];
 
 /// Whom a try is about.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -68,6 +73,15 @@ pub enum Failure {
     },
 }
 
+impl Failure {
+    /// Says whether this node could not even try: then nothing is known of the backend.
+    pub fn is_local(&self) -> bool {
+        let (Self::Connect(error) | Self::Run { source: error, .. }) = self else { return false };
+        let errno = Errno::from_io_error(error);
+        errno.is_some_and(|errno| LOCAL.contains(&errno))
+    }
+}
+
 /// Tries once. Returns what there is to say.
 ///
 /// # Errors
@@ -86,5 +100,20 @@ pub async fn once(probe: &Probe, subject: &Subject, within: Duration) -> Result<
             timeout(within, Box::pin(http::get(get, subject.addr))).await.map_err(late)?
         }
         Probe::Command(words) => Box::pin(command::run(words, subject, within)).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_cannot_try_says_nothing_of_the_backend() {
+        let connect = |errno: Errno| Failure::Connect(errno.into()).is_local();
+        assert!(connect(Errno::MFILE) && connect(Errno::ADDRNOTAVAIL));
+        assert!(!connect(Errno::CONNREFUSED) && !connect(Errno::NETUNREACH));
+        let run = |errno: Errno| Failure::Run { program: "/x".into(), source: errno.into() };
+        assert!(run(Errno::AGAIN).is_local() && !run(Errno::NOENT).is_local());
+        assert!(!Failure::Late(Duration::ZERO).is_local());
     }
 }

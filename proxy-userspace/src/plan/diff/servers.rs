@@ -67,7 +67,7 @@ fn compare_server(
         // would stay with the endpoint for ever.
         let udp = frontend.protocol == Protocol::Udp;
         // Nor would a client of one that failed, and is not to keep it waiting.
-        let cut = server.cut.contains(&key);
+        let cut = server.cuts(&key);
         if udp || cut || drains.over(frontend, key) {
             let action = Action::RemoveDestination { frontend, key };
             changes.push_for(server, Rank::RemoveDestination, action);
