@@ -80,7 +80,7 @@ impl Book {
     /// Takes up what is to be checked. A backend that is checked in another way from now on stands as
     /// it stood. `now` is in seconds since 1970.
     pub fn follow(&mut self, checked: &BTreeMap<ServiceName, Checked>, now: u64) -> Moves {
-        if self.followed == *checked {
+        if self.followed == *checked && self.remembered.is_empty() {
             return Moves::default();
         }
         let mut wanted = BTreeMap::new();
@@ -110,7 +110,8 @@ impl Book {
         }
         self.targets = wanted;
         self.followed.clone_from(checked);
-        self.remembered.clear();
+        // What is remembered and not checked any more is not to be shown any more.
+        moves.services.extend(std::mem::take(&mut self.remembered).into_keys().map(|user| user.0));
         moves
     }
 
@@ -262,6 +263,16 @@ mod tests {
         next.follow(&checked(&[]), 101);
         next.follow(&all, 102);
         assert_eq!(next.failed(&name("a")), [].into());
+    }
+
+    #[test]
+    fn what_an_earlier_agent_checked_and_this_one_does_not_is_forgotten() {
+        let mut book = Book::default();
+        book.follow(&checked(&[("a", &tcp(), &[1])]), 0);
+        let mut next = Book::remembering(book.report());
+        let moves = next.follow(&checked(&[]), 1);
+        assert_eq!((moves.start.len(), moves.services), (0, [name("a")].into()));
+        assert_eq!((next.report(), next.follow(&checked(&[]), 2)), (vec![], Moves::default()));
     }
 
     #[test]
