@@ -15,6 +15,7 @@ pub mod agent;
 pub mod apply;
 pub mod audit;
 pub mod chain;
+pub mod checks;
 pub mod cli;
 pub mod config;
 pub mod explain;

@@ -274,8 +274,14 @@ impl Report {
     ///
     /// [`Error::File`].
     pub fn remove(state_dir: &Path) -> Result<(), Error> {
-        let names =
-            ["ledger.jsonl", "admin.sock", "admin.new", "hash-plane.json", "hash-plane.new"];
+        let names = [
+            "ledger.jsonl",
+            "admin.sock",
+            "admin.new",
+            "checks.json",
+            "hash-plane.json",
+            "hash-plane.new",
+        ];
         let others = names.map(|name| state_dir.join(name));
         for path in [report_path(state_dir), lock_path(state_dir)].into_iter().chain(others) {
             match fs::remove_file(&path) {

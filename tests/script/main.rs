@@ -7,6 +7,7 @@
 //! -- services.yaml --                    a manifest; in a later step it replaces this file
 //! -- gone services.yaml --               the file is removed
 //! -- node --                             facts and settings, see `case.rs`; they last
+//! -- checks --                           what health checks found, see `run.rs`; it lasts
 //! -- observed --                         what others did to the node, see `observed.rs`
 //! -- desired --                          printed when the section is there
 //! -- plan --                             always, unless loading fails

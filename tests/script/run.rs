@@ -21,6 +21,9 @@
 //! restart                        the agent starts anew, and knows what it reads
 //! ```
 //!
+//! Section `checks`, one line each: `down SERVICE BACKEND` or `up SERVICE BACKEND`, as
+//! `down shop/web 10.1.0.1:8080/TCP`. All are up at first.
+//!
 //! Every step is planned as a change to the one before, and then a comparison of everything must
 //! find nothing left to do.
 
@@ -28,8 +31,10 @@ use std::{collections::BTreeSet, error::Error, fmt::Write, fs, net::IpAddr, str:
 
 use anyhow::{Context, Result, bail, ensure};
 use proxy_userspace::{
-    model::{Masquerade, Notice, Snapshot, Update},
-    plan::{DetectLocal, Drains, ExternalIps, Limits, NodeFacts, Observed, Planner, Settings},
+    model::{Backend, Frontend, Masquerade, Notice, ServiceName, Snapshot, Update},
+    plan::{
+        DetectLocal, Drains, ExternalIps, Failed, Limits, NodeFacts, Observed, Planner, Settings,
+    },
     source,
 };
 use tempfile::TempDir;
@@ -48,6 +53,7 @@ struct World {
     drains: Drains,
     observed: Observed,
     planner: Planner,
+    failed: Failed,
     /// The next plan compares everything, since something happened behind the agent's back.
     whole: bool,
 }
@@ -65,6 +71,7 @@ pub(crate) fn run(case: &mut Case) -> Result<()> {
         limits: Limits { frontends: 1000, backends: 1000 },
         drains: Drains::Over,
         observed: Observed { fast_path: true, ..Observed::default() },
+        failed: Failed::new(),
         whole: true,
     };
     case.steps.iter_mut().try_for_each(|step| world.step(step))
@@ -89,6 +96,7 @@ impl World {
     fn take(&mut self, name: &str, body: &str) -> Result<()> {
         match name {
             "node" => body.lines().try_for_each(|line| self.take_node(line)),
+            "checks" => body.lines().try_for_each(|line| self.take_check(line)),
             "observed" => {
                 self.whole = true;
                 body.lines().try_for_each(|line| observed::take(&mut self.observed, line))
@@ -98,6 +106,23 @@ impl World {
                 None => Ok(fs::write(self.manifests.path().join(name), body)?),
             },
         }
+    }
+
+    fn take_check(&mut self, line: &str) -> Result<()> {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [state @ ("up" | "down"), service, backend] = *words else {
+            bail!("unknown line {line:?}");
+        };
+        let (namespace, name) = service.split_once('/').context("no NAMESPACE/NAME")?;
+        let service = ServiceName { namespace: namespace.into(), name: name.into() };
+        let Frontend { addr, port, protocol } = observed::frontend(backend)?;
+        let backend = Backend { addr, port, protocol };
+        let failed = self.failed.entry(service.clone()).or_default();
+        let changes =
+            if state == "down" { failed.insert(backend) } else { failed.remove(&backend) };
+        ensure!(changes, "it is so already: {line:?}");
+        self.planner.set_failed(&service, failed.clone());
+        Ok(())
     }
 
     fn take_node(&mut self, line: &str) -> Result<()> {
@@ -168,6 +193,9 @@ impl World {
 
     fn restart(&mut self) {
         self.planner = Planner::new(self.settings.clone(), self.facts.clone());
+        for (service, failed) in &self.failed {
+            self.planner.set_failed(service, failed.clone());
+        }
         self.whole = true;
     }
 

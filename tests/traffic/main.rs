@@ -23,6 +23,7 @@ mod fast_path;
 mod forwarding;
 mod gateways;
 mod hazards;
+mod health_checks;
 mod inside;
 mod interfaces;
 mod ipvs_alone;
@@ -70,6 +71,7 @@ fn main() {
         moving::SCENARIOS,
         forwarding::SCENARIOS,
         gateways::SCENARIOS,
+        health_checks::SCENARIOS,
         fast_path::SCENARIOS,
         leases::SCENARIOS,
         states::SCENARIOS,

@@ -74,6 +74,7 @@ impl Agent {
             relists: self.metrics.relists,
             no_local_endpoints: [false, true].map(services),
             has_ipv6: self.has_ipv6,
+            checks: self.checks.report(),
         });
     }
 }

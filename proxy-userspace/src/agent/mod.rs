@@ -4,6 +4,7 @@ mod admin;
 mod adoption;
 mod attachments;
 mod audit;
+mod checks;
 mod datapath;
 mod drains;
 mod facts;
@@ -96,6 +97,7 @@ struct Agent {
     interfaces: interfaces::Interfaces,
     present: Vec<Interface>,
     health: Health,
+    checks: checks::Checks,
     metrics: metrics::Metrics,
     /// The kernel has IPv6.
     has_ipv6: bool,
@@ -137,8 +139,9 @@ pub async fn run(
     let node_name = facts::node_name(&settings);
     let kept_in = Some(settings.paths.snapshot_dir.clone());
     let mut source = open_source(&settings, &node_name, kept_in).await?;
+    let (checks, mut found) = checks::Checks::open(&settings.paths.state_dir);
     let (mut agent, mut looks) =
-        Agent::start(settings, node_name, &mut source, witnesses, mh_size).await?;
+        Agent::start(settings, node_name, &mut source, witnesses, mh_size, checks).await?;
     let mut asked = admin::open(&agent.settings.paths.state_dir);
     let mut links = link::Watch::open(&agent.settings.dummy_device).await?;
     let mut traffic = tc::Watch::open().map_err(kernel::node::Error::from)?;
@@ -184,6 +187,7 @@ pub async fn run(
                     continue;
                 }
             }
+            Some(changed) = found.recv() => agent.checks_changed(changed, &mut found).await,
             Some(request) = asked.recv() => agent.answer(request).await,
             _ = next_hops.tick(), if agent.hash_plane.is_on() => agent.tend_hash_plane().await,
             _ = drain.tick(), if !agent.waiting.is_empty() => agent.end_drains().await,
@@ -242,6 +246,7 @@ impl Agent {
         source: &mut Source,
         witnesses: Witnesses,
         mh_size: Option<Size>,
+        checks: checks::Checks,
     ) -> Result<(Self, mpsc::Receiver<audit::Seen>), Fatal> {
         let mut ledger = Ledger::open(&settings.paths.state_dir)?;
         pass::disown(&mut ledger, &settings.exclude_cidrs)?;
@@ -274,6 +279,7 @@ impl Agent {
             metrics: metrics::Metrics::open(&settings, recorder),
             has_ipv6: !facts::no_ipv6(),
             health,
+            checks,
             retry: FIRST_RETRY,
             retry_at: None,
             next_pass: tokio::time::Instant::now(),

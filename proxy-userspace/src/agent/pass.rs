@@ -101,6 +101,7 @@ impl Agent {
         self.health.set_node_leaving(node.is_some_and(|node| node.leaving));
         let facts = facts(&self.node_name, &self.present, &self.settings, node);
         self.planner.set_facts(facts);
+        self.follow_checks();
         // Rare, and not to be carried along in every pass.
         Box::pin(self.take_over()).await;
         let whole = scope == Scope::All || std::mem::take(&mut self.whole_next);

@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{Fatal, facts, open_source, pass::LIMITS, privileges};
 use crate::{
     audit::observe,
+    checks::file,
     config::{Settings, Vips},
     kernel::{
         bpf::{Localhost, Maps, PinDirectory},
@@ -15,7 +16,7 @@ use crate::{
     },
     ledger::Owned,
     model::{FastPath, Notice, Update},
-    plan::{Drains, Observed, Plan, Planner},
+    plan::{Drains, Failed, Observed, Plan, Planner},
     source::{Source, SourceEvent},
 };
 
@@ -55,6 +56,7 @@ pub async fn rehearse(settings: &Settings, patience: Duration) -> Result<Rehears
     let mut planner =
         Planner::new(facts::decisive(settings), facts::nameless_addresses(&node_name));
     planner.take(update);
+    take_checks(&mut planner, settings);
     let present = node.links.interfaces().await?;
     let this = planner.snapshot().nodes.get(&node_name);
     let facts = facts::facts(&node_name, &present, settings, this);
@@ -67,6 +69,17 @@ pub async fn rehearse(settings: &Settings, patience: Duration) -> Result<Rehears
     let frontends = desired.servers.len();
     let services = planner.snapshot().services.len();
     Ok(Rehearsal { source: source.name(), services, frontends, plan, notices })
+}
+
+/// What the checks of a running agent found holds for it.
+fn take_checks(planner: &mut Planner, settings: &Settings) {
+    // One that cannot be read is the agent's to tell.
+    let found = file::read(&settings.paths.state_dir).unwrap_or_default();
+    let mut failed = Failed::new();
+    for check in found.into_iter().filter(|check| !check.state.up) {
+        failed.entry(check.service).or_default().insert(check.backend);
+    }
+    failed.into_iter().for_each(|(service, failed)| planner.set_failed(&service, failed));
 }
 
 async fn first_update(

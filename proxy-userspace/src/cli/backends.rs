@@ -1,10 +1,14 @@
-//! `passlane backends`: where traffic goes, from IPVS and the backend maps. Needs no agent.
+//! `passlane backends`: where traffic goes, from IPVS and the backend maps; and what health checks
+//! found, as an agent wrote it down. Needs no agent.
+
+mod checks;
 
 use std::collections::BTreeMap;
 
 use clap::Args;
 use serde::Serialize;
 
+use self::checks::Check;
 use super::{
     Failure, FormatFlag, dump,
     output::{self, Style, View},
@@ -14,6 +18,7 @@ use super::{
     services::forwarding,
 };
 use crate::{
+    checks::file,
     config::Paths,
     ledger::Owned,
     model::{self, Frontend},
@@ -56,6 +61,8 @@ struct Backend {
     /// Flow entries of another generation are stale.
     generation: Option<u32>,
     frontends: Vec<Destination>,
+    /// What health checks found, one for each Service that has it checked.
+    checks: Vec<Check>,
 }
 
 /// A backend as the destination of one frontend.
@@ -89,10 +96,17 @@ fn gather(flags: &Flags) -> Result<Backends, Failure> {
             ids.insert(backend, (value.id, maps.generations.of_backend(value.id)?));
         }
     }
-    Ok(Backends { items: backends(&servers, &owned, &ids, flags) })
+    let checks = checks::by_backend(file::read(&flags.paths.state_dir)?, checks::now());
+    Ok(Backends { items: backends(&servers, &owned, &ids, checks, flags) })
 }
 
-fn backends(servers: &Servers, owned: &Owned, ids: &Ids, flags: &Flags) -> Vec<Backend> {
+fn backends(
+    servers: &Servers,
+    owned: &Owned,
+    ids: &Ids,
+    mut checks: BTreeMap<model::Backend, Vec<Check>>,
+    flags: &Flags,
+) -> Vec<Backend> {
     let mut found = BTreeMap::<model::Backend, Vec<Destination>>::new();
     for (server, destinations) in servers {
         let frontend: Frontend = server.virtual_server.frontend;
@@ -110,18 +124,33 @@ fn backends(servers: &Servers, owned: &Owned, ids: &Ids, flags: &Flags) -> Vec<B
             });
         }
     }
-    let wanted = |backend: &model::Backend, frontends: &[Destination]| {
+    // Those that were removed since they failed.
+    for backend in checks.keys() {
+        found.entry(*backend).or_default();
+    }
+    let wanted = |backend: &model::Backend, frontends: &[Destination], checks: &[Check]| {
         let socket = std::net::SocketAddr::new(backend.addr, backend.port);
         flags.backend.is_none_or(|filter| filter.matches(socket))
             && flags.service.as_ref().is_none_or(|filter| {
-                frontends.iter().any(|each| filter.matches(Some(&each.service)))
+                let services = frontends.iter().map(|each| &each.service);
+                services
+                    .chain(checks.iter().map(|check| &check.service))
+                    .any(|service| filter.matches(Some(service)))
             })
     };
-    let found = found.into_iter().filter(|(backend, frontends)| wanted(backend, frontends));
-    found.map(|(backend, frontends)| row(backend, frontends, ids)).collect()
+    let rows = found.into_iter().filter_map(|(backend, frontends)| {
+        let checks = checks.remove(&backend).unwrap_or_default();
+        wanted(&backend, &frontends, &checks).then(|| row(backend, frontends, ids, checks))
+    });
+    rows.collect()
 }
 
-fn row(backend: model::Backend, frontends: Vec<Destination>, ids: &Ids) -> Backend {
+fn row(
+    backend: model::Backend,
+    frontends: Vec<Destination>,
+    ids: &Ids,
+    checks: Vec<Check>,
+) -> Backend {
     let ids = ids.get(&backend).copied();
     let sum = |of: fn(&Destination) -> u32| frontends.iter().map(|each| u64::from(of(each))).sum();
     Backend {
@@ -132,6 +161,30 @@ fn row(backend: model::Backend, frontends: Vec<Destination>, ids: &Ids) -> Backe
         id: ids.map(|(id, _)| id),
         generation: ids.map(|(_, generation)| generation),
         frontends,
+        checks,
+    }
+}
+
+impl Backend {
+    fn state(&self) -> &'static str {
+        match (self.frontends.is_empty(), self.draining) {
+            (true, _) if checks::is_down(&self.checks) => "removed",
+            (true, _) => "unused",
+            (false, true) => "draining",
+            (false, false) => "serving",
+        }
+    }
+
+    /// Returns the Services that it is of.
+    fn services(&self) -> String {
+        let mut services: Vec<&str> =
+            self.frontends.iter().map(|each| each.service.as_str()).collect();
+        if services.is_empty() {
+            services.extend(self.checks.iter().map(|check| check.service.as_str()));
+        }
+        services.sort_unstable();
+        services.dedup();
+        services.join(",")
     }
 }
 
@@ -152,6 +205,7 @@ fn narrow(backends: &[Backend]) -> comfy_table::Table {
     let mut table = output::table([
         "BACKEND",
         "STATE",
+        "CHECK",
         "WEIGHT",
         "ACTIVE",
         "INACTIVE",
@@ -163,18 +217,15 @@ fn narrow(backends: &[Backend]) -> comfy_table::Table {
         weights.sort_unstable();
         weights.dedup();
         let weights: Vec<String> = weights.iter().map(u32::to_string).collect();
-        let mut services: Vec<&str> =
-            backend.frontends.iter().map(|each| each.service.as_str()).collect();
-        services.sort_unstable();
-        services.dedup();
         table.add_row([
             backend.backend.clone(),
-            if backend.draining { "draining" } else { "serving" }.to_owned(),
+            backend.state().to_owned(),
+            checks::short(&backend.checks),
             weights.join(","),
             backend.active.to_string(),
             backend.inactive.to_string(),
             backend.frontends.len().to_string(),
-            services.join(","),
+            backend.services(),
         ]);
     }
     table
@@ -193,6 +244,8 @@ fn wide(backends: &[Backend]) -> comfy_table::Table {
         "PERSISTENT",
         "ID",
         "GENERATION",
+        "CHECK",
+        "CHANGES",
     ]);
     let number = |number: Option<u32>| number.map_or("<none>".to_owned(), |it| it.to_string());
     for backend in backends {
@@ -208,6 +261,25 @@ fn wide(backends: &[Backend]) -> comfy_table::Table {
                 each.persistent.to_string(),
                 number(backend.id),
                 number(backend.generation),
+                checks::long(&backend.checks),
+                checks::changes(&backend.checks),
+            ]);
+        }
+        if backend.frontends.is_empty() {
+            let none = || "<none>".to_owned();
+            table.add_row([
+                backend.backend.clone(),
+                none(),
+                backend.services(),
+                none(),
+                none(),
+                none(),
+                none(),
+                none(),
+                number(backend.id),
+                number(backend.generation),
+                checks::long(&backend.checks),
+                checks::changes(&backend.checks),
             ]);
         }
     }
@@ -241,26 +313,40 @@ mod tests {
             destination("10.96.0.10:80/TCP", "default/web:http", 1),
             destination("172.20.0.1:30080/TCP", "default/web:http", 0),
         ];
-        let view = Backends { items: vec![row(backend, frontends, &[(backend, (3, 9))].into())] };
+        let ids = [(backend, (3, 9))].into();
+        let checks = vec![checks::example("default/web", &[], 70_000)];
+        let fallen = [(940, false, "connect: Connection refused (os error 111)")];
+        let removed = model::Backend { port: 9, ..backend };
+        let failed = vec![checks::example("default/web", &fallen, 1_000)];
+        let view = Backends {
+            items: vec![
+                row(backend, frontends, &ids, checks),
+                row(removed, Vec::new(), &Ids::new(), failed),
+            ],
+        };
         crate::cli::snapshot::check("backends", &view);
         let expected = "\
-BACKEND              STATE     WEIGHT   ACTIVE   INACTIVE   FRONTENDS   SERVICES
-10.1.1.11:8080/TCP   serving   0,1      4        2          2           default/web:http
+BACKEND              STATE     CHECK      WEIGHT   ACTIVE   INACTIVE   FRONTENDS   SERVICES
+10.1.1.11:8080/TCP   serving   up         0,1      4        2          2           default/web:http
+10.1.1.11:9/TCP      removed   down 60s            0        0          0           default/web
 ";
         assert_eq!(view.text(Style::NARROW), expected);
         let wide = view.text(Style { wide: true, headers: false });
-        assert_eq!(wide.lines().count(), 2, "{wide}");
-        assert!(wide.lines().all(|line| line.ends_with(" 3    9")), "{wide}");
-        assert_eq!(view.names().unwrap(), ["backend/10.1.1.11:8080/TCP"]);
+        assert_eq!(wide.lines().count(), 3, "{wide}");
+        assert_eq!(wide.lines().filter(|line| line.contains(" 3        9 ")).count(), 2, "{wide}");
+        assert_eq!(
+            view.names().unwrap(),
+            ["backend/10.1.1.11:8080/TCP", "backend/10.1.1.11:9/TCP"]
+        );
     }
 
     #[test]
     fn a_backend_drains_when_no_frontend_gives_it_anything() {
         let backend =
             model::Backend { addr: [10, 1, 1, 11].into(), port: 1, protocol: model::Protocol::Udp };
-        let view = row(backend, vec![destination("a", "b", 0)], &Ids::new());
+        let view = row(backend, vec![destination("a", "b", 0)], &Ids::new(), Vec::new());
         assert!(view.draining);
         let text = Backends { items: vec![view] }.text(Style { wide: true, headers: true });
-        assert!(text.ends_with("<none>   <none>\n"), "{text}");
+        assert!(text.ends_with("<none>   <none>       <none>   <none>\n"), "{text}");
     }
 }

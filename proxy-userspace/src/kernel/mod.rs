@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`bpf`] | programs, pinned maps and links, by aya |
 //! | [`capability`] | what the process may do |
+//! | [`check`] | whether a backend answers, for health checks |
 //! | [`cgroup`] | the root of the cgroup hierarchy |
 //! | [`namespace`] | what the network namespace is known by, and new ones |
 //! | [`ipvs`] | virtual servers and destinations, by generic netlink |
@@ -31,6 +32,7 @@ pub mod bpf;
 mod btf;
 pub mod capability;
 pub mod cgroup;
+pub mod check;
 pub mod conntrack;
 pub mod cpu;
 pub mod fingerprint;

@@ -8,6 +8,7 @@ use super::{
     scrape::Samples,
 };
 use crate::{
+    checks::BackendCheck,
     health::Answers,
     source::kubernetes::Requests,
     status::{InterfaceReport, Report},
@@ -43,6 +44,11 @@ pub(super) fn collect(recorder: &Recorder, samples: &mut Samples) {
     build(&state, samples);
     standing(&state, samples);
     interfaces(&state.report, samples);
+    for BackendCheck { service, backend, state, .. } in state.checks.iter() {
+        let labels = [&*service.to_string(), &*backend.to_string()];
+        samples.put(&names::CHECK_UP, labels, state.up);
+        samples.put(&names::CHECK_TRANSITIONS, labels, state.changes);
+    }
 }
 
 fn passes(recorder: &Recorder, families: &[&str], samples: &mut Samples) {

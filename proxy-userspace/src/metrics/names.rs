@@ -139,6 +139,10 @@ metrics! {
         "Services with forwarding state";
     FRONTENDS = "passlane_frontends", Gauge, [],
         "Addresses, ports and protocols that clients can dial";
+    CHECK_UP = "passlane_backend_check_up", Gauge, ["service", "backend"],
+        "Backends of Services with a health check: 1 for one that is up, 0 for one that is down";
+    CHECK_TRANSITIONS = "passlane_backend_check_transitions_total", Counter, ["service", "backend"],
+        "How often a backend rose or fell by its health check";
     NOTICES = "passlane_notices", Gauge, ["reason"],
         "What was asked for and is not done; passlane status has a sentence for each";
     PASSES = "passlane_passes_total", Counter, ["scope", "outcome"],

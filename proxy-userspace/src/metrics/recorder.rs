@@ -14,6 +14,7 @@ use super::{
 use crate::{
     apply::{Tally, Tries},
     audit::counters::AuditCounters,
+    checks::BackendCheck,
     health::ProxyHealth,
     model::{Change, Update},
     source::{Trigger, kubernetes::Requests},
@@ -80,6 +81,8 @@ pub struct State {
     pub no_local_endpoints: [[usize; 2]; 2],
     /// The node has IPv6.
     pub has_ipv6: bool,
+    /// Backends that are checked.
+    pub checks: Arc<[BackendCheck]>,
 }
 
 /// A pass over the node.

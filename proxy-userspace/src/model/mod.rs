@@ -1,6 +1,7 @@
 //! Plain values: what Services want, and what the kernel holds. No I/O, no clock, no async.
 
 pub mod backend;
+pub mod check;
 pub mod element;
 pub mod endpoint;
 pub mod estate;
@@ -16,6 +17,7 @@ pub mod snapshot;
 pub mod virtual_server;
 
 pub use backend::Backend;
+pub use check::{Check, Get, OnFailure, Probe, SorryServer, Watching};
 pub use element::{Element, Inside, Masquerade, RuleOptions};
 pub use endpoint::{Endpoint, EndpointPort, EndpointSlice, LocalEndpoints, SliceName};
 pub use estate::Estate;

@@ -63,6 +63,17 @@ pub enum Notice {
         /// The annotation's value.
         value: String,
     },
+    /// An annotation about health checks is not understood, or not allowed; its default is used.
+    UnknownWatching {
+        /// The annotated Service.
+        service: ServiceName,
+        /// The annotation, without `passlane.io/`.
+        annotation: &'static str,
+        /// The annotation's value.
+        value: String,
+        /// What is wrong with it, what holds instead, and what is taken.
+        why: String,
+    },
     /// An EndpointSlice has no label `kubernetes.io/service-name`; it is ignored.
     SliceWithoutService {
         /// The slice.
@@ -182,6 +193,7 @@ impl Notice {
             | Self::UnknownForwarding { service, .. }
             | Self::PortKept { service, .. }
             | Self::UnknownFastPath { service, .. }
+            | Self::UnknownWatching { service, .. }
             | Self::ApiServerIsVip { service, .. }
             | Self::FamilyWithoutClusterIp { service, .. }
             | Self::ExternalIpRefused { service, .. }
@@ -208,6 +220,7 @@ impl Notice {
             Self::UnknownForwarding { .. } => "UnknownForwarding",
             Self::PortKept { .. } => "PortKept",
             Self::UnknownFastPath { .. } => "UnknownFastPath",
+            Self::UnknownWatching { .. } => "UnknownHealthCheck",
             Self::SliceWithoutService { .. } => "SliceWithoutService",
             Self::SliceOfNames { .. } => "SliceOfNames",
             Self::Unreadable { .. } => "Unreadable",
@@ -270,6 +283,9 @@ impl Notice {
                 );
                 (service, "fast-path", text)
             }
+            Self::UnknownWatching { service, annotation, value, why } => {
+                (service, annotation, format!("{value:?}: {why}"))
+            }
             _ => return None,
         })
     }
@@ -287,7 +303,8 @@ impl fmt::Display for Notice {
             | Self::UnknownWeight { .. }
             | Self::UnknownForwarding { .. }
             | Self::PortKept { .. }
-            | Self::UnknownFastPath { .. } => Ok(()),
+            | Self::UnknownFastPath { .. }
+            | Self::UnknownWatching { .. } => Ok(()),
             Self::SliceWithoutService { slice } => write!(
                 f,
                 "endpointslice {slice}: no label kubernetes.io/service-name: it is ignored; \

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Forwarding, Protocol, Scheduler, SchedulerFlags};
+use super::{Forwarding, Protocol, Scheduler, SchedulerFlags, Watching};
 
 /// The identity of a Service.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
@@ -160,6 +160,9 @@ pub struct Service {
     pub forwarding: Forwarding,
     /// Annotation `passlane.io/fast-path`.
     pub fast_path: FastPath,
+    /// Health checks and a sorry server, where annotations ask for them.
+    #[serde(default)]
+    pub watching: Option<Box<Watching>>,
     /// `metadata.creationTimestamp` as seconds since 1970, when the manifest has one: the older
     /// Service wins a frontend that two claim.
     pub created_at: Option<i64>,

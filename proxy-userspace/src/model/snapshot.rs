@@ -141,6 +141,7 @@ mod tests {
             weights: Weights::default(),
             forwarding: Forwarding::Masq,
             fast_path: FastPath::Auto,
+            watching: None,
             created_at: Some(created_at),
         };
         (name, service)

@@ -13,6 +13,7 @@ use super::{
     claims::Claims,
     servers::{Context, wanted},
     settings::DetectLocal,
+    standing::{Checked, Failed},
     unserved::Unserved,
 };
 use crate::model::{
@@ -68,6 +69,8 @@ pub struct DesiredServer {
     pub destinations: Arc<Destinations>,
     /// Endpoints that are listed and get nothing: if IPVS has them, their connections go on.
     pub lingering: Arc<BTreeSet<DestinationKey>>,
+    /// Endpoints that failed their health check and go at once, with their connections.
+    pub cut: Option<Arc<BTreeSet<DestinationKey>>>,
     /// The Service port it serves.
     pub service: ServicePortName,
     /// Age of the Service.
@@ -108,6 +111,8 @@ pub struct Desired {
     pub exclude_cidrs: Vec<IpNet>,
     /// What load balancers are told.
     pub health: BTreeMap<ServiceName, HealthCheck>,
+    /// Backends whose health is to be checked.
+    pub checked: BTreeMap<ServiceName, Checked>,
     claims: Claims,
     notices: BTreeMap<ServiceName, Vec<Notice>>,
     /// Frontends whose server may have changed since the last plan.
@@ -131,6 +136,7 @@ impl PartialEq for Desired {
             && self.backends == other.backends
             && self.rules == other.rules
             && self.health == other.health
+            && self.checked == other.checked
             && self.unserved == other.unserved
             && self.notices() == other.notices()
     }
@@ -138,12 +144,23 @@ impl PartialEq for Desired {
 
 impl Eq for Desired {}
 
-/// Returns what the node should hold for these Services and endpoints.
+/// Returns what the node should hold for these Services and endpoints, all of them healthy.
+pub fn desired(snapshot: &Snapshot, facts: &NodeFacts, settings: &Settings) -> Desired {
+    desired_with(snapshot, facts, settings, &Failed::new())
+}
+
+/// Returns what the node should hold for these Services and endpoints, some of which failed their
+/// health checks.
 ///
 /// Of two Services that claim one frontend or one node port the one whose cluster IP it is has it,
 /// else the older one (`created_at`; a Service without one is the youngest), and of two of the same
 /// age the first by namespace and name; the other keeps its remaining frontends.
-pub fn desired(snapshot: &Snapshot, facts: &NodeFacts, settings: &Settings) -> Desired {
+pub fn desired_with(
+    snapshot: &Snapshot,
+    facts: &NodeFacts,
+    settings: &Settings,
+    failed: &Failed,
+) -> Desired {
     let mut slices = BTreeMap::<_, Vec<_>>::new();
     for slice in snapshot.slices.values() {
         slices.entry(&slice.service).or_default().push(slice);
@@ -156,7 +173,7 @@ pub fn desired(snapshot: &Snapshot, facts: &NodeFacts, settings: &Settings) -> D
     for element in fixed(snapshot, facts, settings) {
         desired.elements.add(&element);
     }
-    let context = context(snapshot, facts, settings);
+    let context = context(snapshot, facts, settings, failed);
     for service in snapshot.services.values() {
         let slices = slices.get(&service.name).map_or(&[][..], Vec::as_slice);
         desired.put(&service.name, Some(service), slices, context);
@@ -169,9 +186,10 @@ pub(super) fn context<'a>(
     snapshot: &'a Snapshot,
     facts: &'a NodeFacts,
     settings: &'a Settings,
+    failed: &'a Failed,
 ) -> Context<'a> {
     let here = super::endpoints::Here::new(&facts.name, snapshot.nodes.get(&facts.name));
-    Context { settings, facts, here }
+    Context { settings, facts, here, failed }
 }
 
 /// Returns the elements that hang on no Service.
@@ -225,6 +243,7 @@ impl Desired {
         }
         set(&mut self.notices, name, Some(wanted.notices).filter(|notices| !notices.is_empty()));
         set(&mut self.health, name, wanted.health);
+        set(&mut self.checked, name, wanted.checked);
         for &frontend in &touched {
             let settled = self.claims.settle(frontend, &mut self.servers);
             settled.gained.iter().for_each(|server| self.acquire(server));
@@ -287,6 +306,11 @@ impl Desired {
 }
 
 impl DesiredServer {
+    /// Says whether a destination goes at once, with its connections.
+    pub(super) fn cuts(&self, key: &DestinationKey) -> bool {
+        self.cut.as_ref().is_some_and(|cut| cut.contains(key))
+    }
+
     /// Returns the backends that its flows may be learned to; nothing else is ever looked up.
     pub(super) fn backends(&self) -> impl Iterator<Item = Backend> {
         let protocol = self.virtual_server.frontend.protocol;

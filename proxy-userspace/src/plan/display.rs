@@ -81,6 +81,11 @@ impl Display for Desired {
         self.health.iter().try_for_each(|(service, health)| {
             let HealthCheck { port, local_endpoints } = health;
             writeln!(f, "health {port} {service} local-endpoints={local_endpoints}")
+        })?;
+        self.checked.iter().try_for_each(|(service, checked)| {
+            write!(f, "check {service} {}", checked.check)?;
+            checked.backends.iter().try_for_each(|backend| write!(f, " {backend}"))?;
+            writeln!(f)
         })
     }
 }
@@ -118,6 +123,11 @@ fn write_server(f: &mut Formatter<'_>, server: &DesiredServer) -> fmt::Result {
         write_destination(f, destination)?;
         writeln!(f)?;
     }
+    server
+        .cut
+        .iter()
+        .flat_map(|cut| cut.iter())
+        .try_for_each(|key| writeln!(f, "  ({key} failed)"))?;
     server.lingering.iter().try_for_each(|key| writeln!(f, "  ({key} gets nothing)"))
 }
 

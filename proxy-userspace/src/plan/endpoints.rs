@@ -91,6 +91,12 @@ impl<'a> Endpoints<'a> {
         self.all.iter().filter(|(_, candidate)| candidate.draining).map(|(key, _)| *key)
     }
 
+    /// Returns those that may get new connections: whom it is worth to check.
+    pub(super) fn of_use(&self) -> impl Iterator<Item = DestinationKey> {
+        let of_use = |candidate: &Candidate<'_>| candidate.ready || candidate.draining;
+        self.all.iter().filter(move |(_, candidate)| of_use(candidate)).map(|(key, _)| *key)
+    }
+
     /// Chooses for traffic policy Cluster: all endpoints, narrowed down by topology hints.
     pub(super) fn cluster(&self) -> Chosen {
         let topology = self.topology();

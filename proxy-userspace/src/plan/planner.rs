@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Desired, Limits, NodeFacts, Observed, Plan, Settings,
-    desired::{context, desired},
+    Desired, Failed, Limits, NodeFacts, Observed, Plan, Settings,
+    desired::{context, desired_with},
     diff::{self, Drains},
 };
 use crate::model::{
-    Change, EndpointSlice, RuleOptions, Service, ServiceName, SliceName, Snapshot, Update,
+    Backend, Change, EndpointSlice, RuleOptions, Service, ServiceName, SliceName, Snapshot, Update,
 };
 
 /// Takes up changes of the objects and of the node, and plans at a cost that depends on what
@@ -19,6 +19,7 @@ pub struct Planner {
     facts: NodeFacts,
     snapshot: Snapshot,
     slices_of: BTreeMap<ServiceName, Vec<SliceName>>,
+    failed: Failed,
     desired: Desired,
     /// Services whose desired state may be another now.
     dirty: BTreeSet<ServiceName>,
@@ -60,15 +61,29 @@ impl Planner {
         }
     }
 
+    /// Takes up which backends of a Service are down by their health checks.
+    pub fn set_failed(&mut self, service: &ServiceName, failed: BTreeSet<Backend>) {
+        let held = self.failed.get(service);
+        if held.is_some_and(|held| *held == failed) || held.is_none() && failed.is_empty() {
+            return;
+        }
+        self.dirty.insert(service.clone());
+        if failed.is_empty() {
+            self.failed.remove(service);
+        } else {
+            self.failed.insert(service.clone(), failed);
+        }
+    }
+
     /// Returns what should be, with all that was taken up.
     pub fn desired(&mut self) -> &Desired {
         if std::mem::take(&mut self.all_dirty) {
             self.dirty.clear();
             self.remade = true;
-            self.desired = desired(&self.snapshot, &self.facts, &self.settings);
+            self.desired = desired_with(&self.snapshot, &self.facts, &self.settings, &self.failed);
         }
         let dirty = std::mem::take(&mut self.dirty);
-        let context = context(&self.snapshot, &self.facts, &self.settings);
+        let context = context(&self.snapshot, &self.facts, &self.settings, &self.failed);
         for name in &dirty {
             let service = self.snapshot.services.get(name);
             let slices = slices(&self.snapshot, &self.slices_of, name);

@@ -6,10 +6,11 @@ use super::{
     Destinations, NodeFacts, Settings,
     desired::{Admission, DesiredServer, HealthCheck, Origin},
     endpoints::{Chosen, Endpoints, Here},
+    standing::{Checked, Failed, Rest, Standing},
 };
 use crate::model::{
-    Destination, DestinationKey, Element, Endpoint, EndpointSlice, FastPath, Forwarding, Frontend,
-    LocalEndpoints, Masquerade, Notice, Protocol, Service, ServiceKind, ServicePort,
+    Backend, Destination, DestinationKey, Element, Endpoint, EndpointSlice, FastPath, Forwarding,
+    Frontend, LocalEndpoints, Masquerade, Notice, Protocol, Service, ServiceKind, ServicePort,
     ServicePortName, Sources, TrafficPolicy, VirtualServer,
 };
 
@@ -19,6 +20,7 @@ pub(super) struct Context<'a> {
     pub(super) settings: &'a Settings,
     pub(super) facts: &'a NodeFacts,
     pub(super) here: Here<'a>,
+    pub(super) failed: &'a Failed,
 }
 
 /// What a Service wants.
@@ -28,6 +30,8 @@ pub(super) struct Wanted {
     pub(super) servers: Vec<DesiredServer>,
     pub(super) notices: Vec<Notice>,
     pub(super) health: Option<HealthCheck>,
+    /// Backends to check.
+    pub(super) checked: Option<Checked>,
     /// Ports that lead to others although the Service asks for a way that cannot change them: the
     /// first is told.
     kept: BTreeSet<KeptPort>,
@@ -45,6 +49,8 @@ struct KeptPort {
 /// Returns what a Service wants, given the slices that belong to it.
 pub(super) fn wanted(service: &Service, slices: &[&EndpointSlice], context: Context<'_>) -> Wanted {
     let mut wanted = Wanted::default();
+    let check = service.watching.as_ref().and_then(|watching| watching.check.clone());
+    wanted.checked = check.map(|check| Checked { check, backends: BTreeSet::new() });
     // Sorted, so that the order in which a source lists the ports decides nothing.
     let mut ports: Vec<_> = service.ports.iter().collect();
     ports.sort_by_key(|port| (port.port, port.protocol, &port.name));
@@ -123,11 +129,12 @@ fn health(
 
 /// Makes of a server at a loopback address what leads to another one.
 fn lead(server: DesiredServer, to: Frontend) -> DesiredServer {
-    let (destinations, lingering) = Default::default();
+    let (destinations, lingering, cut) = Default::default();
     let admission = Admission::Serve;
     DesiredServer {
         destinations,
         lingering,
+        cut,
         admission,
         vip: false,
         fast_path: FastPath::Off,
@@ -152,6 +159,9 @@ struct Class {
     /// The same, all masqueraded: for frontends of another port.
     masqueraded: Arc<Destinations>,
     lingering: Arc<BTreeSet<DestinationKey>>,
+    cut: Option<Arc<BTreeSet<DestinationKey>>>,
+    /// Of the sorry server, also where it is not needed.
+    stand_in: Option<u16>,
     admission: Admission,
     /// Endpoints that may connect to themselves through the Service.
     hairpins: Vec<Element>,
@@ -162,7 +172,8 @@ impl Class {
     /// forward does not change with what is ready.
     fn other_port(&self, port: u16) -> Option<u16> {
         let listed = self.destinations.keys().chain(self.lingering.iter());
-        listed.map(|key| key.port).find(|target| *target != port)
+        let listed = listed.chain(self.cut.iter().flat_map(|cut| cut.iter()));
+        listed.map(|key| key.port).chain(self.stand_in).find(|target| *target != port)
     }
 }
 
@@ -170,10 +181,15 @@ impl Family<'_> {
     fn take_port(&self, port: &ServicePort, wanted: &mut Wanted) {
         let Self { service, slices, context, cluster_ip } = self;
         let endpoints = Endpoints::of(port, slices, cluster_ip.is_ipv6(), context.here);
+        let standing = Standing::of(service, port, cluster_ip.is_ipv6(), context.failed);
         let class = |policy| match policy {
-            TrafficPolicy::Cluster => self.class(&endpoints, endpoints.cluster(), policy),
-            TrafficPolicy::Local => self.class(&endpoints, endpoints.local(), policy),
+            TrafficPolicy::Cluster => self.class(&endpoints, endpoints.cluster(), policy, standing),
+            TrafficPolicy::Local => self.class(&endpoints, endpoints.local(), policy, standing),
         };
+        if let Some(checked) = &mut wanted.checked {
+            let backends = endpoints.of_use().map(|key| Backend::new(key, port.protocol));
+            checked.backends.extend(backends);
+        }
         let internal = class(service.internal_policy);
         for &addr in service.cluster_ips.iter().filter(|addr| self.is_of(addr)) {
             let server = self.server(port, addr, port.port, Origin::ClusterIp, &internal);
@@ -273,34 +289,58 @@ impl Family<'_> {
         free.nth(position).unwrap_or(u16::MAX)
     }
 
-    fn class(&self, endpoints: &Endpoints<'_>, chosen: Chosen, policy: TrafficPolicy) -> Class {
+    fn class(
+        &self,
+        endpoints: &Endpoints<'_>,
+        chosen: Chosen,
+        policy: TrafficPolicy,
+        standing: Standing<'_>,
+    ) -> Class {
         let here = self.context.here.name;
         let elsewhere =
             |endpoint: &Endpoint| endpoint.node.as_deref().is_some_and(|node| node != here);
         let draining: BTreeSet<_> = endpoints.draining().collect();
         let mut destinations = Vec::new();
-        let mut lingering = BTreeSet::new();
+        let (mut lingering, mut cut) = (BTreeSet::new(), BTreeSet::new());
         let mut hairpins = Vec::new();
+        let mut serves = false;
+        let forwarding = self.service.forwarding;
         for (key, endpoint) in endpoints.listed() {
             let unreachable = policy == TrafficPolicy::Local && elsewhere(endpoint);
             let weight = if chosen.keys.contains(&key) {
-                self.weight(key, endpoint)
+                match standing.rest(key) {
+                    Rest::All => {
+                        serves = true;
+                        self.weight(key, endpoint)
+                    }
+                    Rest::Connections => 0,
+                    Rest::Nothing => {
+                        cut.insert(key);
+                        continue;
+                    }
+                }
             } else if draining.contains(&key) && !unreachable {
                 0
             } else {
                 lingering.insert(key);
                 continue;
             };
-            let forwarding = self.service.forwarding;
             destinations.push(Destination { key, weight, forwarding });
             if !elsewhere(endpoint) {
                 hairpins.push(Element::Hairpin(key.addr));
             }
         }
-        let admission = match (chosen.keys.is_empty(), chosen.any) {
-            (false, _) => Admission::Serve,
-            (true, true) => Admission::Drop,
-            (true, false) => Admission::Reject,
+        if standing.stand_in(&mut destinations, forwarding) {
+            serves = true;
+            let stand_in = destinations.last().map(|destination| destination.key);
+            stand_in.iter().for_each(|key| hairpins.push(Element::Hairpin(key.addr)));
+            cut.retain(|key| Some(*key) != stand_in);
+            lingering.retain(|key| Some(*key) != stand_in);
+        }
+        let admission = match (serves, chosen.keys.is_empty() && chosen.any) {
+            (true, _) => Admission::Serve,
+            (false, true) => Admission::Drop,
+            (false, false) => Admission::Reject,
         };
         let destinations: Arc<Destinations> = Arc::new(destinations.into_iter().collect());
         let masqueraded = if self.service.forwarding.changes_port() {
@@ -311,7 +351,11 @@ impl Family<'_> {
                 .map(|&destination| Destination { forwarding: Forwarding::Masq, ..destination });
             Arc::new(masqueraded.collect())
         };
-        Class { destinations, masqueraded, lingering: Arc::new(lingering), admission, hairpins }
+        // Nearly always there are none.
+        let cut = Some(cut).filter(|cut| !cut.is_empty()).map(Arc::new);
+        let lingering = Arc::new(lingering);
+        let stand_in = standing.port_of_stand_in();
+        Class { destinations, masqueraded, lingering, cut, stand_in, admission, hairpins }
     }
 
     /// Returns how packets to a port reach the endpoints. Inside sources come by way of an address
@@ -374,6 +418,7 @@ impl Family<'_> {
             },
             destinations: Arc::clone(destinations),
             lingering: Arc::clone(&class.lingering),
+            cut: class.cut.clone(),
             service: ServicePortName { service: service.name.clone(), port: port.name.clone() },
             created_at: service.created_at,
             origin,

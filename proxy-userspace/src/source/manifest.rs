@@ -89,6 +89,14 @@ pub(super) struct Annotations {
     pub(super) weights: Option<Leaf>,
     #[serde(rename = "passlane.io/forwarding")]
     pub(super) forwarding: Option<Leaf>,
+    #[serde(rename = "passlane.io/health-check")]
+    pub(super) health_check: Option<Leaf>,
+    #[serde(rename = "passlane.io/health-quorum")]
+    pub(super) health_quorum: Option<Leaf>,
+    #[serde(rename = "passlane.io/on-failure")]
+    pub(super) on_failure: Option<Leaf>,
+    #[serde(rename = "passlane.io/sorry-server")]
+    pub(super) sorry_server: Option<Leaf>,
     #[serde(rename = "service.beta.kubernetes.io/load-balancer-source-ranges")]
     pub(super) source_ranges: Option<Leaf>,
     #[serde(rename = "endpoints.kubernetes.io/last-change-trigger-time")]

@@ -221,7 +221,12 @@ mod tests {
 apiVersion: v1
 kind: Service
 metadata:
-  {name: web, namespace: shop, annotations: {passlane.io/weights: '10.1.0.5=3, node-b=2'}}
+  name: web
+  namespace: shop
+  annotations:
+    passlane.io/weights: 10.1.0.5=3, node-b=2
+    passlane.io/health-check: http,host=a.example
+    passlane.io/sorry-server: 192.0.2.9
 spec: {clusterIP: 10.96.0.10, ports: [{port: 80}], sessionAffinity: ClientIP}
 ---
 apiVersion: discovery.k8s.io/v1

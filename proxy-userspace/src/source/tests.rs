@@ -261,3 +261,12 @@ async fn a_signal_survives_a_dropped_wait() {
     }
     panic!("no wait could be dropped early in a hundred tries");
 }
+
+#[test]
+fn the_example_of_a_gateway_is_understood() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/gateway");
+    let (snapshot, notices) = load(&directory).unwrap();
+    assert_eq!(notices, []);
+    let watching = snapshot.services.values().next().unwrap().watching.as_ref().unwrap();
+    assert!(watching.check.is_some() && watching.sorry_servers.len() == 1);
+}

@@ -66,7 +66,9 @@ fn compare_server(
         // UDP has no end that could be waited for: a client that goes on sending from its port
         // would stay with the endpoint for ever.
         let udp = frontend.protocol == Protocol::Udp;
-        if udp || drains.over(frontend, key) {
+        // Nor would a client of one that failed, and is not to keep it waiting.
+        let cut = server.cuts(&key);
+        if udp || cut || drains.over(frontend, key) {
             let action = Action::RemoveDestination { frontend, key };
             changes.push_for(server, Rank::RemoveDestination, action);
             flush(changes, frontend, Some(key));

@@ -15,11 +15,12 @@ use proptest::{
 
 use crate::{
     model::{
-        Endpoint, EndpointPort, EndpointSlice, FastPath, Forwarding, Masquerade, Node, Protocol,
-        Scheduler, SchedulerFlags, Service, ServiceKind, ServiceName, ServicePort, SliceName,
-        Snapshot, Sources, TrafficPolicy, Tunnel, Weights,
+        Backend, Check, Endpoint, EndpointPort, EndpointSlice, FastPath, Forwarding, Masquerade,
+        Node, OnFailure, Probe, Protocol, Scheduler, SchedulerFlags, Service, ServiceKind,
+        ServiceName, ServicePort, SliceName, Snapshot, SorryServer, Sources, TrafficPolicy, Tunnel,
+        Watching, Weights,
     },
-    plan::{DetectLocal, ExternalIps, NodeFacts, Settings},
+    plan::{DetectLocal, ExternalIps, Failed, NodeFacts, Settings},
 };
 
 /// The name of the node that is planned for.
@@ -31,6 +32,7 @@ pub(super) struct World {
     pub(super) snapshot: Snapshot,
     pub(super) facts: NodeFacts,
     pub(super) settings: Settings,
+    pub(super) failed: Failed,
 }
 
 pub(super) fn address(net: u8, host: u8) -> IpAddr {
@@ -105,7 +107,41 @@ fn exposure() -> impl Strategy<Value = Exposure> {
 }
 
 /// How the endpoints of a Service are used.
-type Manner = (Option<(Scheduler, SchedulerFlags)>, Weights, Forwarding, FastPath);
+type Manner =
+    (Option<(Scheduler, SchedulerFlags)>, Weights, Forwarding, FastPath, Option<Box<Watching>>);
+
+fn watching() -> impl Strategy<Value = Option<Box<Watching>>> {
+    // One is an endpoint as well.
+    let sorry = addrs(&["10.1.0.3", "192.0.2.9", "fd00:1::9"]);
+    let sorry = (some(sorry), option::of(Just(80_u16))).prop_map(|(mut addrs, port)| {
+        addrs.dedup_by_key(|addr| addr.is_ipv4());
+        addrs.into_iter().map(|addr| SorryServer { addr, port }).collect()
+    });
+    let check = option::of(Just(Check::of(Probe::Tcp)));
+    let on_failure = select(vec![OnFailure::Inhibit, OnFailure::Remove]);
+    option::of((check, on_failure, 1..4_u32, sorry)).prop_map(|watching| {
+        watching.map(|(check, on_failure, quorum, sorry_servers)| {
+            Box::new(Watching { check, on_failure, quorum, sorry_servers })
+        })
+    })
+}
+
+/// Backends of a Service that are down.
+pub(super) fn down() -> impl Strategy<Value = BTreeSet<Backend>> {
+    let backend = (
+        select(addrs(&["10.1.0.1", "10.1.0.2", "10.1.0.3", "fd00:1::1", "fd00:1::2"])),
+        select(vec![53_u16, 8_080]),
+        protocol(),
+    );
+    prop::collection::btree_set(
+        backend.prop_map(|(addr, port, protocol)| Backend { addr, port, protocol }),
+        0..12,
+    )
+}
+
+fn failed() -> impl Strategy<Value = Failed> {
+    prop::collection::btree_map(service_name(), down(), 0..4)
+}
 
 fn manner() -> impl Strategy<Value = Manner> {
     let scheduler = select(vec![
@@ -124,13 +160,14 @@ fn manner() -> impl Strategy<Value = Manner> {
             Forwarding::Tunnel(Tunnel::Gre),
         ]),
         select(FastPath::WORDS.map(|(_, mode)| mode).to_vec()),
+        watching(),
     )
-        .prop_map(|(scheduler, by_addr, by_node, forwarding, fast_path)| {
+        .prop_map(|(scheduler, by_addr, by_node, forwarding, fast_path, watching)| {
             let weights = Weights {
                 by_addr: by_addr.map(|weight| (address(1, 1), weight)).into_iter().collect(),
                 by_node: by_node.map(|weight| (HERE.into(), weight)).into_iter().collect(),
             };
-            (scheduler, weights, forwarding, fast_path)
+            (scheduler, weights, forwarding, fast_path, watching)
         })
 }
 
@@ -163,7 +200,7 @@ pub(super) fn service() -> impl Strategy<Value = Service> {
         .prop_map(
             |(name, kind, exposure, ports, policies, affinity_secs, health, manner, age)| {
                 let balanced = kind == ServiceKind::LoadBalancer;
-                let (scheduler, weights, forwarding, fast_path) = manner;
+                let (scheduler, weights, forwarding, fast_path, watching) = manner;
                 Service {
                     name,
                     kind,
@@ -184,6 +221,7 @@ pub(super) fn service() -> impl Strategy<Value = Service> {
                     weights,
                     forwarding,
                     fast_path,
+                    watching,
                     created_at: age,
                 }
             },
@@ -312,11 +350,8 @@ pub(super) fn settings() -> impl Strategy<Value = Settings> {
 }
 
 pub(super) fn world() -> impl Strategy<Value = World> {
-    (snapshot(), facts(), settings()).prop_map(|(snapshot, facts, settings)| World {
-        snapshot,
-        facts,
-        settings,
-    })
+    (snapshot(), facts(), settings(), failed())
+        .prop_map(|(snapshot, facts, settings, failed)| World { snapshot, facts, settings, failed })
 }
 
 /// Returns the same world, written down the other way round.
@@ -340,5 +375,6 @@ pub(super) fn mirrored(world: &World) -> World {
 /// Returns what a world without objects is, on the same node.
 pub(super) fn emptied(world: &World) -> World {
     let snapshot = Snapshot { services: BTreeMap::new(), ..Snapshot::default() };
-    World { snapshot, facts: world.facts.clone(), settings: Settings::default() }
+    let facts = world.facts.clone();
+    World { snapshot, facts, ..World::default() }
 }

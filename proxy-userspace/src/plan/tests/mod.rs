@@ -16,7 +16,7 @@ use self::{
     generate::{World, emptied, mirrored, world},
     node::{foreign_of, node},
 };
-use super::{Action, Desired, Drains, Limits, Observed, Plan, desired};
+use super::{Action, Desired, Drains, Limits, Observed, Plan, desired_with};
 
 const ROOMY: Limits = Limits { frontends: 1_000, backends: 1_000 };
 
@@ -25,7 +25,7 @@ fn config() -> ProptestConfig {
 }
 
 fn decide(world: &World) -> Desired {
-    desired(&world.snapshot, &world.facts, &world.settings)
+    desired_with(&world.snapshot, &world.facts, &world.settings, &world.failed)
 }
 
 fn plan(desired: &Desired, observed: &Observed, limits: &Limits) -> Plan {

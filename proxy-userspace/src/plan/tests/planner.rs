@@ -1,19 +1,19 @@
 //! Properties of a planner that takes up changes one by one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{collection::vec, option, prelude::*, sample::Index, strategy::Union};
 
 use super::{
     ROOMY, apply, config, decide,
     generate::{
-        World, facts, node_object, service, service_cidrs, service_name, settings, slice, snapshot,
-        world,
+        World, down, facts, node_object, service, service_cidrs, service_name, settings, slice,
+        snapshot, world,
     },
     node::{foreign_node, foreign_of, node},
 };
 use crate::{
-    model::{Change, SliceName, Snapshot, Update},
+    model::{Backend, Change, ServiceName, SliceName, Snapshot, Update},
     plan::{Drains, NodeFacts, Observed, Planner},
 };
 
@@ -23,6 +23,7 @@ enum Event {
     Changes(Vec<Change>),
     Everything(Snapshot),
     Facts(NodeFacts),
+    Failed(ServiceName, BTreeSet<Backend>),
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -50,6 +51,12 @@ fn event() -> impl Strategy<Value = Event> {
         (8, vec(change(), 1..4).prop_map(Event::Changes).boxed()),
         (1, snapshot().prop_map(Event::Everything).boxed()),
         (1, facts().prop_map(Event::Facts).boxed()),
+        (
+            3,
+            (service_name(), down())
+                .prop_map(|(service, down)| Event::Failed(service, down))
+                .boxed(),
+        ),
     ])
 }
 
@@ -67,12 +74,19 @@ fn take(planner: &mut Planner, world: &mut World, event: Event) {
             world.facts = facts.clone();
             planner.set_facts(facts);
         }
+        Event::Failed(service, down) => {
+            planner.set_failed(&service, down.clone());
+            world.failed.insert(service, down);
+        }
     }
 }
 
 fn fresh(world: &World) -> Planner {
     let mut planner = Planner::new(world.settings.clone(), world.facts.clone());
     planner.take(Update::Replace(world.snapshot.clone()));
+    for (service, down) in &world.failed {
+        planner.set_failed(service, down.clone());
+    }
     planner
 }
 
@@ -135,6 +149,9 @@ proptest! {
         pauses in vec(any::<bool>(), 16),
     ) {
         let mut planner = Planner::new(world.settings.clone(), world.facts.clone());
+        for (service, down) in &world.failed {
+            planner.set_failed(service, down.clone());
+        }
         for (change, pause) in changes.into_iter().zip(pauses.into_iter().cycle()) {
             planner.take(Update::Change(vec![change]));
             if pause {

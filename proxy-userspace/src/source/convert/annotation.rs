@@ -3,10 +3,11 @@
 
 use std::net::IpAddr;
 
-use super::{Strictness, address};
+use super::{Strictness, address, watching};
 use crate::{
     model::{
-        FastPath, Forwarding, Notice, Scheduler, SchedulerFlags, ServiceName, Tunnel, Weights,
+        FastPath, Forwarding, Notice, Scheduler, SchedulerFlags, ServiceName, Tunnel, Watching,
+        Weights,
     },
     source::{
         Found,
@@ -25,12 +26,14 @@ pub(super) struct Wishes {
     pub(super) weights: Weights,
     pub(super) forwarding: Forwarding,
     pub(super) fast_path: FastPath,
+    pub(super) watching: Option<Box<Watching>>,
 }
 
 /// Reads our annotations.
 pub(super) fn wishes(
     annotations: &Annotations,
     service: &ServiceName,
+    strictness: Strictness,
     notices: &mut Vec<Notice>,
 ) -> Wishes {
     let scheduler = annotations.scheduler.as_ref().and_then(|node| {
@@ -61,6 +64,7 @@ pub(super) fn wishes(
         weights: weights.unwrap_or_default(),
         forwarding: forwarding.unwrap_or_default(),
         fast_path: fast_path.unwrap_or_default(),
+        watching: watching::watching(annotations, service, strictness, notices),
     }
 }
 
@@ -145,7 +149,7 @@ fn is_node_name(key: &str) -> bool {
 }
 
 /// Returns the text of an annotation. YAML 1.1 reads a bare `on` or `off` as a truth value.
-fn text(node: &Leaf) -> String {
+pub(super) fn text(node: &Leaf) -> String {
     match &node.value {
         Loose::Scalar(Found::Text(text)) => text.clone(),
         Loose::Scalar(Found::Flag(true)) => "on".to_owned(),

@@ -13,6 +13,7 @@ mod stored;
 #[cfg(test)]
 mod tests;
 mod timestamp;
+mod watching;
 
 use std::{collections::BTreeSet, fmt, path::Path, sync::Arc};
 

@@ -44,7 +44,8 @@ pub(super) fn convert(
     };
     let name = ServiceName { namespace: identity.namespace.clone(), name: identity.name.clone() };
     let annotations = scope.object(metadata.annotations.as_ref(), "metadata.annotations");
-    let wishes = annotations.map(|annotations| annotation::wishes(annotations, &name, notices));
+    let wishes = annotations
+        .map(|annotations| annotation::wishes(annotations, &name, scope.strictness(), notices));
     let wishes = wishes.unwrap_or_default();
     let ports = port::ports(scope, spec, kind, node.referenced);
     let external_policy = exposure::external_policy(scope, spec, kind);
@@ -72,6 +73,7 @@ pub(super) fn convert(
         weights: wishes.weights,
         forwarding: wishes.forwarding,
         fast_path: wishes.fast_path,
+        watching: wishes.watching,
         created_at,
     })
 }

@@ -91,6 +91,7 @@ fn service(index: u32) -> Service {
         weights: Weights::default(),
         forwarding: Forwarding::Masq,
         fast_path: FastPath::Auto,
+        watching: None,
         created_at: Some(1_700_000_000 + i64::from(index)),
     }
 }

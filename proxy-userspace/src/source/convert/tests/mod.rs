@@ -5,6 +5,7 @@ mod cluster;
 mod service;
 mod slice;
 mod stored;
+mod watching;
 
 use std::path::Path;
 
