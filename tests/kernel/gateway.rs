@@ -119,7 +119,8 @@ impl Gateway {
         self.ipvs.put_virtual_server(&server).await?;
         for addr in backends {
             let key = DestinationKey { addr: *addr, port: frontend.port };
-            let destination = Destination { key, weight: 1, forwarding };
+            let destination =
+                Destination { limits: Default::default(), key, weight: 1, forwarding };
             self.ipvs.put_destination(&frontend, &destination).await?;
         }
         Ok(())

@@ -56,7 +56,7 @@ pub(crate) fn virtual_server(frontend: Frontend, scheduler: Scheduler) -> Virtua
 
 pub(crate) fn destination(addr: &str, port: u16, weight: u32) -> anyhow::Result<Destination> {
     let key = DestinationKey { addr: addr.parse()?, port };
-    Ok(Destination { key, weight, forwarding: Forwarding::Masq })
+    Ok(Destination { limits: Default::default(), key, weight, forwarding: Forwarding::Masq })
 }
 
 fn saved() -> anyhow::Result<String> {

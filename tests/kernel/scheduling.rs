@@ -275,7 +275,7 @@ impl Server {
             true => Forwarding::Masq,
             false => Forwarding::Tunnel(Tunnel::Ipip),
         };
-        let destination = Destination { key, weight, forwarding };
+        let destination = Destination { limits: Default::default(), key, weight, forwarding };
         client.put_destination(&self.virtual_server.frontend, &destination).await?;
         match self.last_weights.get_mut(&key) {
             Some(last) if weight > 0 => *last = weight,

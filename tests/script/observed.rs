@@ -41,7 +41,12 @@ pub(crate) fn take(observed: &mut Observed, line: &str) -> Result<()> {
             let server = observed.servers.get_mut(&frontend(key)?).context("no such server")?;
             let key = self::key(destination)?;
             let (weight, forwarding) = (weight.parse()?, Forwarding::Masq);
-            server.destinations.insert(Destination { key, weight, forwarding });
+            server.destinations.insert(Destination {
+                limits: Default::default(),
+                key,
+                weight,
+                forwarding,
+            });
             server.order.push(key);
         }
         ["frontend", key, id, mode] => {

@@ -133,7 +133,8 @@ fn change_from_elsewhere(stage: &Stage) -> Result<()> {
     let frontend = WEB_FRONTEND;
     let frontend = Frontend { addr: frontend.ip(), port: frontend.port(), protocol: Protocol::Tcp };
     let key = DestinationKey { addr: [10, 1, 1, 13].into(), port: WEB_TARGET_PORT };
-    let destination = Destination { key, weight: 7, forwarding: Forwarding::Masq };
+    let destination =
+        Destination { limits: Default::default(), key, weight: 7, forwarding: Forwarding::Masq };
     Ok(runtime.block_on(client.put_destination(&frontend, &destination))?)
 }
 

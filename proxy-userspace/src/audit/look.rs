@@ -215,7 +215,12 @@ mod tests {
 
     fn server(last: u8, owned: bool) -> ObservedServer {
         let key = DestinationKey { addr: [10, 1, 1, last].into(), port: 8080 };
-        let destination = Destination { key, weight: 1, forwarding: Forwarding::Masq };
+        let destination = Destination {
+            limits: Default::default(),
+            key,
+            weight: 1,
+            forwarding: Forwarding::Masq,
+        };
         ObservedServer {
             virtual_server: VirtualServer {
                 frontend: frontend(last),

@@ -265,9 +265,14 @@ mod tests {
                 flags: SchedulerFlags::default(),
                 persistent_secs: 0,
             },
-            destinations: [Destination { key: KEY, weight: 1, forwarding: Forwarding::Masq }]
-                .into_iter()
-                .collect(),
+            destinations: [Destination {
+                limits: Default::default(),
+                key: KEY,
+                weight: 1,
+                forwarding: Forwarding::Masq,
+            }]
+            .into_iter()
+            .collect(),
             order: vec![KEY],
             owned: true,
         };

@@ -33,5 +33,5 @@ pub use service::{
 };
 pub use snapshot::{Change, Snapshot, Update};
 pub use virtual_server::{
-    Destination, DestinationKey, Forwarding, Frontend, Tunnel, VirtualServer,
+    Destination, DestinationKey, Forwarding, Frontend, Thresholds, Tunnel, VirtualServer,
 };

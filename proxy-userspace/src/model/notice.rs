@@ -42,6 +42,13 @@ pub enum Notice {
         /// The annotation's value.
         value: String,
     },
+    /// The annotation `passlane.io/connection-limits` is not understood; there are none.
+    UnknownLimits {
+        /// The annotated Service.
+        service: ServiceName,
+        /// The annotation's value.
+        value: String,
+    },
     /// The annotation `passlane.io/forwarding` asks for a way that cannot change the port, and a
     /// port leads to another one; masquerading is used there.
     PortKept {
@@ -191,6 +198,7 @@ impl Notice {
             | Self::UnknownSchedulerFlag { service, .. }
             | Self::UnknownWeight { service, .. }
             | Self::UnknownForwarding { service, .. }
+            | Self::UnknownLimits { service, .. }
             | Self::PortKept { service, .. }
             | Self::UnknownFastPath { service, .. }
             | Self::UnknownWatching { service, .. }
@@ -218,6 +226,7 @@ impl Notice {
             Self::UnknownSchedulerFlag { .. } => "UnknownSchedulerFlag",
             Self::UnknownWeight { .. } => "UnknownWeight",
             Self::UnknownForwarding { .. } => "UnknownForwarding",
+            Self::UnknownLimits { .. } => "UnknownLimits",
             Self::PortKept { .. } => "PortKept",
             Self::UnknownFastPath { .. } => "UnknownFastPath",
             Self::UnknownWatching { .. } => "UnknownHealthCheck",
@@ -269,6 +278,13 @@ impl Notice {
                 );
                 (service, "forwarding", text)
             }
+            Self::UnknownLimits { service, value } => {
+                let text = format!(
+                    "{value:?} is not understood: there are no limits; write UPPER or \
+                     UPPER,LOWER, numbers of connections above 0, the lower one at most the upper"
+                );
+                (service, "connection-limits", text)
+            }
             Self::PortKept { service, forwarding, port, node_port, target } => {
                 let node = if *node_port { "node " } else { "" };
                 let text = format!(
@@ -302,6 +318,7 @@ impl fmt::Display for Notice {
             | Self::UnknownSchedulerFlag { .. }
             | Self::UnknownWeight { .. }
             | Self::UnknownForwarding { .. }
+            | Self::UnknownLimits { .. }
             | Self::PortKept { .. }
             | Self::UnknownFastPath { .. }
             | Self::UnknownWatching { .. } => Ok(()),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Forwarding, Protocol, Scheduler, SchedulerFlags, Watching};
+use super::{Forwarding, Protocol, Scheduler, SchedulerFlags, Thresholds, Watching};
 
 /// The identity of a Service.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
@@ -158,6 +158,9 @@ pub struct Service {
     pub weights: Weights,
     /// Annotation `passlane.io/forwarding`.
     pub forwarding: Forwarding,
+    /// Annotation `passlane.io/connection-limits`, of each backend.
+    #[serde(default)]
+    pub limits: Thresholds,
     /// Annotation `passlane.io/fast-path`.
     pub fast_path: FastPath,
     /// Health checks and a sorry server, where annotations ask for them.

@@ -126,6 +126,7 @@ mod tests {
     fn service(name: &str, created_at: i64) -> (ServiceName, Service) {
         let name = ServiceName { namespace: "shop".into(), name: name.into() };
         let service = Service {
+            limits: Default::default(),
             name: name.clone(),
             kind: ServiceKind::ClusterIP,
             cluster_ips: vec!["10.96.0.10".parse().unwrap()],

@@ -114,4 +114,29 @@ pub struct Destination {
     pub weight: u32,
     /// How packets reach it.
     pub forwarding: Forwarding,
+    /// How many connections it takes.
+    #[serde(default)]
+    pub limits: Thresholds,
+}
+
+/// When a destination counts as overloaded, and gets no new connections: the thresholds of IPVS
+/// (`ip_vs_dest_totalconns`), which counts connections of all states.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize,
+)]
+pub struct Thresholds {
+    /// Connections from which on it is overloaded; 0 means never.
+    pub upper: u32,
+    /// Connections below which it is so no more; 0 means three quarters of the upper one.
+    pub lower: u32,
+}
+
+impl fmt::Display for Thresholds {
+    /// Writes what the annotation `passlane.io/connection-limits` takes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.lower {
+            0 => write!(f, "{}", self.upper),
+            lower => write!(f, "{},{lower}", self.upper),
+        }
+    }
 }

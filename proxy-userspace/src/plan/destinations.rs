@@ -109,7 +109,7 @@ mod tests {
             let (mut ours, mut map) = (Destinations::default(), BTreeMap::new());
             for (host, weight, put) in edits {
                 let key = DestinationKey { addr: [10, 1, 0, host].into(), port: 80 };
-                let destination = Destination { key, weight, forwarding: Forwarding::Masq };
+                let destination = Destination { limits: Default::default(), key, weight, forwarding: Forwarding::Masq };
                 if put {
                     prop_assert_eq!(ours.insert(destination), map.insert(key, destination));
                 } else {

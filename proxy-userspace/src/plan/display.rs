@@ -7,7 +7,8 @@ use std::{
 
 use super::{Action, Admission, Desired, DesiredServer, HealthCheck, Origin, Plan};
 use crate::model::{
-    Destination, Element, FastPath, Inside, Masquerade, RuleOptions, SchedulerFlags, VirtualServer,
+    Destination, Element, FastPath, Inside, Masquerade, RuleOptions, SchedulerFlags, Thresholds,
+    VirtualServer,
 };
 
 impl Display for Plan {
@@ -136,8 +137,12 @@ fn flags_of(flags: SchedulerFlags) -> String {
 }
 
 fn write_destination(f: &mut Formatter<'_>, destination: &Destination) -> fmt::Result {
-    let Destination { key, weight, forwarding } = destination;
-    write!(f, "{key} weight={weight} {forwarding}")
+    let Destination { key, weight, forwarding, limits } = destination;
+    write!(f, "{key} weight={weight} {forwarding}")?;
+    if *limits != Thresholds::default() {
+        write!(f, " limits={limits}")?;
+    }
+    Ok(())
 }
 
 /// Writes what differs from a table without settings.

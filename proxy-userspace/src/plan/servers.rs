@@ -325,12 +325,12 @@ impl Family<'_> {
                 lingering.insert(key);
                 continue;
             };
-            destinations.push(Destination { key, weight, forwarding });
+            destinations.push(Destination { key, weight, forwarding, limits: self.service.limits });
             if !elsewhere(endpoint) {
                 hairpins.push(Element::Hairpin(key.addr));
             }
         }
-        if standing.stand_in(&mut destinations, forwarding) {
+        if standing.stand_in(&mut destinations, (forwarding, self.service.limits)) {
             serves = true;
             let stand_in = destinations.last().map(|destination| destination.key);
             stand_in.iter().for_each(|key| hairpins.push(Element::Hairpin(key.addr)));

@@ -8,7 +8,7 @@ use std::{
 
 use crate::model::{
     Backend, Check, Destination, DestinationKey, Forwarding, OnFailure, Protocol, Service,
-    ServiceName, ServicePort, Watching,
+    ServiceName, ServicePort, Thresholds, Watching,
 };
 
 /// Backends that are down by their health check, by Service. What is not named here is up.
@@ -94,7 +94,7 @@ impl<'a> Standing<'a> {
     pub(super) fn stand_in(
         &self,
         destinations: &mut Vec<Destination>,
-        forwarding: Forwarding,
+        (forwarding, limits): (Forwarding, Thresholds),
     ) -> bool {
         let (Some(watching), Some(key)) = (self.watching, self.stand_in) else { return false };
         let live: u64 = destinations.iter().map(|each| u64::from(each.weight)).sum();
@@ -103,7 +103,7 @@ impl<'a> Standing<'a> {
         }
         destinations.iter_mut().for_each(|each| each.weight = 0);
         // The last of one key is kept.
-        destinations.push(Destination { key, weight: 1, forwarding });
+        destinations.push(Destination { key, weight: 1, forwarding, limits });
         true
     }
 }

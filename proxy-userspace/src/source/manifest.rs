@@ -89,6 +89,8 @@ pub(super) struct Annotations {
     pub(super) weights: Option<Leaf>,
     #[serde(rename = "passlane.io/forwarding")]
     pub(super) forwarding: Option<Leaf>,
+    #[serde(rename = "passlane.io/connection-limits")]
+    pub(super) limits: Option<Leaf>,
     #[serde(rename = "passlane.io/health-check")]
     pub(super) health_check: Option<Leaf>,
     #[serde(rename = "passlane.io/health-quorum")]

@@ -111,7 +111,7 @@ mod tests {
         let key = DestinationKey { addr: [10, 9, 1, 4].into(), port: 80 };
         ListedDestination {
             state: DestinationState {
-                destination: Destination { key, weight: 1, forwarding },
+                destination: Destination { limits: Default::default(), key, weight: 1, forwarding },
                 active_connections: 0,
                 inactive_connections: 0,
                 persistent_connections: 0,

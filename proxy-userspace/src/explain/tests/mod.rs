@@ -52,7 +52,12 @@ fn key(text: &str) -> DestinationKey {
 }
 
 fn target(at: &str, weight: u32, active: u32, inactive: u32) -> Target {
-    let destination = Destination { key: key(at), weight, forwarding: Forwarding::Masq };
+    let destination = Destination {
+        limits: Default::default(),
+        key: key(at),
+        weight,
+        forwarding: Forwarding::Masq,
+    };
     Target { destination, active, inactive }
 }
 

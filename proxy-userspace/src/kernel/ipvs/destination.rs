@@ -9,7 +9,7 @@ use super::{
     },
     stats::{self, Stats},
 };
-use crate::model::{Destination, DestinationKey, Forwarding, Frontend, Tunnel};
+use crate::model::{Destination, DestinationKey, Forwarding, Frontend, Thresholds, Tunnel};
 
 /// `IP_VS_CONN_F_FWD_MASK`: the forwarding method within connection flags.
 const FORWARDING_MASK: u32 = 0x7;
@@ -45,14 +45,14 @@ pub fn encode_key(buffer: &mut BytesMut, key: &DestinationKey) {
     put_nest(buffer, top::DEST, |nest| put_key(nest, key));
 }
 
-/// Appends the nest that NEW and SET need (`ip_vs_genl_parse_dest`). Thresholds are cleared.
+/// Appends the nest that NEW and SET need (`ip_vs_genl_parse_dest`).
 pub fn encode(buffer: &mut BytesMut, destination: &Destination) {
     put_nest(buffer, top::DEST, |nest| {
         put_key(nest, &destination.key);
         put_u32(nest, dest::FWD_METHOD, method(destination.forwarding));
         put_u32(nest, dest::WEIGHT, destination.weight);
-        put_u32(nest, dest::U_THRESH, 0);
-        put_u32(nest, dest::L_THRESH, 0);
+        put_u32(nest, dest::U_THRESH, destination.limits.upper);
+        put_u32(nest, dest::L_THRESH, destination.limits.lower);
         if let Forwarding::Tunnel(tunnel) = destination.forwarding {
             put_tunnel(nest, tunnel);
         }
@@ -116,6 +116,10 @@ pub(super) fn decode_of_family(
             key: DestinationKey { addr: nest.addr(dest::ADDR, af)?, port: nest.port(dest::PORT)? },
             weight: nest.u32(dest::WEIGHT)?,
             forwarding,
+            limits: Thresholds {
+                upper: nest.u32(dest::U_THRESH)?,
+                lower: nest.u32(dest::L_THRESH)?,
+            },
         },
         active_connections: nest.u32(dest::ACTIVE_CONNS)?,
         inactive_connections: nest.u32(dest::INACT_CONNS)?,
@@ -162,6 +166,7 @@ pub(super) mod tests {
         ];
         (any::<IpAddr>(), any::<u16>(), any::<u32>(), forwarding).prop_map(
             |(addr, port, weight, forwarding)| Destination {
+                limits: Default::default(),
                 key: DestinationKey { addr, port },
                 weight,
                 forwarding,
@@ -186,6 +191,7 @@ pub(super) mod tests {
     fn a_tunnel_is_written_as_linux_ip_vs_h_says() {
         let mut message = BytesMut::new();
         let destination = Destination {
+            limits: Default::default(),
             key: DestinationKey { addr: [10, 1, 0, 5].into(), port: 80 },
             weight: 1,
             forwarding: Forwarding::Tunnel(Tunnel::Gue { port: 6080 }),

@@ -172,6 +172,7 @@ mod tests {
     fn an_unroutable_destination_is_explained() {
         let frontend = Frontend { addr: [10, 96, 0, 1].into(), port: 80, protocol: Protocol::Udp };
         let destination = Destination {
+            limits: Default::default(),
             key: DestinationKey { addr: [10, 1, 0, 5].into(), port: 8080 },
             weight: 1,
             forwarding: Forwarding::Masq,

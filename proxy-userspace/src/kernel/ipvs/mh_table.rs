@@ -119,7 +119,12 @@ async fn look() -> Result<Size, Error> {
     client.put_virtual_server(&server).await?;
     for host in 1..=DESTINATIONS {
         let key = DestinationKey { addr: [127, 0, 1, host].into(), port: 9 };
-        let destination = Destination { key, weight: 1, forwarding: Forwarding::Masq };
+        let destination = Destination {
+            limits: Default::default(),
+            key,
+            weight: 1,
+            forwarding: Forwarding::Masq,
+        };
         client.put_destination(&frontend, &destination).await?;
     }
     let states = client.destinations(&frontend).await?;

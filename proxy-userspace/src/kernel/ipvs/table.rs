@@ -202,7 +202,7 @@ mod tests {
 
     fn to(host: u8, weight: u32, forwarding: Forwarding) -> Destination {
         let key = DestinationKey { addr: [10, 1, 1, host].into(), port: 8080 };
-        Destination { key, weight, forwarding }
+        Destination { limits: Default::default(), key, weight, forwarding }
     }
 
     #[test]

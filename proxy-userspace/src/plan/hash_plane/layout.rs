@@ -235,7 +235,7 @@ mod tests {
 
     fn to(host: u8, weight: u32) -> Destination {
         let key = DestinationKey { addr: [10, 0, 0, host].into(), port: 80 };
-        Destination { key, weight, forwarding: Forwarding::Route }
+        Destination { limits: Default::default(), key, weight, forwarding: Forwarding::Route }
     }
 
     fn members(layout: &Layout, port: u16) -> Vec<(u32, u32, u32)> {

@@ -5,7 +5,7 @@ use std::fmt;
 use proxy_common::hash::mh::Size;
 
 use crate::{
-    model::{Element, Forwarding, Frontend, Protocol, Scheduler},
+    model::{Element, Forwarding, Frontend, Protocol, Scheduler, Thresholds},
     plan::{Admission, DesiredServer},
 };
 
@@ -45,6 +45,8 @@ pub enum WhyIpvs {
     Masq,
     /// Some are, some not.
     MixedForwarding,
+    /// Connections are counted in IPVS.
+    Thresholds,
     /// A destination is said to be on this host.
     LocalDestination,
     /// No destinations.
@@ -82,6 +84,7 @@ impl fmt::Display for WhyIpvs {
             Self::Persistent => "persistence is IPVS's",
             Self::Masq => "masq needs the replies",
             Self::MixedForwarding => "some destinations are masq, which needs the replies",
+            Self::Thresholds => "counting connections is IPVS's",
             Self::LocalDestination => "a destination is on this host",
             Self::NoDestinations => "no destinations",
             Self::Refused => "refusing is nft's",
@@ -130,6 +133,9 @@ fn by_destinations(server: &DesiredServer) -> Option<WhyIpvs> {
     match (masq, sent) {
         (true, true) => Some(WhyIpvs::MixedForwarding),
         (true, false) => Some(WhyIpvs::Masq),
+        _ if server.destinations.iter().any(|each| each.limits != Thresholds::default()) => {
+            Some(WhyIpvs::Thresholds)
+        }
         _ if any(|forwarding| forwarding == Forwarding::Local) => Some(WhyIpvs::LocalDestination),
         _ => None,
     }
@@ -193,7 +199,7 @@ mod tests {
     fn server(ways: &[Forwarding]) -> DesiredServer {
         let destination = |(at, forwarding): (u8, &Forwarding)| {
             let key = DestinationKey { addr: [10, 1, 0, at].into(), port: 80 };
-            Destination { key, weight: 1, forwarding: *forwarding }
+            Destination { limits: Default::default(), key, weight: 1, forwarding: *forwarding }
         };
         DesiredServer {
             virtual_server: VirtualServer {
@@ -332,6 +338,7 @@ mod tests {
         too_many.destinations = Arc::new(
             (0..252u32)
                 .map(|at| Destination {
+                    limits: Default::default(),
                     key: DestinationKey {
                         addr: std::net::Ipv4Addr::from(0x0a01_0000 + at).into(),
                         port: 80,

@@ -126,7 +126,12 @@ mod tests {
             .iter()
             .map(|&(host, weight)| {
                 let key = DestinationKey { addr: [10, 0, 0, host].into(), port: 80 };
-                Destination { key, weight, forwarding: Forwarding::Route }
+                Destination {
+                    limits: Default::default(),
+                    key,
+                    weight,
+                    forwarding: Forwarding::Route,
+                }
             })
             .collect();
         layout.settle(&server, &destinations, true);

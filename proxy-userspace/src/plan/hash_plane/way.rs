@@ -132,7 +132,7 @@ mod tests {
 
     fn to(addr: &str, forwarding: Forwarding, weight: u32) -> Destination {
         let key = DestinationKey { addr: addr.parse().unwrap(), port: 80 };
-        Destination { key, weight, forwarding }
+        Destination { limits: Default::default(), key, weight, forwarding }
     }
 
     fn entry(way: &Way, destination: Destination) -> HashBackend {

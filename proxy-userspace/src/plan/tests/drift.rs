@@ -155,7 +155,12 @@ fn injure_server(
             Some((Object::Destination(frontend, key), Kind::Missing))
         }
         Injury::DestinationAdded => {
-            let added = Destination { key: stray, weight: 1, forwarding: Forwarding::Masq };
+            let added = Destination {
+                limits: Default::default(),
+                key: stray,
+                weight: 1,
+                forwarding: Forwarding::Masq,
+            };
             server.destinations.insert(added);
             server.order.push(stray);
             Some((Object::Destination(frontend, stray), Kind::Added))

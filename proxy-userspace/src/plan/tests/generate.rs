@@ -202,6 +202,7 @@ pub(super) fn service() -> impl Strategy<Value = Service> {
                 let balanced = kind == ServiceKind::LoadBalancer;
                 let (scheduler, weights, forwarding, fast_path, watching) = manner;
                 Service {
+                    limits: Default::default(),
                     name,
                     kind,
                     cluster_ips: exposure.cluster_ips,

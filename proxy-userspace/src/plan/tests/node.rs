@@ -143,7 +143,12 @@ fn happen(observed: &mut Observed, accident: &Accident) {
                 let server = observed.servers.get_mut(&key).unwrap();
                 let addr = if key.addr.is_ipv6() { "fd00:9::9" } else { "10.9.0.9" };
                 let key = DestinationKey { addr: addr.parse().unwrap(), port: 9 };
-                let destination = Destination { key, weight: 1, forwarding: Forwarding::Masq };
+                let destination = Destination {
+                    limits: Default::default(),
+                    key,
+                    weight: 1,
+                    forwarding: Forwarding::Masq,
+                };
                 if server.destinations.insert(destination).is_none() {
                     server.order.push(key);
                 }

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use super::{Strictness, address, watching};
 use crate::{
     model::{
-        FastPath, Forwarding, Notice, Scheduler, SchedulerFlags, ServiceName, Tunnel, Watching,
-        Weights,
+        FastPath, Forwarding, Notice, Scheduler, SchedulerFlags, ServiceName, Thresholds, Tunnel,
+        Watching, Weights,
     },
     source::{
         Found,
@@ -25,6 +25,7 @@ pub(super) struct Wishes {
     pub(super) scheduler: Option<(Scheduler, SchedulerFlags)>,
     pub(super) weights: Weights,
     pub(super) forwarding: Forwarding,
+    pub(super) limits: Thresholds,
     pub(super) fast_path: FastPath,
     pub(super) watching: Option<Box<Watching>>,
 }
@@ -55,6 +56,13 @@ pub(super) fn wishes(
             Forwarding::Masq
         })
     });
+    let limits = annotations.limits.as_ref().map(|node| {
+        let value = text(node);
+        limits(&value).unwrap_or_else(|| {
+            notices.push(Notice::UnknownLimits { service: service.clone(), value });
+            Thresholds::default()
+        })
+    });
     let weights = annotations.weights.as_ref().and_then(|node| {
         let reject = |entry| Notice::UnknownWeight { service: service.clone(), entry };
         weights(&text(node)).map_err(|entry| notices.push(reject(entry))).ok()
@@ -63,6 +71,7 @@ pub(super) fn wishes(
         scheduler,
         weights: weights.unwrap_or_default(),
         forwarding: forwarding.unwrap_or_default(),
+        limits: limits.unwrap_or_default(),
         fast_path: fast_path.unwrap_or_default(),
         watching: watching::watching(annotations, service, strictness, notices),
     }
@@ -104,6 +113,22 @@ fn way(value: &str) -> Option<Forwarding> {
             Some(Forwarding::Tunnel(Tunnel::Gue { port }))
         }
         _ => None,
+    }
+}
+
+/// Reads `UPPER` or `UPPER,LOWER`: numbers of connections, the lower one at most the upper.
+fn limits(value: &str) -> Option<Thresholds> {
+    let number = |text: &str| {
+        let digits = text.trim().bytes().all(|byte| byte.is_ascii_digit());
+        text.trim().parse::<u32>().ok().filter(|number| digits && *number > 0)
+    };
+    match value.split_once(',') {
+        None => Some(Thresholds { upper: number(value)?, lower: 0 }),
+        Some((upper, lower)) => {
+            let (upper, lower) = (number(upper)?, number(lower)?);
+            // The kernel refuses another order (`ip_vs_add_dest`).
+            (lower <= upper).then_some(Thresholds { upper, lower })
+        }
     }
 }
 

@@ -72,6 +72,7 @@ pub(super) fn convert(
         scheduler: wishes.scheduler,
         weights: wishes.weights,
         forwarding: wishes.forwarding,
+        limits: wishes.limits,
         fast_path: wishes.fast_path,
         watching: wishes.watching,
         created_at,

@@ -71,6 +71,7 @@ fn service(index: u32) -> Service {
     };
     let offset = u16::try_from(index / NODE_PORT_EVERY).unwrap_or(u16::MAX);
     Service {
+        limits: Default::default(),
         name: name(index),
         kind,
         cluster_ips: vec![addr([10, 96, 0, 1], index)],
