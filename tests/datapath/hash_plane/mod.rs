@@ -5,6 +5,7 @@ mod choice;
 mod flows;
 mod frames;
 mod fuzz;
+mod golden;
 mod passed;
 mod pins;
 mod row;
@@ -21,6 +22,7 @@ pub(crate) fn cases() -> Cases {
     of_family::<[u8; 4]>(&mut cases, passed::of_ipv4());
     of_family::<[u8; 16]>(&mut cases, passed::of_ipv6());
     pins::cases(&mut cases);
+    golden::cases(&mut cases);
     cases
 }
 
