@@ -9,6 +9,7 @@ mod golden;
 mod passed;
 mod pins;
 mod row;
+mod selftest;
 mod stage;
 
 use crate::table::Case;
@@ -23,6 +24,7 @@ pub(crate) fn cases() -> Cases {
     of_family::<[u8; 16]>(&mut cases, passed::of_ipv6());
     pins::cases(&mut cases);
     golden::cases(&mut cases);
+    selftest::cases(&mut cases);
     cases
 }
 
