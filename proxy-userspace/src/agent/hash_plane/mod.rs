@@ -69,7 +69,8 @@ pub(super) struct HashPlane {
     slots: BTreeMap<Frontend, Slots>,
     /// When slots of a table were marked last.
     marked_at: BTreeMap<Frontend, Instant>,
-    /// Virtual servers that were there before this agent: what it has not seen is not known of them.
+    /// Virtual servers that were there before this agent looked at them: what it has not seen is not
+    /// known of them.
     found: BTreeSet<Frontend>,
     ways: BTreeMap<IpAddr, Way>,
     /// When next hops are looked up again, and how long after the last time: soon, while one is

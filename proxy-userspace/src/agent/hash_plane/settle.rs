@@ -101,6 +101,7 @@ impl HashPlane {
     ) -> Result<Followed, Error> {
         let Some(server) = observed.servers.get(&frontend) else {
             self.withdraw(&frontend);
+            self.found.remove(&frontend);
             return Ok(Followed::Refused("not in IPVS yet".into()));
         };
         if !server.owned {
@@ -130,6 +131,7 @@ impl HashPlane {
     ) -> Result<Followed, Error> {
         let frontend = server.frontend;
         let seen_made = !self.found.contains(&frontend);
+        let was_carried = self.layout.carried().contains_key(&frontend);
         let gone = match self.layout.settle(server, destinations, seen_made) {
             Settled::Same => Vec::new(),
             Settled::Changed { gone } => gone,
@@ -145,17 +147,13 @@ impl HashPlane {
         let Some(carried) = self.layout.carried().get(&frontend).cloned() else {
             return Ok(Followed::Same);
         };
-        let mut slots = self.build(&carried)?;
         for member in &carried.members {
             if self.plane.maps.backend(member.index)?.generation != member.generation {
                 self.plane.maps.zero_count(member.index)?;
             }
             self.put_backend(member)?;
         }
-        // IPVS served it until now: it alone knows where flows live.
-        if self.is_new_here(&carried) && !self.adopt(&carried, &slots, connections) {
-            slots.mark_all();
-        }
+        let slots = self.build(&carried, was_carried, connections)?;
         self.plane.maps.put_table(carried.table, slots.values())?;
         let value = HashFrontend { table: carried.table, flags: carried.flags.0 };
         self.plane.maps.put_frontend(&frontend, value)?;
@@ -169,18 +167,28 @@ impl HashPlane {
         Ok(Followed::Changed)
     }
 
-    fn build(&self, carried: &Carried) -> Result<Slots, Error> {
-        // What an earlier agent left in the map is what clients were sent by.
-        let before = match self.slots.get(&carried.frontend) {
-            Some(slots) => slots.values().to_vec(),
-            None => self.plane.maps.table(carried.table).unwrap_or_default(),
+    /// Returns the table that the map shall have. `was_carried` says that clients were sent by one
+    /// before.
+    fn build(&mut self, carried: &Carried, was_carried: bool, known: u32) -> Result<Slots, Error> {
+        let held = self.slots.get(&carried.frontend).map(|slots| slots.values().to_vec());
+        let before = match held {
+            Some(before) => Some(before),
+            // What an earlier agent left in the map; it takes CAP_SYS_ADMIN to read it.
+            None if was_carried => self.plane.maps.table(carried.table).ok(),
+            None => None,
         };
-        Slots::build(self.size, carried, &before).map_err(Error::TooMany)
-    }
-
-    /// Says whether clients were sent by IPVS until now.
-    fn is_new_here(&self, carried: &Carried) -> bool {
-        !self.slots.contains_key(&carried.frontend) && self.plane.maps.table(carried.table).is_err()
+        let values = before.as_deref().unwrap_or_default();
+        let mut slots = Slots::build(self.size, carried, values).map_err(Error::TooMany)?;
+        // Where IPVS served until now, it alone knows where flows live.
+        let is_known = match (&before, was_carried) {
+            (Some(_), _) => true,
+            (None, true) => false,
+            (None, false) => self.adopt(carried, &slots, known),
+        };
+        if !is_known {
+            slots.mark_all();
+        }
+        Ok(slots)
     }
 
     fn keep(&self) -> Result<(), Error> {
@@ -206,6 +214,8 @@ impl HashPlane {
         }
         self.hand_over_all(frontend);
         let Some(carried) = self.layout.withdraw(frontend) else { return };
+        // What happens to it from now on is not seen.
+        self.found.insert(*frontend);
         self.slots.remove(frontend);
         self.marked_at.remove(frontend);
         let mut results = vec![self.plane.maps.remove_frontend(frontend)];

@@ -92,8 +92,15 @@ mod tests {
     use crate::model::{Get, Probe};
 
     /// Of a name that nobody asks for, by nobody, and expired; made for this test.
-    const CERTIFICATE: &[u8] = include_bytes!("golden/certificate.der");
-    const KEY: &[u8] = include_bytes!("golden/key.der");
+    const CERTIFICATE: &str = include_str!("golden/certificate.hex");
+    const KEY: &str = include_str!("golden/key.hex");
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let digits: String = hex.split_whitespace().collect();
+        (0..digits.len() / 2)
+            .map(|at| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).unwrap())
+            .collect()
+    }
 
     #[tokio::test]
     async fn whoever_answers_by_tls_is_well_whatever_the_certificate_says() {
@@ -102,7 +109,10 @@ mod tests {
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(vec![CERTIFICATE.into()], PrivatePkcs8KeyDer::from(KEY).into())
+            .with_single_cert(
+                vec![bytes(CERTIFICATE).into()],
+                PrivatePkcs8KeyDer::from(bytes(KEY)).into(),
+            )
             .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();

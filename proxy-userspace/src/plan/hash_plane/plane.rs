@@ -204,6 +204,7 @@ mod tests {
             },
             destinations: Arc::new((1..).zip(ways).map(destination).collect()),
             lingering: Arc::default(),
+            cut: None,
             service: ServicePortName {
                 service: ServiceName { namespace: "shop".into(), name: "web".into() },
                 port: String::new(),
