@@ -57,7 +57,7 @@ pub fn write_v4(
     let header: Window<V4> = frame.window(at)?;
     let [source, destination, ..] = words(backend);
     let [high, low] = (payload + V4 as u16).to_be_bytes();
-    let first = u32::from_ne_bytes([0x45, inherited.ds, high, low]);
+    let first = u32::from_ne_bytes([0x45, services(inherited), high, low]);
     let [fragment_high, fragment_low] = inherited.fragment.to_ne_bytes();
     let second = u32::from_ne_bytes([0, 0, fragment_high, fragment_low]);
     let third = u32::from_ne_bytes([inherited.ttl, protocol, 0, 0]);
@@ -82,7 +82,7 @@ pub fn write_v6(
     protocol: u8,
 ) -> Option<usize> {
     let header: Window<V6> = frame.window(at)?;
-    let first = 6 << 28 | u32::from(inherited.ds) << 20;
+    let first = 6 << 28 | u32::from(services(inherited)) << 20;
     header.store::<u32, 0>(first.to_be());
     header.store::<u16, { ipv6::at::PAYLOAD_LENGTH }>(payload.to_be());
     header.store::<u8, { ipv6::at::NEXT_HEADER }>(protocol);
@@ -124,6 +124,14 @@ pub fn write_gre<F: Family>(frame: &Frame<'_>, at: usize) -> Option<()> {
     header.store::<u16, 0>(0);
     header.store::<u16, 2>(F::ETHER_TYPE);
     Some(())
+}
+
+/// Returns the differentiated services of an outer header, those of the packet; of congestion, that it
+/// was experienced stays inside: ECT(0) stands for it (`INET_ECN_encapsulate`).
+#[inline(always)]
+fn services(inherited: Inherited) -> u8 {
+    // Only CE has both bits. No branch: the verifier would go through all that follows twice.
+    inherited.ds & !(inherited.ds >> 1 & 1)
 }
 
 /// Returns the source port of a flow's outer packets: always the same, so that they take one way.

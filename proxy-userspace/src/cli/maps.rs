@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use clap::Args;
 use proxy_common::{
-    abi::{FlowState, Shown},
+    abi::{FlowState, HashFlowState, HashMethod, Shown},
+    hash_reason::HashReason,
     reason::Reason,
 };
 use serde::Serialize;
@@ -116,7 +117,16 @@ fn list(pinned: &[PinnedMap]) -> Result<Maps, Failure> {
 }
 
 /// Maps that say how things are and stay small on a busy node.
-const SMALL: &[&str] = &["interfaces", "uplinks", "stats", "observed", "local_ports"];
+const SMALL: &[&str] = &[
+    "interfaces",
+    "uplinks",
+    "stats",
+    "observed",
+    "local_ports",
+    "hash_stats",
+    "hash_uplinks",
+    "hash_vlans",
+];
 
 /// Returns the list of all and the entries of small ones; flows, frontends and backends are in a
 /// dump.
@@ -147,6 +157,7 @@ fn kind(kind: u32) -> &'static str {
         6 => "percpu_array",
         9 => "lru_hash",
         10 => "lru_percpu_hash",
+        12 => "array_of_maps",
         _ => "other",
     }
 }
@@ -187,26 +198,27 @@ fn text(bytes: &[u8]) -> String {
 /// Returns the columns of an entry: those of the key, the CPU, and those of the value.
 fn columns(map: &str, entry: &Entry) -> Vec<(String, String)> {
     let mut columns = Vec::new();
-    let key = match map {
-        "stats" => "reason",
-        "interfaces" => "interface",
-        _ => "key",
+    let (key, value) = match map {
+        "stats" | "hash_stats" => ("reason", "value"),
+        "hash_tables" => ("table", "map_id"),
+        "interfaces" => ("interface", "value"),
+        _ => ("key", "value"),
     };
-    add(&mut columns, "", key, &entry.key);
+    add(&mut columns, map, "", key, &entry.key);
     if let Some(cpu) = entry.cpu {
         columns.push(("CPU".to_owned(), cpu.to_string()));
     }
-    add(&mut columns, "", "value", &entry.value);
+    add(&mut columns, map, "", value, &entry.value);
     columns
 }
 
 /// Columns of the same name get that of what they are in before theirs.
-fn add(columns: &mut Vec<(String, String)>, within: &str, name: &str, value: &Shown) {
+fn add(columns: &mut Vec<(String, String)>, map: &str, within: &str, name: &str, value: &Shown) {
     let title = name.replace('_', "-").to_uppercase();
     match value {
         Shown::Fields(fields) => {
             for (field, value) in fields {
-                add(columns, name, field, value);
+                add(columns, map, name, field, value);
             }
         }
         value => {
@@ -215,13 +227,13 @@ fn add(columns: &mut Vec<(String, String)>, within: &str, name: &str, value: &Sh
                 true => format!("{}-{title}", within.to_uppercase()),
                 false => title,
             };
-            columns.push((title, cell(name, value)));
+            columns.push((title, cell(map, name, value)));
         }
     }
 }
 
 /// Gives numbers their names where they have some.
-fn cell(name: &str, value: &Shown) -> String {
+fn cell(map: &str, name: &str, value: &Shown) -> String {
     let number = match value {
         Shown::Number(number) => *number,
         Shown::Bytes(bytes) => return text(bytes),
@@ -229,12 +241,28 @@ fn cell(name: &str, value: &Shown) -> String {
     };
     let named = match name {
         "protocol" => u8::try_from(number).ok().and_then(Protocol::from_number).map(Protocol::name),
+        "state" if map.starts_with("hash_") => match u32::try_from(number) {
+            Ok(HashFlowState::OPEN) => Some("open"),
+            Ok(HashFlowState::CLOSING) => Some("closing"),
+            _ => None,
+        },
+        "method" => match u8::try_from(number) {
+            Ok(HashMethod::ROUTE) => Some("route"),
+            Ok(HashMethod::IPIP) => Some("ipip"),
+            Ok(HashMethod::GUE) => Some("gue"),
+            Ok(HashMethod::GRE) => Some("gre"),
+            _ => None,
+        },
         "state" => match u32::try_from(number) {
             Ok(FlowState::LEARNING) => Some("learning"),
             Ok(FlowState::ACTIVE) => Some("active"),
             Ok(FlowState::CLOSING) => Some("closing"),
             _ => None,
         },
+        "reason" if map == "hash_stats" => {
+            let reason = HashReason::ALL.iter().find(|reason| **reason as u64 == number);
+            reason.map(|reason| reason.name())
+        }
         "reason" => {
             Reason::ALL.iter().find(|reason| **reason as u64 == number).map(|reason| reason.name())
         }
@@ -296,7 +324,9 @@ impl View for Entries {
 
 #[cfg(test)]
 mod tests {
-    use proxy_common::abi::{Counter, Flow, FlowKey, Show, Transform};
+    use proxy_common::abi::{
+        Counter, Flow, FlowKey, HashBackend, HashFlow, HashFlowKey, Show, Transform,
+    };
 
     use super::*;
 
@@ -360,6 +390,30 @@ hit      0     1         100
 hit      1     2         100
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn what_the_hash_plane_has_goes_by_its_own_names() {
+        let reason = |map| {
+            let entry = Entry {
+                key: (HashReason::New as u32).show(),
+                cpu: Some(0),
+                value: Counter { packets: 1, bytes: 100 }.show(),
+            };
+            entries(map, &[entry]).text(Style::NARROW)
+        };
+        assert!(reason("hash_stats").contains("\nnew "), "{}", reason("hash_stats"));
+        assert!(!reason("stats").contains("\nnew "), "{}", reason("stats"));
+        let key = HashFlowKey { source: [192, 0, 2, 1], ..HashFlowKey::default() };
+        let value = HashFlow { state: HashFlowState::CLOSING, ..HashFlow::default() };
+        let flow = Entry { key: key.show(), cpu: None, value: value.show() };
+        assert!(entries("hash_flows4", &[flow]).text(Style::NARROW).contains("closing"));
+        let to = HashBackend { method: HashMethod::GUE, ..HashBackend::default() };
+        let to = Entry { key: 7_u32.show(), cpu: None, value: to.show() };
+        assert!(entries("hash_backends", &[to]).text(Style::NARROW).contains("gue"));
+        let table = Entry { key: 5_u32.show(), cpu: None, value: 21_u32.show() };
+        let text = entries("hash_tables", &[table]).text(Style::NARROW);
+        assert_eq!(text, "TABLE   MAP-ID\n5       21\n");
     }
 
     #[test]

@@ -52,6 +52,11 @@ fn tagged<A: Side>() -> Packet<A> {
     Packet { vlan: Some(IN_TAG), ..tcp() }
 }
 
+/// A packet that met congestion on its way.
+fn congested<A: Side>() -> Packet<A> {
+    Packet { ds: 0x2b, ..tcp() }
+}
+
 /// Frames that are carried, by direct routing and by each tunnel.
 pub(super) fn rows<A: Side>() -> Vec<Row<A>> {
     let mut rows = plain();
@@ -140,6 +145,14 @@ fn tunnels<A: Side>() -> Vec<Row<A>> {
             backend: |to| tunnel6(to, HashMethod::IPIP),
             flow: Some(|_| {}),
             ..row("an_outer_header_of_ipv6_has_services_and_ttl_of_the_packet", marked, Cached)
+        },
+        Row {
+            backend: |to| tunnel4(to, HashMethod::GUE),
+            ..row("congestion_stays_inside_a_tunnel_over_ipv4", congested, New)
+        },
+        Row {
+            backend: |to| tunnel6(to, HashMethod::GUE),
+            ..row("congestion_stays_inside_a_tunnel_over_ipv6", congested, New)
         },
     ]
 }

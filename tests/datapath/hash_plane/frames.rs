@@ -216,6 +216,8 @@ fn outer<A: Net>(inner: &[u8], backend: &HashBackend, protocol: u8, payload: usi
     } else {
         (inner[7], inner[0] << 4 | inner[1] >> 4, false)
     };
+    // Congestion that was experienced is not told outside: ECT(0) (RFC 3168, section 9.1.1).
+    let ds = if ds & 3 == 3 { ds & !3 | 2 } else { ds };
     let (protocol, addrs) = (IpNumber(protocol), backend.addrs);
     let part = |at: usize, len: usize| addrs[at..at + len].to_vec();
     if backend.family == 6 {

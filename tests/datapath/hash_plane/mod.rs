@@ -5,9 +5,11 @@ mod choice;
 mod flows;
 mod frames;
 mod fuzz;
+mod golden;
 mod passed;
 mod pins;
 mod row;
+mod selftest;
 mod stage;
 
 use crate::table::Case;
@@ -21,6 +23,8 @@ pub(crate) fn cases() -> Cases {
     of_family::<[u8; 4]>(&mut cases, passed::of_ipv4());
     of_family::<[u8; 16]>(&mut cases, passed::of_ipv6());
     pins::cases(&mut cases);
+    golden::cases(&mut cases);
+    selftest::cases(&mut cases);
     cases
 }
 

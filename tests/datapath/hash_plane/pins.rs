@@ -1,15 +1,15 @@
 //! What is pinned: maps that are kept, tables that take each other's place, links, and their end.
 
-use std::{fs, sync::Mutex};
+use std::{collections::BTreeSet, fs, sync::Mutex};
 
 use anyhow::{Context, anyhow, ensure};
 use proxy_common::{
-    abi::{HashFrontend, HashVlan, Uplink},
+    abi::{HashFrontend, HashVlan, Shown, Uplink},
     hash::mh::Size,
 };
 use proxy_tests::wait;
 use proxy_userspace::{
-    kernel::bpf::{Error, HashMaps, HashPlane, HashPlaneOptions, PinDirectory},
+    kernel::bpf::{Error, HashMaps, HashPlane, HashPlaneOptions, PinDirectory, pinned_maps},
     model::HashMode,
     model::{self, Protocol},
 };
@@ -31,6 +31,7 @@ pub(super) fn cases(cases: &mut Cases) {
     add("the_maps_of_the_hash_plane_are_kept_by_the_next_agent", kept);
     add("a_map_of_the_hash_plane_of_another_shape_is_not_taken", mismatch);
     add("what_is_put_in_the_maps_of_the_hash_plane_is_read_back", read_back);
+    add("the_maps_of_the_hash_plane_are_shown_with_what_is_in_them", shown);
     add("a_table_takes_the_place_of_another", tables);
     add("the_hash_plane_is_attached_replaced_and_detached_in_either_mode", attachment);
     add("the_pins_of_the_hash_plane_go_with_all_others", removal);
@@ -96,6 +97,36 @@ fn read_back() -> anyhow::Result<()> {
     maps.zero_count(BACKEND)?;
     ensure!(maps.count(BACKEND)? == Default::default());
     ensure!(maps.backend(u32::MAX).is_err() && maps.count(u32::MAX).is_err());
+    Ok(())
+}
+
+fn shown() -> anyhow::Result<()> {
+    let mut stage = Stage::new::<A>()?;
+    ensure!(stage.run(&Packet::<A>::new(SYN).frame())?.action == REDIRECT);
+    let pinned = pinned_maps(&PinDirectory::at(&stage.options.bpffs));
+    let mut counts = Vec::new();
+    for map in pinned.iter().filter(|map| map.spec.name.starts_with("hash_")) {
+        let entries = map.entries(false)?;
+        // A per-CPU map has an element for each CPU.
+        let keys: BTreeSet<_> = entries.iter().map(|entry| format!("{:?}", entry.key)).collect();
+        counts.push((map.spec.name, keys.len()));
+        if map.spec.name == "hash_tables" {
+            ensure!(entries[0].key == Shown::Number(TABLE.into()), "{entries:?}");
+        }
+    }
+    let expected = [
+        ("hash_flows4", 1),
+        ("hash_flows6", 0),
+        ("hash_frontends4", 2),
+        ("hash_frontends6", 0),
+        ("hash_tables", 1),
+        ("hash_backends", 1),
+        ("hash_counts", 1),
+        ("hash_stats", 1),
+        ("hash_uplinks", 1),
+        ("hash_vlans", 0),
+    ];
+    ensure!(counts == expected, "{counts:?}");
     Ok(())
 }
 

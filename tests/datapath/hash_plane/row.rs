@@ -37,7 +37,7 @@ pub(super) fn row<A: Side>(
 }
 
 /// Source ports of GUE.
-const GUE_PORTS: std::ops::Range<u16> = 32_768..61_000;
+pub(super) const GUE_PORTS: std::ops::Range<u16> = 32_768..61_000;
 
 /// Runs a row.
 pub(super) fn run<A: Side>(row: &Row<A>) -> anyhow::Result<()> {

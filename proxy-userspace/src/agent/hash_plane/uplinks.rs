@@ -89,13 +89,18 @@ impl HashPlane {
         wanted: &config::HashPlane,
         interface: &Interface,
         present: &[Interface],
-    ) -> Result<(), bpf::Error> {
+    ) -> Result<(), bpf::Fault> {
         let Interface { index, mac, .. } = *interface;
         let uplink = Uplink { interface: index, mac, _pad: [0; 2] };
         self.plane.maps.put_uplink(uplink)?;
         self.put_vlans(index, present)?;
         if self.running.contains_key(&index) {
             return Ok(());
+        }
+        if let Err(fault) = self.plane.self_test(index, mac) {
+            // What an earlier agent left attached finds the same maps, and goes as well.
+            self.end(index);
+            return Err(fault);
         }
         self.plane.attach(&interface.name, index, wanted.mode)?;
         self.running.insert(index, interface.name.clone());

@@ -5,9 +5,9 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapInfo, PerCpuArray, PerCpuHashMap, PerCpuValues},
 };
 use proxy_common::abi::{
-    self, Backend, Counter, FilterBlock, Flow, FlowKey, Frontend, Interface, LocalAddress,
-    LocalPeer, LocalPort, MapSpec, ObservedKey, Pair, Pending, Plain, Recent, Served, ServiceKey,
-    Show, Shown, Uplink,
+    self, Backend, Counter, FilterBlock, Flow, FlowKey, Frontend, HashBackend, HashCount, HashFlow,
+    HashFlowKey, HashFrontend, HashVlan, Interface, LocalAddress, LocalPeer, LocalPort, MapSpec,
+    ObservedKey, Pair, Pending, Plain, Recent, Served, ServiceKey, Show, Shown, Uplink,
 };
 
 use super::{
@@ -55,7 +55,9 @@ pub fn pinned_maps(pins: &PinDirectory) -> Vec<PinnedMap> {
     let maps = abi::MAPS.into_iter().map(|spec| (spec, pins.map(spec.name)));
     let local =
         abi::LOCALHOST_MAPS.into_iter().map(|spec| (spec, pins.localhost().join(spec.name)));
+    let hash = abi::HASH_MAPS.into_iter().map(|spec| (spec, pins.hash_map(spec.name)));
     maps.chain(local)
+        .chain(hash)
         .filter_map(|(spec, path)| {
             let info = MapInfo::from_pin(&path).ok()?;
             Some(PinnedMap { spec, path, id: info.id(), max_entries: info.max_entries() })
@@ -96,6 +98,23 @@ impl PinnedMap {
             "warmup" | "generations" => self.array::<u32>(all),
             "local_ports" => self.hash::<LocalPort, LocalAddress>(),
             "local_peers" => self.hash::<LocalPeer, LocalAddress>(),
+            _ => self.hash_plane_entries(all),
+        }
+    }
+
+    fn hash_plane_entries(&self, all: bool) -> Result<Vec<Entry>, Error> {
+        match self.spec.name {
+            "hash_flows4" => self.hash::<HashFlowKey<[u8; 4]>, HashFlow>(),
+            "hash_flows6" => self.hash::<HashFlowKey<[u8; 16]>, HashFlow>(),
+            "hash_frontends4" => self.hash::<ServiceKey<[u8; 4]>, HashFrontend>(),
+            "hash_frontends6" => self.hash::<ServiceKey<[u8; 16]>, HashFrontend>(),
+            // Of a map in it, the kernel tells the id; an index without one is absent.
+            "hash_tables" => self.hash::<u32, u32>(),
+            "hash_backends" => self.array::<HashBackend>(all),
+            "hash_counts" => self.per_cpu_array::<HashCount>(all),
+            "hash_stats" => self.per_cpu_array::<Counter>(all),
+            "hash_uplinks" => self.array::<Uplink>(all),
+            "hash_vlans" => self.hash::<HashVlan, u32>(),
             name => Err(Error::Missing { kind: "map", name }),
         }
     }

@@ -15,11 +15,11 @@ use crate::model::Protocol;
 
 /// `XDP_TX`.
 const TX: i32 = 3;
-const TTL: u8 = 64;
-const SOURCE_PORT: u16 = 49_152;
-const PORTS: (u16, u16) = (80, 8080);
+pub(super) const TTL: u8 = 64;
+pub(super) const SOURCE_PORT: u16 = 49_152;
+pub(super) const PORTS: (u16, u16) = (80, 8080);
 /// MAC addresses for documentation (RFC 9542).
-const PEER: [u8; 6] = [0, 0, 0x5e, 0, 0x53, 1];
+pub(super) const PEER: [u8; 6] = [0, 0, 0x5e, 0, 0x53, 1];
 const PAYLOAD: &[u8] = b"probe of transit";
 
 /// What was wrong with a probe.
@@ -28,17 +28,17 @@ pub enum Fault {
     /// The probe could not be made.
     #[error(transparent)]
     Datapath(#[from] Error),
-    /// The program passed the probe on, or did something else with it.
+    /// The program did not send this probe back, but did something else with it.
     #[error("self-test: the {0} probe was not sent back: action {1}")]
-    Action(Probe, i32),
-    /// The program made another frame of it.
+    Action(String, i32),
+    /// The program made another frame of this probe.
     #[error("self-test: the {0} probe came out wrong: {1:02x?}")]
-    Frame(Probe, Vec<u8>),
+    Frame(String, Vec<u8>),
 }
 
 /// A probe frame.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Probe {
+struct Probe {
     ipv6: bool,
     protocol: Protocol,
 }
@@ -51,7 +51,7 @@ impl fmt::Display for Probe {
 }
 
 /// The addresses of the probes of a family, all for documentation: client, VIP, node and backend.
-trait Family: Addr + Into<IpAddr> + AsRef<[u8]> {
+pub(super) trait Family: Addr + Into<IpAddr> + AsRef<[u8]> {
     const IPV6: bool;
     const ROUTE: [Self; 4];
 
@@ -141,10 +141,10 @@ impl Datapath {
 
 fn judge(probe: Probe, output: RunOutput, wanted: &[u8]) -> Result<(), Fault> {
     if output.action != TX {
-        return Err(Fault::Action(probe, output.action));
+        return Err(Fault::Action(probe.to_string(), output.action));
     }
     if output.packet != wanted {
-        return Err(Fault::Frame(probe, output.packet));
+        return Err(Fault::Frame(probe.to_string(), output.packet));
     }
     Ok(())
 }
@@ -177,7 +177,7 @@ fn transform<A: Family>(from: &FlowKey<A>, (node, backend): (A, A), wanted: &[u8
 }
 
 /// Returns a frame between two MAC addresses and two sockets, with full checksums.
-fn frame<A: Family>(
+pub(super) fn frame<A: Family>(
     (from_mac, to_mac): ([u8; 6], [u8; 6]),
     (source, source_port): (A, u16),
     (destination, port): (A, u16),
@@ -204,19 +204,27 @@ fn frame<A: Family>(
     if let Some(field) = l4.get_mut(at..at + 2) {
         field.copy_from_slice(&check.to_ne_bytes());
     }
-    let ip = ip_header::<A>(&addresses, ttl, protocol, len);
+    let ip = ip_header::<A>(&addresses, ttl, protocol, len, true);
     let ether_type = if A::IPV6 { [0x86, 0xdd] } else { [8, 0] };
     [&to_mac[..], &from_mac, &ether_type, &ip, &l4].concat()
 }
 
-fn ip_header<A: Family>(addresses: &[u8], ttl: u8, protocol: u8, len: u16) -> Vec<u8> {
+/// Returns an IP header before so many bytes; `whole`: with the DF bit of IPv4.
+pub(super) fn ip_header<A: Family>(
+    addresses: &[u8],
+    ttl: u8,
+    protocol: u8,
+    len: u16,
+    whole: bool,
+) -> Vec<u8> {
     if A::IPV6 {
         let [high, low] = len.to_be_bytes();
         return [&[0x60, 0, 0, 0, high, low, protocol, ttl], addresses].concat();
     }
     let [high, low] = (20 + len).to_be_bytes();
+    let fragment = if whole { 0x40 } else { 0 };
     let mut header =
-        [&[0x45, 0, high, low, 0, 0, 0x40, 0, ttl, protocol, 0, 0], addresses].concat();
+        [&[0x45, 0, high, low, 0, 0, fragment, 0, ttl, protocol, 0, 0], addresses].concat();
     let check = !checksum::fold(words(&header));
     if let Some(field) = header.get_mut(10..12) {
         field.copy_from_slice(&check.to_ne_bytes());

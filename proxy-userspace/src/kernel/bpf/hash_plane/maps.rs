@@ -285,6 +285,24 @@ impl HashMaps {
         change(&mut self.flows6, key, Some(flow), HASH_FLOWS6.name)
     }
 
+    /// Removes the entry of a flow; one that is absent is removed already.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn remove_flow4(&mut self, key: HashFlowKey<[u8; 4]>) -> Result<(), Error> {
+        change(&mut self.flows4, key, None, HASH_FLOWS4.name)
+    }
+
+    /// The same of IPv6.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn remove_flow6(&mut self, key: HashFlowKey<[u8; 16]>) -> Result<(), Error> {
+        change(&mut self.flows6, key, None, HASH_FLOWS6.name)
+    }
+
     /// Returns the counter of a reason, summed over all CPUs.
     ///
     /// # Errors

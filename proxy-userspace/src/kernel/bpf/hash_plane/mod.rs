@@ -6,6 +6,7 @@ mod batch;
 mod load;
 mod maps;
 mod run;
+mod selftest;
 
 pub use load::{HashPlane, HashPlaneOptions};
 pub use maps::HashMaps;
