@@ -1,5 +1,8 @@
 //! The packet that every run of a program begins with. The bench reads this file too.
 
+/// Bytes behind the headers of every packet.
+pub(crate) const PAYLOAD: usize = 10;
+
 /// The one element of the maps `template` and `xdp_template`: the headers of a TCP or UDP packet, and how its flows are
 /// walked through. Words are as they lie in the packet.
 #[repr(C)]
@@ -25,6 +28,4 @@ pub(crate) struct Template {
     pub(crate) to_port: u32,
     /// Interface that a rung redirects to.
     pub(crate) interface: u32,
-    /// Bytes of the frame, which XDP may find grown.
-    pub(crate) length: u32,
 }

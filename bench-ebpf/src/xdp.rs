@@ -4,10 +4,10 @@
 use aya_ebpf::{macros::xdp, programs::XdpContext};
 
 use crate::{
-    frame::{self, Context as _, Frame},
+    frame::{self, Frame},
     maps::{XDP_TEMPLATE, XDP_TESTED},
     restore::{IP, Shape, TCP4, TCP6, check},
-    template::Template,
+    template::{PAYLOAD, Template},
 };
 
 const ABORTED: u32 = 0;
@@ -17,7 +17,7 @@ const OUTER4: i32 = 20;
 const OUTER6: i32 = 40;
 
 macro_rules! restoring {
-    ($($name:ident = $shape:ident;)+) => {$(
+    ($($name:ident = $shape:ident, $outer:ident;)+) => {$(
         #[xdp]
         pub fn $name(ctx: XdpContext) -> u32 {
             const SHAPE: Shape = $shape;
@@ -27,9 +27,9 @@ macro_rules! restoring {
             let Some(template) = XDP_TEMPLATE.get_ptr_mut(0) else { return ABORTED };
             // SAFETY: the element of an array map; nobody else writes it during a run.
             let template: &mut Template = unsafe { &mut *template };
-            let (start, end) = ctx.bounds();
-            let grown = (end.wrapping_sub(start) as u32).wrapping_sub(template.length) as i32;
-            if grown != 0 && !frame::grow(&ctx, -grown) {
+            // The difference of the ends would be simpler, but the compiler takes it of 32 bits.
+            let is_grown = Frame::<{ BYTES + PAYLOAD + 1 }>::of(&ctx).is_some();
+            if is_grown && !frame::grow(&ctx, -$outer) {
                 return ABORTED;
             }
             let Some(frame) = Frame::<BYTES>::of(&ctx) else { return ABORTED };
@@ -74,8 +74,8 @@ macro_rules! restoring {
 }
 
 restoring! {
-    xdp_restore4 = TCP4;
-    xdp_restore6 = TCP6;
+    xdp_restore4 = TCP4, OUTER4;
+    xdp_restore6 = TCP6, OUTER6;
 }
 
 macro_rules! growing {

@@ -6,7 +6,7 @@ use super::rows::{Row, Traffic};
 use crate::{
     packets::{ACK, L4, Net, Plain},
     stage::{self, key},
-    template::Template,
+    template::{PAYLOAD, Template},
 };
 
 /// Odd, so that every flow comes up, and far from the order that entries were made in.
@@ -31,7 +31,7 @@ pub(crate) fn packet<A: Net>(traffic: Traffic, flow: u16) -> Plain<A> {
     Plain {
         source: (A::client(flow), source_port),
         destination: (A::VIP, port),
-        payload: b"0123456789".to_vec(),
+        payload: vec![b'0'; PAYLOAD],
         ..Plain::request(l4)
     }
 }
@@ -71,7 +71,6 @@ pub(crate) fn of_frame<A: Net>(frame: &[u8]) -> Template {
         to,
         to_port: u16::to_be(8080).into(),
         interface: stage::OUT,
-        length: frame.len() as u32,
     }
 }
 
@@ -97,7 +96,6 @@ pub(crate) fn words(template: &Template) -> Words {
         to,
         to_port,
         interface,
-        length,
     } = *template;
     let mut words = [0; size_of::<Template>() / 4];
     let all = ethernet
@@ -106,7 +104,7 @@ pub(crate) fn words(template: &Template) -> Words {
         .chain(headers)
         .chain([mask, step, cursor, token])
         .chain(to)
-        .chain([to_port, interface, length]);
+        .chain([to_port, interface]);
     for (word, value) in words.iter_mut().zip(all) {
         *word = value;
     }

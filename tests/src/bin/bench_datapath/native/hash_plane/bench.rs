@@ -21,7 +21,7 @@ use super::{
 use crate::{
     frames::Packet,
     packets::{Net, difference},
-    template::Template,
+    template::{PAYLOAD, Template},
 };
 
 const REPEAT: u32 = 200_000;
@@ -37,6 +37,8 @@ const PORT: u16 = 40_000;
 pub(super) struct Bench {
     ladder: Ebpf,
     template: Array<MapData, Words>,
+    /// That of tc, from which entries of the rung are made.
+    filling: Array<MapData, Words>,
     tested: ProgramArray<MapData>,
     /// Makes no entries.
     stateless: Scene,
@@ -62,10 +64,12 @@ impl Bench {
         }
         let mut map = |name| ladder.take_map(name).with_context(|| format!("no map {name}"));
         let template = map("xdp_template")?.try_into()?;
+        let filling = map("template")?.try_into()?;
         let tested = map("xdp_tested")?.try_into()?;
         let mut bench = Self {
             ladder,
             template,
+            filling,
             tested,
             stateless: Scene::new(0)?,
             cached: Scene::new(u32::MAX)?,
@@ -138,6 +142,7 @@ impl Bench {
         };
         let template = Template { mask: row.flows - 1, step, cursor: self.cursor, ..of_frame };
         self.template.set(0, shape::words(&template), 0)?;
+        self.filling.set(0, shape::words(&template), 0)?;
         let program = match self.scene(row) {
             Some(scene) => scene.program()?.0,
             None => self.rung(&tested_name(row))?.fd()?.try_clone()?,
@@ -226,7 +231,7 @@ fn packet<A: Net>(row: &Row, flow: u32) -> Packet<A> {
     Packet {
         source: (A::client(flow as u16), PORT ^ (flow >> 16) as u16),
         destination: (A::VIP, row.way.port()),
-        payload: b"0123456789".to_vec(),
+        payload: vec![b'0'; PAYLOAD],
         ..Packet::new(row.l4())
     }
 }
