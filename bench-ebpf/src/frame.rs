@@ -2,7 +2,56 @@
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
-use aya_ebpf::{EbpfContext as _, bindings::__sk_buff, helpers, programs::TcContext};
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::__sk_buff,
+    helpers,
+    programs::{TcContext, XdpContext},
+};
+
+/// What a program runs on.
+pub trait Context {
+    /// Where the frame begins and ends.
+    fn bounds(&self) -> (usize, usize);
+    /// The interface that it came in by.
+    fn interface(&self) -> u32;
+}
+
+impl Context for TcContext {
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        (self.data(), self.data_end())
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        let skb: *mut __sk_buff = self.as_ptr().cast();
+        // SAFETY: the kernel passes a valid context.
+        unsafe { (*skb).ifindex }
+    }
+}
+
+impl Context for XdpContext {
+    /// Read anew each time: growing the frame moves its start.
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        // SAFETY: the kernel passes a valid context; the verifier turns both words into packet
+        // pointers.
+        let (start, end) = unsafe {
+            (
+                (&raw const (*self.ctx).data).read_volatile(),
+                (&raw const (*self.ctx).data_end).read_volatile(),
+            )
+        };
+        (start as usize, end as usize)
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        // SAFETY: the kernel passes a valid context; the verifier rewrites the access.
+        unsafe { (*self.ctx).ingress_ifindex }
+    }
+}
 
 /// The first `N` bytes of a frame, checked.
 pub struct Frame<const N: usize> {
@@ -11,9 +60,10 @@ pub struct Frame<const N: usize> {
 
 impl<const N: usize> Frame<N> {
     #[inline(always)]
-    pub fn of(ctx: &TcContext) -> Option<Self> {
+    pub fn of(ctx: &impl Context) -> Option<Self> {
+        let (start, end) = ctx.bounds();
         // The verifier understands this comparison of pointers, and not that of a difference.
-        (ctx.data() + N <= ctx.data_end()).then_some(Self { start: ctx.data() as *mut u8 })
+        (start + N <= end).then_some(Self { start: start as *mut u8 })
     }
 
     #[inline(always)]
@@ -48,11 +98,11 @@ pub fn redirect(interface: u32) -> i32 {
     unsafe { helpers::bpf_redirect(interface, 0) as i32 }
 }
 
+/// Adds so many bytes in front of the frame, or takes some away; false when there is no room.
 #[inline(always)]
-pub fn interface(ctx: &TcContext) -> u32 {
-    let skb: *mut __sk_buff = ctx.as_ptr().cast();
-    // SAFETY: the kernel passes a valid context.
-    unsafe { (*skb).ifindex }
+pub fn grow(ctx: &XdpContext, bytes: i32) -> bool {
+    // SAFETY: a plain helper call on the program's own context.
+    unsafe { helpers::bpf_xdp_adjust_head(ctx.ctx, -bytes) == 0 }
 }
 
 #[inline(always)]

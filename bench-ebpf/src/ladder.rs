@@ -3,11 +3,14 @@
 //! Keys are put together from whole words: the kernel hashes them by words, and a word that was
 //! stored in parts cannot be loaded before all of them have left the store buffer.
 
-use aya_ebpf::{macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
 use proxy_common::packet::checksum;
 
 use crate::{
-    frame::{self, Frame},
+    frame::{self, Context, Frame},
     maps::{
         FLOWS4, FLOWS6, FlowKey, Flows, Rewrite, SERVICES4, SERVICES6, ServiceKey, Services,
         TEMPLATE,
@@ -142,7 +145,7 @@ impl Net<BYTES6> for Ipv6 {
 
 /// The flow of a plain TCP packet.
 #[inline(always)]
-fn parse<const N: usize, F: Net<N>>(ctx: &TcContext) -> Option<(Frame<N>, FlowKey<F::Addr>)> {
+fn parse<const N: usize, F: Net<N>>(ctx: &impl Context) -> Option<(Frame<N>, FlowKey<F::Addr>)> {
     let frame = Frame::<N>::of(ctx)?;
     let (protocol, source, destination) = F::addresses(&frame)?;
     if protocol != TCP {
@@ -152,14 +155,14 @@ fn parse<const N: usize, F: Net<N>>(ctx: &TcContext) -> Option<(Frame<N>, FlowKe
         source,
         destination,
         ports: frame.load(F::L4),
-        interface: frame::interface(ctx),
+        interface: ctx.interface(),
         protocol: protocol.into(),
     };
     Some((frame, key))
 }
 
 #[inline(always)]
-fn only_parse<const N: usize, F: Net<N>>(ctx: &TcContext) -> i32 {
+fn only_parse<const N: usize, F: Net<N>>(ctx: &impl Context) -> i32 {
     let Some((_, key)) = parse::<N, F>(ctx) else { return SHOT };
     // Zero for no packet that the bench makes.
     match F::word(key.source) ^ F::word(key.destination) ^ key.ports ^ key.interface {
@@ -170,7 +173,7 @@ fn only_parse<const N: usize, F: Net<N>>(ctx: &TcContext) -> i32 {
 
 /// Reads a word of what it found: without that, one packet's misses would hide behind the next ones'.
 #[inline(always)]
-fn lru<const N: usize, F: Net<N>>(ctx: &TcContext) -> i32 {
+fn lru<const N: usize, F: Net<N>>(ctx: &impl Context) -> i32 {
     let Some((_, key)) = parse::<N, F>(ctx) else { return SHOT };
     let Some(to) = F::flows().get_ptr(&key) else { return SHOT };
     // SAFETY: the program runs under RCU: the element stays readable until it ends.
@@ -179,7 +182,7 @@ fn lru<const N: usize, F: Net<N>>(ctx: &TcContext) -> i32 {
 }
 
 #[inline(always)]
-fn rewrite<const N: usize, F: Net<N>>(ctx: &TcContext) -> i32 {
+fn rewrite<const N: usize, F: Net<N>>(ctx: &impl Context) -> i32 {
     let Some((frame, key)) = parse::<N, F>(ctx) else { return SHOT };
     let Some(to) = F::flows().get_ptr(&key) else { return SHOT };
     // SAFETY: the program runs under RCU: the element stays readable until it ends.
@@ -196,7 +199,7 @@ fn rewrite<const N: usize, F: Net<N>>(ctx: &TcContext) -> i32 {
 
 /// A rung that looks for a Service that is not there.
 #[inline(always)]
-fn miss<const N: usize, F: Net<N>>(ctx: &TcContext) -> i32 {
+fn miss<const N: usize, F: Net<N>>(ctx: &impl Context) -> i32 {
     let Some((_, key)) = parse::<N, F>(ctx) else { return SHOT };
     let key = ServiceKey {
         addr: key.destination,
@@ -207,7 +210,7 @@ fn miss<const N: usize, F: Net<N>>(ctx: &TcContext) -> i32 {
 
 /// Not a rung: makes the entries of the others.
 #[inline(always)]
-fn fill<const N: usize, F: Net<N>>(ctx: &TcContext) -> i32 {
+fn fill<const N: usize, F: Net<N>>(ctx: &impl Context) -> i32 {
     let Some((_, key)) = parse::<N, F>(ctx) else { return SHOT };
     let Some(template) = TEMPLATE.get(0) else { return SHOT };
     let destination = F::destination(template);
@@ -251,4 +254,38 @@ rungs! {
     rewrite4, rewrite6 = rewrite;
     miss4, miss6 = miss;
     fill4, fill6 = fill;
+}
+
+/// At XDP only what the hash plane is compared with.
+const PASS: u32 = 2;
+const DROP: u32 = 1;
+
+#[inline(always)]
+fn at_xdp(action: i32) -> u32 {
+    if action == OK { PASS } else { DROP }
+}
+
+/// What is subtracted at XDP.
+#[xdp]
+pub fn xdp_empty(_: XdpContext) -> u32 {
+    PASS
+}
+
+macro_rules! rungs_at_xdp {
+    ($($name4:ident, $name6:ident = $rung:ident;)+) => {$(
+        #[xdp]
+        pub fn $name4(ctx: XdpContext) -> u32 {
+            at_xdp($rung::<BYTES4, Ipv4>(&ctx))
+        }
+
+        #[xdp]
+        pub fn $name6(ctx: XdpContext) -> u32 {
+            at_xdp($rung::<BYTES6, Ipv6>(&ctx))
+        }
+    )+};
+}
+
+rungs_at_xdp! {
+    xdp_lru4, xdp_lru6 = lru;
+    xdp_fill4, xdp_fill6 = fill;
 }

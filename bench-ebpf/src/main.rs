@@ -12,6 +12,7 @@ mod ladder;
 mod maps;
 mod restore;
 mod template;
+mod xdp;
 
 /// aya's entry for kernels that gate helpers by licence.
 #[unsafe(link_section = "license")]

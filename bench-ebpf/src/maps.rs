@@ -51,6 +51,14 @@ pub static TEMPLATE: Array<Template, 1> = Array::new();
 #[btf_map(name = "tested")]
 pub static TESTED: ProgramArray<1> = ProgramArray::new();
 
+/// The same at XDP.
+#[btf_map(name = "xdp_template")]
+pub static XDP_TEMPLATE: Array<Template, 1> = Array::new();
+
+/// Programs of another type cannot be in one map.
+#[btf_map(name = "xdp_tested")]
+pub static XDP_TESTED: ProgramArray<1> = ProgramArray::new();
+
 #[btf_map(name = "rung_flows4")]
 pub static FLOWS4: Flows<u32> = Flows::new();
 

@@ -16,31 +16,31 @@ use crate::{
     template::Template,
 };
 
-const IP: usize = 14;
+pub const IP: usize = 14;
 const NONE: usize = usize::MAX;
 const UNUSABLE: i32 = 2;
 
 /// Where in the words of the headers things are.
-struct Shape {
-    words: usize,
+pub struct Shape {
+    pub words: usize,
     /// The last word of the source address.
-    source: usize,
+    pub source: usize,
     /// The word with the IP checksum in its last two bytes.
-    ip_check: usize,
+    pub ip_check: usize,
     /// The word with the L4 checksum.
-    l4_check: usize,
+    pub l4_check: usize,
     /// That one is in the last two bytes.
-    last: bool,
+    pub last: bool,
 }
 
-const TCP4: Shape = Shape { words: 10, source: 3, ip_check: 2, l4_check: 9, last: false };
+pub const TCP4: Shape = Shape { words: 10, source: 3, ip_check: 2, l4_check: 9, last: false };
 const UDP4: Shape = Shape { words: 7, source: 3, ip_check: 2, l4_check: 6, last: true };
-const TCP6: Shape = Shape { words: 15, source: 5, ip_check: NONE, l4_check: 14, last: false };
+pub const TCP6: Shape = Shape { words: 15, source: 5, ip_check: NONE, l4_check: 14, last: false };
 const UDP6: Shape = Shape { words: 12, source: 5, ip_check: NONE, l4_check: 11, last: true };
 
 /// Corrects a checksum in one half of a word for a source address with `flow` in it.
 #[inline(always)]
-fn check(word: u32, flow: u32, last: bool) -> u32 {
+pub fn check(word: u32, flow: u32, last: bool) -> u32 {
     let (check, rest) =
         if last { (word >> 16, word & 0xffff) } else { (word & 0xffff, word >> 16) };
     let sum = (check ^ 0xffff) + flow;

@@ -9,6 +9,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("bench-ebpf/src/ladder.rs", "reads a flow entry in its map"),
     ("bench-ebpf/src/main.rs", "the license section that the kernel reads by name"),
     ("bench-ebpf/src/restore.rs", "tail calls; writes map entries in place"),
+    ("bench-ebpf/src/xdp.rs", "tail calls; walks through flows in a map entry"),
     ("proxy-ebpf/src/atomic.rs", "compare-and-swap for BPF is only an intrinsic"),
     ("proxy-ebpf/src/close.rs", "reads and marks a flow entry in its map"),
     ("proxy-ebpf/src/count.rs", "adds to a counter in its per-CPU map"),

@@ -3,6 +3,14 @@
 //! `native` runs programs by `BPF_PROG_TEST_RUN` on the kernel of this machine and measures time.
 //! `guest` sends traffic through namespaces and counts instructions, in a guest.
 
+#[path = "../../../datapath/hash_plane/frames.rs"]
+#[expect(
+    dead_code,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "the packet tables use more of it, and panic"
+)]
+mod frames;
 mod guest;
 mod native;
 mod options;

@@ -10,9 +10,9 @@ use aya::{
 };
 use proxy_common::abi::Interface;
 use proxy_userspace::kernel::bpf::{Hook, PinDirectory};
-use rustix::time::{ClockId, clock_gettime};
 
 use super::{
+    clock,
     rows::{Family, LRU, Row, Tested, Traffic},
     shape::{self, TOKEN, Words},
 };
@@ -80,16 +80,14 @@ impl Bench {
     pub(crate) fn measure(&mut self, row: &Row) -> Result<f64> {
         let before = self.counted(row);
         self.set(row, 0)?;
-        let start = clock_gettime(ClockId::ThreadCPUTime);
+        let start = clock::cpu();
         let action = self.run(row, REPEAT, None)?;
-        let end = clock_gettime(ClockId::ThreadCPUTime);
+        let time = clock::cpu() - start;
         ensure!(action == row.action, "it returned {action} instead of {}", row.action);
         let counted = self.counted(row).wrapping_sub(before);
         let wanted = if matches!(row.tested, Tested::Datapath(..)) { REPEAT.into() } else { 0 };
         ensure!(counted == wanted, "{counted} of {wanted} packets counted as they should");
-        let nanoseconds =
-            (end.tv_sec - start.tv_sec) as f64 * 1e9 + (end.tv_nsec - start.tv_nsec) as f64;
-        Ok(nanoseconds / f64::from(REPEAT))
+        Ok(time / f64::from(REPEAT))
     }
 
     /// Packets that the datapath counted under the row's reason.
@@ -230,7 +228,8 @@ fn load_ladder(object: &Path, pins: &PinDirectory) -> Result<Ebpf> {
     let mut ladder =
         loader.load_file(object).with_context(|| format!("load {}", object.display()))?;
     for (name, program) in ladder.programs_mut() {
-        let program: &mut SchedClassifier = program.try_into()?;
+        // The others are for XDP.
+        let Ok(program) = <&mut SchedClassifier>::try_from(program) else { continue };
         program.load().with_context(|| format!("load the rung {name}"))?;
     }
     Ok(ladder)
@@ -246,7 +245,7 @@ fn programs(stage: &Stage, ladder: &mut Ebpf) -> Result<Programs> {
         sizes.insert(name.to_owned(), (instructions, info.size_jitted()));
     };
     for (name, program) in ladder.programs() {
-        let program: &SchedClassifier = program.try_into()?;
+        let Ok(program) = <&SchedClassifier>::try_from(program) else { continue };
         size(name, &program.info()?);
         programs.insert(name.to_owned(), program.fd()?.try_clone()?);
     }

@@ -1,6 +1,8 @@
 //! Programs one by one, natively.
 
 mod bench;
+mod clock;
+mod hash_plane;
 mod report;
 mod rows;
 mod shape;
@@ -26,6 +28,7 @@ pub(crate) fn run(ladder: &Path, rounds: usize) -> Result<()> {
     let rows = rows::all();
     let mut bench = Bench::new(ladder, &rows)?;
     let mut transit = transit::Transit::new()?;
+    let mut hash_plane = hash_plane::HashPlane::new(ladder)?;
     let mut times = vec![Vec::with_capacity(rounds); rows.len()];
     for round in 0..rounds {
         eprintln!("round {} of {rounds}", round + 1);
@@ -33,11 +36,17 @@ pub(crate) fn run(ladder: &Path, rounds: usize) -> Result<()> {
             times.push(bench.measure(row).with_context(|| row.to_string())?);
         }
         transit.measure()?;
+        hash_plane.measure()?;
     }
     let measured = report::Measured::new(&rows, times, &bench)?;
     let (lines, xdp_hit) = transit.lines();
-    print!("{}{lines}", measured.table());
-    println!("{}", measured.summary(xdp_hit));
+    let (tables, of_hash_plane) = hash_plane.report()?;
+    print!("{}{lines}{tables}", measured.table());
+    let mut summary = measured.summary(xdp_hit);
+    for (name, number) in of_hash_plane.as_object().into_iter().flatten() {
+        summary[name] = number.clone();
+    }
+    println!("{summary}");
     Ok(())
 }
 

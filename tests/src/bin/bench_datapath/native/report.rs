@@ -120,6 +120,7 @@ impl Measured {
     }
 }
 
-fn rounded(value: f64) -> f64 {
+/// Rounds to two digits.
+pub(crate) fn rounded(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }

@@ -6,11 +6,11 @@ use super::rows::{Row, Traffic};
 use crate::{
     packets::{ACK, L4, Net, Plain},
     stage::{self, key},
-    template::Template,
+    template::{PAYLOAD, Template},
 };
 
 /// Odd, so that every flow comes up, and far from the order that entries were made in.
-const STEP: u32 = 40_503;
+pub(crate) const STEP: u32 = 40_503;
 /// Of the slot in `pending4` and `pending6`.
 pub(crate) const TOKEN: u32 = 5;
 /// The index of the loopback device: where test runs come in.
@@ -31,7 +31,7 @@ pub(crate) fn packet<A: Net>(traffic: Traffic, flow: u16) -> Plain<A> {
     Plain {
         source: (A::client(flow), source_port),
         destination: (A::VIP, port),
-        payload: b"0123456789".to_vec(),
+        payload: vec![b'0'; PAYLOAD],
         ..Plain::request(l4)
     }
 }
@@ -45,6 +45,12 @@ pub(crate) fn seen<A: Net>(traffic: Traffic, flow: u16) -> Plain<A> {
 /// Returns the template of a row, its next packet one of the flow that comes up at `cursor`.
 pub(crate) fn template<A: Net>(row: &Row, cursor: u32) -> Template {
     let frame = seen::<A>(row.traffic, 0).frame();
+    let token = if row.traffic == Traffic::Stamped { TOKEN } else { 0 };
+    Template { mask: row.flows - 1, cursor, token, ..of_frame::<A>(&frame) }
+}
+
+/// Returns the template of a frame, all packets of one flow.
+pub(crate) fn of_frame<A: Net>(frame: &[u8]) -> Template {
     let at = |offset: usize| frame.get(offset..offset + 4).map_or(0, word);
     let mut headers = [0; 15];
     for (index, header) in headers.iter_mut().enumerate() {
@@ -58,10 +64,10 @@ pub(crate) fn template<A: Net>(row: &Row, cursor: u32) -> Template {
         ethernet: [at(0), at(4), at(8)],
         ether_type: u16::from_ne_bytes(A::ETHER_TYPE).into(),
         headers,
-        mask: row.flows - 1,
+        mask: 0,
         step: STEP,
-        cursor,
-        token: if row.traffic == Traffic::Stamped { TOKEN } else { 0 },
+        cursor: 0,
+        token: 0,
         to,
         to_port: u16::to_be(8080).into(),
         interface: stage::OUT,

@@ -25,6 +25,11 @@ impl Cost {
         Self { min: self.min - other.min, median: self.median - other.median }
     }
 
+    /// Half of it.
+    pub(crate) fn half(self) -> Self {
+        Self { min: self.min / 2.0, median: self.median / 2.0 }
+    }
+
     /// Both together.
     pub(crate) fn with(self, other: Self) -> Self {
         Self { min: self.min + other.min, median: self.median + other.median }
@@ -47,5 +52,6 @@ mod tests {
         let (all, part) = (Cost { min: 30.0, median: 50.0 }, Cost { min: 10.0, median: 20.0 });
         assert_eq!(all.without(part), Cost { min: 20.0, median: 30.0 });
         assert_eq!(all.without(part).with(part), all);
+        assert_eq!(all.half(), Cost { min: 15.0, median: 25.0 });
     }
 }

@@ -9,9 +9,8 @@ use proxy_common::{
     abi::{FlowFlags, Uplink},
     reason::Reason,
 };
-use rustix::time::{ClockId, clock_gettime};
 
-use super::times::Cost;
+use super::{clock, times::Cost};
 use crate::{
     packets::{ACK, L4, Net, Plain},
     stage::{Stage, entry, key},
@@ -117,10 +116,7 @@ fn put_pair<A: Net>(stage: &mut Stage, l4: L4) -> Result<()> {
 
 /// Returns nanoseconds of CPU time a run.
 fn timed(run: impl FnOnce() -> Result<()>) -> Result<f64> {
-    let start = clock_gettime(ClockId::ThreadCPUTime);
+    let start = clock::cpu();
     run()?;
-    let end = clock_gettime(ClockId::ThreadCPUTime);
-    let nanoseconds =
-        (end.tv_sec - start.tv_sec) as f64 * 1e9 + (end.tv_nsec - start.tv_nsec) as f64;
-    Ok(nanoseconds / f64::from(REPEAT))
+    Ok((clock::cpu() - start) / f64::from(REPEAT))
 }
