@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use proxy_userspace::model::Protocol;
@@ -135,6 +136,12 @@ impl Gateways {
         self.write(forwarding, flags, backends, &weight)
     }
 
+    /// The same, each with at most so many connections.
+    pub fn limit(&self, backends: &[&str], connections: u32) -> Result<()> {
+        let limits = format!(", passlane.io/connection-limits: \"{connections}\"");
+        self.write("route", ",mh-port", backends, &limits)
+    }
+
     fn write(&self, forwarding: &str, flags: &str, backends: &[&str], more: &str) -> Result<()> {
         let mut endpoints = String::new();
         for name in backends {
@@ -167,6 +174,12 @@ impl Gateways {
         let answer = caller.answer()?;
         ensure!(answer.source == CLIENT, "a backend saw {} for {CLIENT}", answer.source);
         Ok(Open { caller, by: answer.by })
+    }
+
+    /// Says whether a connection is answered within a moment.
+    pub fn is_answered(&self) -> Result<bool> {
+        let dial = Dial::new(&self.client, Protocol::Tcp, SocketAddr::from((VIP, PORT)));
+        Ok(dial.within(Duration::from_secs(2)).ask()?.answer().is_some())
     }
 
     /// Opens many.

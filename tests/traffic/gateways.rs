@@ -31,6 +31,7 @@ scenarios! { NEEDS =>
     a_gateway_sends_flows_to_the_backends_of_their_hash_and_says_so,
     a_gateway_keeps_flows_when_xdp_goes_and_comes_and_backends_too,
     a_gateway_gives_new_flows_to_no_backend_that_drains,
+    a_gateway_gives_no_backend_more_connections_than_its_limit,
     a_gateway_passes_icmp_errors_to_the_backend_by_xdp_and_by_ipvs,
     a_gateway_runs_xdp_in_the_driver,
     two_gateways_keep_every_connection_to_a_backend_that_lives,
@@ -144,6 +145,25 @@ fn a_gateway_gives_new_flows_to_no_backend_that_drains() -> Result<()> {
     let later = gateways.connect_many(60)?;
     ensure!(!later.spread().contains_key("b2"), "by IPVS: {:?}", later.spread());
     Ok(())
+}
+
+/// IPVS counts, so IPVS serves.
+fn a_gateway_gives_no_backend_more_connections_than_its_limit() -> Result<()> {
+    let gateways = Gateways::build(2)?;
+    gateways.limit(&["b1", "b2"], 5)?;
+    gateways.route(&[NODE])?;
+    let agent = Agent::start(&gateways.topology, &gateways.manifests, OPTIONS)?;
+    let services = agent.json("services")?;
+    let items = services["items"].as_array().context("no items")?;
+    let reason = "counting connections is IPVS's";
+    ensure!(items.iter().all(|each| each["plane_reason"] == reason), "{services:#}");
+    let mut crowd = gateways.connect_many(10)?;
+    let even = [("b1".to_owned(), 5), ("b2".to_owned(), 5)].into();
+    ensure!(crowd.spread() == even, "{:?}", crowd.spread());
+    ensure!(!gateways.is_answered()?, "an eleventh connection was answered");
+    keeps(&mut crowd, "both backends are full")?;
+    gateways.limit(&["b1", "b2"], 50)?;
+    wait::until_true("there is room again", wait::PATIENCE, || gateways.is_answered())
 }
 
 /// A link to clients that is narrower than their segments say: the router tells the VIP.

@@ -1,7 +1,7 @@
 //! Annotations: what is understood, and what is told when it is not.
 
 use super::{read, service_of, service_text};
-use crate::model::{FastPath, Forwarding, Scheduler, Service, Tunnel};
+use crate::model::{FastPath, Forwarding, Scheduler, Service, Thresholds, Tunnel};
 
 fn annotated(name: &str, value: &str) -> String {
     let rest = format!(", annotations: {{passlane.io/{name}: \"{value}\"}}");
@@ -117,6 +117,22 @@ fn a_tunnel_that_the_kernel_would_refuse_is_a_notice() {
         ["tunnel,gue", "tunnel,gue:0", "tunnel,gue:65536", "tunnel,gue:+1", "route,gre", "tunnel,"]
     {
         assert!(notice("forwarding", value).contains("masq is used"), "{value}");
+    }
+}
+
+#[test]
+fn limits_of_connections_are_read() {
+    for (value, upper, lower) in [("1000", 1000, 0), ("1000, 800", 1000, 800), ("5,5", 5, 5)] {
+        let limits = service("connection-limits", value).limits;
+        assert_eq!(limits, Thresholds { upper, lower }, "{value}");
+        assert_eq!(service("connection-limits", &limits.to_string()).limits, limits);
+    }
+    for value in ["", "0", "-1", "+1", "10,20", "10,0", "10,", "1,2,3", "many", "4294967296"] {
+        let told = notice("connection-limits", value);
+        assert!(
+            told.contains("there are no limits; write UPPER or UPPER,LOWER"),
+            "{value}: {told}"
+        );
     }
 }
 
