@@ -80,6 +80,10 @@ pub(super) struct HashPlane {
     refused: BTreeMap<Frontend, String>,
     /// Interfaces that the program runs on, by index.
     running: BTreeMap<u32, String>,
+    /// Where it was tried in vain, and why.
+    failed: BTreeMap<u32, (uplinks::Tried, String)>,
+    /// The modes in which an earlier agent attached it, by interface name.
+    modes_before: BTreeMap<String, String>,
     interfaces: Vec<HashInterface>,
     told_at: Instant,
     /// Destinations that flows were found of, and when that was looked up.

@@ -28,6 +28,7 @@ use crate::{
     },
     ledger::{self, Ledger, Record},
     plan::{Observed, hash_plane::Layout},
+    status::Report,
 };
 
 /// So long the kernel may take until it has taken up what it was told.
@@ -152,10 +153,19 @@ async fn load(
         look: (Instant::now(), super::LOOK),
         refused: BTreeMap::new(),
         running: BTreeMap::new(),
+        failed: BTreeMap::new(),
+        modes_before: modes_before(&settings.paths.state_dir),
         interfaces: Vec::new(),
         told_at: Instant::now(),
         used: Default::default(),
     })
+}
+
+/// Returns how an earlier agent attached the program, by interface name.
+fn modes_before(state_dir: &Path) -> BTreeMap<String, String> {
+    let report = Report::read(state_dir).ok().flatten().and_then(|report| report.hash_plane);
+    let interfaces = report.map(|report| report.interfaces).unwrap_or_default();
+    interfaces.into_iter().map(|each| (each.name, each.mode)).collect()
 }
 
 fn read_layout(path: &Path) -> Result<Layout, Error> {

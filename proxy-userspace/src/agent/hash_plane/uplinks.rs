@@ -7,7 +7,11 @@ use tracing::{info, warn};
 
 use super::HashPlane;
 use crate::{
-    chain::chain, config, kernel::bpf, model::interface::Interface, plan::interfaces::matches,
+    chain::chain,
+    config,
+    kernel::bpf,
+    model::{HashMode, interface::Interface},
+    plan::interfaces::matches,
     status::HashInterface,
 };
 
@@ -26,7 +30,7 @@ impl HashPlane {
             let result = match slots.insert(Uplink::slot(*index), name.clone()) {
                 Some(other) => Err(format!("its index collides with that of {other}")),
                 None if !interface.ethernet => Err("no Ethernet".to_owned()),
-                None => self.begin(wanted, interface, present).map_err(|error| chain(&error)),
+                None => self.begin(wanted, interface, present),
             };
             let (mode, reason) = match result {
                 Ok(()) => (wanted.mode.word(), String::new()),
@@ -40,6 +44,7 @@ impl HashPlane {
 
     /// Forgets an interface that is gone, before another one comes by its index.
     pub(in crate::agent) fn forget_interface(&mut self, index: u32) {
+        self.failed.remove(&index);
         if self.running.remove(&index).is_some() {
             self.end(index);
         }
@@ -84,27 +89,55 @@ impl HashPlane {
         }
     }
 
+    /// Begins on an interface, unless it runs there or failed before: attaching interrupts some
+    /// links, so what failed is left alone until the interface is another one.
     fn begin(
         &mut self,
         wanted: &config::HashPlane,
         interface: &Interface,
         present: &[Interface],
-    ) -> Result<(), bpf::Fault> {
+    ) -> Result<(), String> {
         let Interface { index, mac, .. } = *interface;
+        let tried = Tried::of(interface);
+        if let Some((before, why)) = self.failed.get(&index)
+            && *before == tried
+        {
+            return Err(why.clone());
+        }
         let uplink = Uplink { interface: index, mac, _pad: [0; 2] };
-        self.plane.maps.put_uplink(uplink)?;
-        self.put_vlans(index, present)?;
+        let known = self.plane.maps.put_uplink(uplink);
+        known.and_then(|()| self.put_vlans(index, present)).map_err(|error| chain(&error))?;
         if self.running.contains_key(&index) {
             return Ok(());
         }
-        if let Err(fault) = self.plane.self_test(index, mac) {
-            // What an earlier agent left attached finds the same maps, and goes as well.
-            self.end(index);
-            return Err(fault);
+        match self.prove_and_attach(wanted.mode, interface) {
+            Ok(()) => {
+                self.failed.remove(&index);
+                self.running.insert(index, interface.name.clone());
+                Ok(())
+            }
+            Err(fault) => {
+                // What an earlier agent left attached finds the same maps, and goes as well.
+                self.end(index);
+                let why = chain(&fault);
+                self.failed.insert(index, (tried, why.clone()));
+                Err(why)
+            }
         }
-        self.plane.attach(&interface.name, index, wanted.mode)?;
-        self.running.insert(index, interface.name.clone());
-        Ok(())
+    }
+
+    fn prove_and_attach(
+        &mut self,
+        mode: HashMode,
+        interface: &Interface,
+    ) -> Result<(), bpf::Fault> {
+        let Interface { index, name, mac, .. } = interface;
+        self.plane.self_test(*index, *mac)?;
+        // A link that an earlier agent pinned keeps its mode.
+        if self.modes_before.remove(name).is_some_and(|before| before != mode.word()) {
+            self.plane.detach(*index)?;
+        }
+        Ok(self.plane.attach(name, *index, mode)?)
     }
 
     fn put_vlans(&mut self, interface: u32, present: &[Interface]) -> Result<(), bpf::Error> {
@@ -119,6 +152,23 @@ impl HashPlane {
             self.plane.maps.put_vlan(HashVlan { interface, vlan })?;
         }
         Ok(())
+    }
+}
+
+/// What another attempt may depend on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Tried {
+    name: String,
+    mac: [u8; 6],
+    mtu: u32,
+    /// Who else is there.
+    program: Option<u32>,
+}
+
+impl Tried {
+    fn of(interface: &Interface) -> Self {
+        let Interface { name, mac, mtu, xdp_program, .. } = interface;
+        Self { name: name.clone(), mac: *mac, mtu: *mtu, program: *xdp_program }
     }
 }
 
