@@ -44,7 +44,7 @@ impl HashPlane {
             });
             let Some(member) = member else { return };
             let closing = flow.state == HashFlowState::CLOSING;
-            let idle = tick * now.wrapping_sub(flow.seen);
+            let idle = tick * idle_jiffies(now, flow.seen);
             if idle < self.timeout(frontend.protocol, closing) {
                 tell(carried, Living { frontend, client, member, closing, idle });
             }
@@ -105,10 +105,30 @@ impl HashPlane {
     }
 }
 
+/// How long ago a packet was seen. One may come between the reading of the clock and that of the
+/// flow: it is not one of long ago.
+fn idle_jiffies(now: u32, seen: u32) -> u32 {
+    let since = now.wrapping_sub(seen);
+    if since > u32::MAX / 2 { 0 } else { since }
+}
+
 fn dialled<A: Into<std::net::IpAddr> + Copy>(key: &HashFlowKey<A>) -> Option<Frontend> {
     Some(Frontend {
         addr: key.destination.into(),
         port: key.destination_port,
         protocol: Protocol::from_number(key.protocol)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_whose_packet_came_after_the_clock_was_read_is_not_idle() {
+        assert_eq!(idle_jiffies(1000, 1003), 0);
+        assert_eq!(idle_jiffies(u32::MAX, 2), 0);
+        assert_eq!(idle_jiffies(2, u32::MAX), 3);
+        assert_eq!(idle_jiffies(1000, 900), 100);
+    }
 }
