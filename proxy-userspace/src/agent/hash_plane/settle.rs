@@ -3,17 +3,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proxy_common::abi::{HashBackend, HashFrontend};
+use proxy_common::{
+    abi::{HashBackend, HashFrontend},
+    hash::mh::Size,
+};
 use tracing::{error, info};
 
 use super::{Agent, HashPlane};
 use crate::{
     chain::chain,
     kernel::{bpf, ipvs},
-    model::{Destination, Frontend, Scheduler, VirtualServer},
+    model::{Destination, FastPath, Frontend, Scheduler, VirtualServer},
     plan::{
         Observed, ObservedServer,
-        hash_plane::{Carried, HashPlane as Offer, Plane, Settled, Slots, plane},
+        hash_plane::{Carried, HashPlane as Offer, Plane, Settled, Slots, WhyIpvs, plane},
     },
 };
 
@@ -33,25 +36,11 @@ enum Error {
 impl Agent {
     /// Makes the hash plane follow what IPVS is now.
     pub(in crate::agent) async fn settle_hash_plane(&mut self) {
+        let Some(size) = self.hash_plane.on().map(|state| state.size) else { return };
+        let (wanted, mut refused) = self.judge_frontends(size);
         let Some(state) = self.hash_plane.on() else { return };
         // Next hops are of use only where the program runs. It passes on what no map names.
         state.settle_uplinks(&self.settings.hash_plane, &self.present);
-        let mut refused = BTreeMap::new();
-        let mut wanted = BTreeSet::new();
-        let offer = Offer { on: true, size: Some(state.size) };
-        for (frontend, server) in &self.planner.desired().servers {
-            if server.virtual_server.scheduler != Scheduler::Mh {
-                continue;
-            }
-            match plane(server, offer) {
-                Plane::Hash => {
-                    wanted.insert(*frontend);
-                }
-                Plane::Ipvs(why) => {
-                    refused.insert(*frontend, why.to_string());
-                }
-            }
-        }
         state.withdraw_all_but(&wanted);
         let mut changed = BTreeSet::new();
         for frontend in wanted {
@@ -81,6 +70,33 @@ impl Agent {
                 "the hash plane follows"
             );
         }
+    }
+
+    /// Returns the frontends with scheduler `mh` that are the hash plane's, and why others are not.
+    fn judge_frontends(&mut self, size: Size) -> (BTreeSet<Frontend>, BTreeMap<Frontend, String>) {
+        let offer = Offer { on: true, size: Some(size) };
+        let servers = self.planner.desired().servers.iter();
+        let judged: Vec<_> = servers
+            .filter(|(_, server)| server.virtual_server.scheduler == Scheduler::Mh)
+            .map(|(frontend, server)| {
+                (*frontend, plane(server, offer), server.service.service.clone())
+            })
+            .collect();
+        let (mut wanted, mut refused) = (BTreeSet::new(), BTreeMap::new());
+        for (frontend, plane, service) in judged {
+            let service = self.planner.snapshot().services.get(&service);
+            let off = service.is_some_and(|service| service.fast_path == FastPath::Off);
+            let why = match plane {
+                Plane::Ipvs(why) => why,
+                Plane::Hash if off => WhyIpvs::Off,
+                Plane::Hash => {
+                    wanted.insert(frontend);
+                    continue;
+                }
+            };
+            refused.insert(frontend, why.to_string());
+        }
+        (wanted, refused)
     }
 }
 

@@ -31,7 +31,7 @@ pub enum Plane {
 /// Why a frontend is not the hash plane's.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum WhyIpvs {
-    /// Nobody asks for the hash plane.
+    /// Nobody asks for the hash plane, or the Service asks to be left alone.
     Off,
     /// Nothing of it is in IPVS: sockets are sent to this frontend.
     Leads(Frontend),
