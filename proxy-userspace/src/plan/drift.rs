@@ -346,6 +346,10 @@ fn compare_destination(
         drifts.push(Drift::changed(object.clone(), Kind::Weight, was.weight, is.weight));
     }
     // The kernel decides by itself which destinations are on this host.
+    if was.limits != is.limits {
+        let (was, is) = (format!("limits {}", was.limits), format!("limits {}", is.limits));
+        drifts.push(Drift::changed(object.clone(), Kind::Value, was, is));
+    }
     let local = [was, is].iter().any(|each| each.forwarding == Forwarding::Local);
     if !local && was.forwarding != is.forwarding {
         drifts.push(Drift::changed(object, Kind::Forwarding, was.forwarding, is.forwarding));

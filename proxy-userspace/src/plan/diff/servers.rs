@@ -139,7 +139,9 @@ fn rank_of_put(held: &Destinations, wanted: &Destination) -> Option<Rank> {
 /// The kernel may report a destination on this host as local, however it is to be reached.
 fn same(held: &Destination, wanted: &Destination) -> bool {
     let local = held.forwarding == Forwarding::Local;
-    held.weight == wanted.weight && (local || held.forwarding == wanted.forwarding)
+    held.weight == wanted.weight
+        && held.limits == wanted.limits
+        && (local || held.forwarding == wanted.forwarding)
 }
 
 /// What conntrack knows of a UDP frontend that had nothing to serve it leads nowhere.
