@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::{HashPlane, State};
 use crate::{
     agent::{datapath, facts, sysctls},
+    apply::sync_daemon,
     audit::hashed::LAYOUT,
     chain::chain,
     config::{self, Settings},
@@ -21,7 +22,7 @@ use crate::{
         bpf::{self, HashPlaneOptions, PinDirectory},
         ipvs::{
             self, Timeouts,
-            sync::{self, Backup, Daemon, DaemonState, SyncSender},
+            sync::{self, Backup, Daemon, SyncSender},
         },
         next_hop::{self, NextHops},
         node::Node,
@@ -59,7 +60,7 @@ enum Error {
     #[error(transparent)]
     Ledger(#[from] ledger::Error),
     #[error(transparent)]
-    Ipvs(#[from] ipvs::Error),
+    Daemon(#[from] sync_daemon::Failure),
     #[error(transparent)]
     Sync(#[from] sync::Error),
     #[error("{0} is somebody else's, and a node has one")]
@@ -203,25 +204,11 @@ async fn open_sender(
     ledger: &mut Ledger,
 ) -> Result<SyncSender, Error> {
     let config::HashPlane { sync_interface: interface, sync_id: id, .. } = wanted;
-    let owned = ledger.owned().sync_daemons.clone();
-    for (other, number) in owned.iter().filter(|ours| **ours != (interface.clone(), *id)) {
-        client.remove_backup(other, *number).await?;
-        ledger.record([daemon(other, *number, false)])?;
-    }
-    // First on the disk: cleanup ends what is ours.
-    let ours = owned.contains(&(interface.clone(), *id));
-    if !ours && client.daemons().await?.iter().all(|each| each.state != DaemonState::Backup) {
-        ledger.record([daemon(interface, *id, true)])?;
-    }
-    if let Backup::Foreign(other) = client.put_backup(interface, *id).await? {
-        ledger.record([daemon(interface, *id, false)])?;
-        return Err(Error::Foreign(other));
+    match sync_daemon::put(ledger, client, interface, *id).await? {
+        Backup::Started | Backup::Present => {}
+        Backup::Foreign(other) => return Err(Error::Foreign(other)),
     }
     Ok(SyncSender::open(interface, *id, TTL)?)
-}
-
-fn daemon(interface: &str, id: u8, owned: bool) -> Record {
-    Record::SyncDaemon { interface: interface.to_owned(), id, owned }
 }
 
 /// Ends the hash plane. Its flows go on by IPVS.
@@ -235,13 +222,8 @@ async fn retire(mut plane: HashPlane, settings: &Settings, node: &Node, ledger: 
     if let Err(error) = fs::remove_file(&plane.path) {
         warn!(event = "hash_layout_stays", %error, "an old layout stays");
     }
-    for (interface, id) in ledger.owned().sync_daemons.clone() {
-        let removed = node.ipvs.remove_backup(&interface, id).await;
-        if let Err(error) = removed {
-            warn!(event = "sync_stays", error = chain(&error), "IPVS still listens to messages");
-        } else if let Err(error) = ledger.record([daemon(&interface, id, false)]) {
-            warn!(event = "ledger_failed", %error, "the ledger names a daemon that is gone");
-        }
+    if let Err(error) = sync_daemon::remove(ledger, &node.ipvs).await {
+        warn!(event = "sync_stays", error = chain(&error), "IPVS still listens to messages");
     }
     info!(event = "hash_plane_ended", frontends = frontends.len(), "IPVS does all by itself");
 }
