@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A destination of a virtual server.
-type Key = (Frontend, DestinationKey);
+pub(super) type Key = (Frontend, DestinationKey);
 
 /// Destinations at weight 0 whose connections are waited for. Nothing here outlives the agent: the
 /// next one finds them in IPVS, and gives them a whole term again.
@@ -43,9 +43,9 @@ impl Waiting {
         self.since.is_empty()
     }
 
-    /// Returns the frontends of those that are waited for.
-    pub(super) fn frontends(&self) -> BTreeSet<Frontend> {
-        self.since.keys().map(|(frontend, _)| *frontend).collect()
+    /// Returns those that are waited for.
+    pub(super) fn keys(&self) -> BTreeSet<Key> {
+        self.since.keys().copied().collect()
     }
 
     /// Returns those whose connections have ended, or whose time is over, and forgets them with
@@ -63,7 +63,8 @@ impl Waiting {
         };
         self.since.retain(|key, _| !wanted(key));
         let mut over = BTreeSet::new();
-        for frontend in self.frontends() {
+        let frontends: BTreeSet<Frontend> = self.since.keys().map(|(key, _)| *key).collect();
+        for frontend in frontends {
             // What cannot be read now is asked again; its time runs out all the same.
             let states = ipvs.destinations(&frontend).await.unwrap_or_default();
             let idle = states

@@ -189,7 +189,12 @@ pub async fn run(
             }
             Some(changed) = found.recv() => agent.checks_changed(changed, &mut found).await,
             Some(request) = asked.recv() => agent.answer(request).await,
-            _ = next_hops.tick(), if agent.hash_plane.is_on() => agent.tend_hash_plane().await,
+            _ = next_hops.tick(), if agent.hash_plane.is_on() => {
+                // Mostly nothing is due, and there is nothing to report.
+                if !agent.tend_hash_plane().await {
+                    continue;
+                }
+            }
             _ = drain.tick(), if !agent.waiting.is_empty() => agent.end_drains().await,
             () = tokio::time::sleep_until(retry.unwrap_or_else(far)), if retry.is_some() => {
                 agent.resync().await;

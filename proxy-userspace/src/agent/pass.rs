@@ -76,7 +76,7 @@ impl Agent {
     /// Removes the destinations whose drain is over.
     pub(super) async fn end_drains(&mut self) {
         let timeout = self.settings.drain_timeout;
-        let used = self.used_by_hash_plane(&self.waiting.frontends());
+        let used = self.used_by_hash_plane();
         let desired = self.planner.desired();
         let over = self.waiting.over(&self.node.ipvs, desired, timeout, &used).await;
         if over.is_empty() {

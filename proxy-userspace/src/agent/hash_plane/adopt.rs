@@ -34,29 +34,48 @@ impl HashPlane {
             );
             return false;
         }
-        let listed = match connections::read() {
+        // Once for all frontends of a pass: the kernel lists the connections of all.
+        let listed = match self.listed.take().map_or_else(connections::read, Ok) {
             Ok(listed) => listed,
             Err(error) => {
                 warn!(event = "connections_left", error = chain(&error), "IPVS goes on with them");
                 return false;
             }
         };
-        let of_it = listed.iter().filter(|each| each.frontend == carried.frontend);
-        let elsewhere = of_it.filter(|each| {
-            let chosen = slots.choice(carried, (each.client_addr, each.client_port));
-            chosen.is_none_or(|chosen| chosen.destination.key != each.destination)
-        });
-        let mut adopted = 0;
-        for connection in elsewhere {
-            let Some(member) = carried.member(&connection.destination) else { continue };
-            if let Err(error) = self.put_flow(connection, member) {
-                warn!(event = "connections_left", error = chain(&error), "IPVS goes on with them");
-                return false;
+        let adopted = self.adopt_of(&listed, carried, slots);
+        self.listed = Some(listed);
+        match adopted {
+            Ok(adopted) => {
+                info!(event = "connections_adopted", frontend = %carried.frontend, adopted, "from IPVS");
+                true
             }
-            adopted += 1;
+            Err(error) => {
+                warn!(event = "connections_left", error = chain(&error), "IPVS goes on with them");
+                false
+            }
         }
-        info!(event = "connections_adopted", frontend = %carried.frontend, adopted, "from IPVS");
-        true
+    }
+
+    /// Takes over those that the table would send elsewhere; returns how many.
+    fn adopt_of(
+        &mut self,
+        listed: &[Connection],
+        carried: &Carried,
+        slots: &Slots,
+    ) -> Result<usize, bpf::Error> {
+        let mut adopted = 0;
+        for connection in listed.iter().filter(|each| each.frontend == carried.frontend) {
+            let client = (connection.client_addr, connection.client_port);
+            let chosen = slots.choice(carried, client);
+            if chosen.is_some_and(|chosen| chosen.destination.key == connection.destination) {
+                continue;
+            }
+            if let Some(member) = carried.member(&connection.destination) {
+                self.put_flow(connection, member)?;
+                adopted += 1;
+            }
+        }
+        Ok(adopted)
     }
 
     fn put_flow(&mut self, connection: &Connection, member: &Member) -> Result<(), bpf::Error> {

@@ -1,20 +1,20 @@
 //! The flows that the hash plane remembers.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use proxy_common::abi::{HashFlow, HashFlowKey, HashFlowState};
-
+use proxy_common::abi::{HashFlow, HashFlowState};
 use tracing::warn;
 
 use super::{HashPlane, RECOUNT};
 use crate::{
+    agent::drains::Key,
     chain::chain,
     kernel::bpf::{self, jiffy},
-    model::{DestinationKey, Frontend, Protocol},
+    model::{Frontend, Protocol},
     plan::hash_plane::{Carried, Member},
 };
 
@@ -36,13 +36,18 @@ impl HashPlane {
         mut tell: impl FnMut(&'a Carried, Living<'a>),
     ) -> Result<(), bpf::Error> {
         let tick = jiffy()?;
-        let mut see = |frontend: Option<Frontend>, client: SocketAddr, flow: HashFlow| {
-            let Some(frontend) = frontend.filter(|frontend| wanted(frontend)) else { return };
-            let Some(carried) = self.layout.carried().get(&frontend) else { return };
-            let member = carried.members.iter().find(|member| {
-                (member.index, member.generation) == (flow.backend, flow.generation)
-            });
-            let Some(member) = member else { return };
+        let carried = self.layout.carried().values().filter(|each| wanted(&each.frontend));
+        let members =
+            carried.flat_map(|carried| carried.members.iter().map(move |each| (carried, each)));
+        // A backend is of one frontend: the flow need not be asked which.
+        let members: BTreeMap<(u32, u32), (&Carried, &Member)> = members
+            .map(|(carried, each)| ((each.index, each.generation), (carried, each)))
+            .collect();
+        let mut see = |client: SocketAddr, flow: HashFlow| {
+            let Some((carried, member)) = members.get(&(flow.backend, flow.generation)) else {
+                return;
+            };
+            let frontend = carried.frontend;
             let closing = flow.state == HashFlowState::CLOSING;
             let idle = tick * idle_jiffies(now, flow.seen);
             if idle < self.timeout(frontend.protocol, closing) {
@@ -50,10 +55,10 @@ impl HashPlane {
             }
         };
         for (key, flow) in self.plane.maps.flows4()? {
-            see(dialled(&key), (key.source, key.source_port).into(), flow);
+            see((key.source, key.source_port).into(), flow);
         }
         for (key, flow) in self.plane.maps.flows6()? {
-            see(dialled(&key), (key.source, key.source_port).into(), flow);
+            see((key.source, key.source_port).into(), flow);
         }
         Ok(())
     }
@@ -68,40 +73,56 @@ impl HashPlane {
         Duration::from_secs(secs.into())
     }
 
-    /// Returns the destinations of these frontends that have flows here, as of a moment ago.
-    pub(super) fn used_lately(
-        &mut self,
-        frontends: &BTreeSet<Frontend>,
-    ) -> BTreeSet<(Frontend, DestinationKey)> {
+    /// Returns those of the draining destinations that have flows here, as of a moment ago.
+    pub(super) fn used_lately(&mut self, draining: &BTreeSet<Key>) -> BTreeSet<Key> {
         let carried = self.layout.carried();
-        if !frontends.iter().any(|frontend| carried.contains_key(frontend)) {
+        if !draining.iter().any(|(frontend, _)| carried.contains_key(frontend)) {
             return BTreeSet::new();
         }
-        if self.used.0.is_none_or(|at| at.elapsed() >= RECOUNT) {
-            match self.used(frontends) {
-                Ok(used) => self.used = (Some(Instant::now()), used),
+        if !self.used.as_ref().is_some_and(|used| used.holds_for(draining, Instant::now())) {
+            match self.look_for(draining) {
+                Ok(used) => self.used = Some(used),
                 Err(error) => {
-                    warn!(event = "flows_unread", error = chain(&error), "drains may end early");
+                    // Their time runs out all the same.
+                    warn!(event = "flows_unread", error = chain(&error), "drains go on");
+                    return draining.clone();
                 }
             }
         }
-        self.used.1.clone()
+        self.used.as_ref().map(|used| used.found.clone()).unwrap_or_default()
     }
 
-    fn used(
-        &mut self,
-        frontends: &BTreeSet<Frontend>,
-    ) -> Result<BTreeSet<(Frontend, DestinationKey)>, bpf::Error> {
-        let mut used = BTreeSet::new();
-        let now = self.plane.jiffies()?;
+    fn look_for(&mut self, draining: &BTreeSet<Key>) -> Result<Used, bpf::Error> {
+        let (at, now) = (Instant::now(), self.plane.jiffies()?);
+        let frontends: BTreeSet<Frontend> =
+            draining.iter().map(|(frontend, _)| *frontend).collect();
+        let mut found = BTreeSet::new();
         self.each_flow(
             now,
             |frontend| frontends.contains(frontend),
             |_, flow| {
-                used.insert((flow.frontend, flow.member.destination.key));
+                found.insert((flow.frontend, flow.member.destination.key));
             },
         )?;
-        Ok(used)
+        found.retain(|key| draining.contains(key));
+        Ok(Used { at, asked: draining.clone(), found })
+    }
+}
+
+/// Which draining destinations had flows.
+#[derive(Debug)]
+pub(super) struct Used {
+    at: Instant,
+    /// Those that were looked for.
+    asked: BTreeSet<Key>,
+    /// Those that had any.
+    found: BTreeSet<Key>,
+}
+
+impl Used {
+    /// Says whether it still tells of all these: of one that came later it says nothing.
+    fn holds_for(&self, draining: &BTreeSet<Key>, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) < RECOUNT && draining.is_subset(&self.asked)
     }
 }
 
@@ -112,17 +133,10 @@ fn idle_jiffies(now: u32, seen: u32) -> u32 {
     if since > u32::MAX / 2 { 0 } else { since }
 }
 
-fn dialled<A: Into<std::net::IpAddr> + Copy>(key: &HashFlowKey<A>) -> Option<Frontend> {
-    Some(Frontend {
-        addr: key.destination.into(),
-        port: key.destination_port,
-        protocol: Protocol::from_number(key.protocol)?,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::DestinationKey;
 
     #[test]
     fn a_flow_whose_packet_came_after_the_clock_was_read_is_not_idle() {
@@ -130,5 +144,19 @@ mod tests {
         assert_eq!(idle_jiffies(u32::MAX, 2), 0);
         assert_eq!(idle_jiffies(2, u32::MAX), 3);
         assert_eq!(idle_jiffies(1000, 900), 100);
+    }
+
+    #[test]
+    fn a_destination_that_begins_to_drain_is_looked_for_at_once() {
+        let key = |host: u8| {
+            let addr = [192, 0, 2, 1].into();
+            let frontend = Frontend { addr, port: 80, protocol: Protocol::Tcp };
+            (frontend, DestinationKey { addr: [10, 0, 0, host].into(), port: 80 })
+        };
+        let at = Instant::now();
+        let used = Used { at, asked: [key(1), key(2)].into(), found: [key(1)].into() };
+        assert!(used.holds_for(&[key(2)].into(), at + RECOUNT / 2));
+        assert!(!used.holds_for(&[key(2), key(3)].into(), at + RECOUNT / 2));
+        assert!(!used.holds_for(&[key(2)].into(), at + RECOUNT));
     }
 }

@@ -33,7 +33,7 @@ use super::Agent;
 use crate::{
     kernel::{
         bpf,
-        ipvs::{Timeouts, sync::SyncSender},
+        ipvs::{Timeouts, connections::Connection, sync::SyncSender},
         next_hop::NextHops,
     },
     model::{DestinationKey, Frontend, Way},
@@ -86,8 +86,10 @@ pub(super) struct HashPlane {
     modes_before: BTreeMap<String, String>,
     interfaces: Vec<HashInterface>,
     told_at: Instant,
-    /// Destinations that flows were found of, and when that was looked up.
-    used: (Option<Instant>, BTreeSet<(Frontend, DestinationKey)>),
+    /// The connections of IPVS, while a pass goes on.
+    listed: Option<Vec<Connection>>,
+    /// Draining destinations that flows were found of.
+    used: Option<flows::Used>,
 }
 
 /// What the node has instead of a hash plane that was asked for.
@@ -167,11 +169,11 @@ impl HashPlane {
 }
 
 impl Agent {
-    /// What is done from time to time.
-    pub(super) async fn tend_hash_plane(&mut self) {
-        let Some(plane) = self.hash_plane.on() else { return };
+    /// What is done from time to time; says whether anything was.
+    pub(super) async fn tend_hash_plane(&mut self) -> bool {
+        let Some(plane) = self.hash_plane.on() else { return false };
         if Instant::now() < plane.look.0 {
-            return;
+            return false;
         }
         plane.refresh_next_hops().await;
         plane.tell_at_times();
@@ -183,16 +185,13 @@ impl Agent {
             }
             Err(error) => warn!(event = "interfaces_failed", %error, "interfaces cannot be read"),
         }
+        true
     }
 
-    /// Returns the destinations of these frontends that the hash plane has flows of: known to it a
-    /// moment ago.
-    pub(super) fn used_by_hash_plane(
-        &mut self,
-        frontends: &BTreeSet<Frontend>,
-    ) -> BTreeSet<(Frontend, DestinationKey)> {
+    /// Returns those of the destinations that the hash plane has flows of, as of a moment ago.
+    pub(super) fn used_by_hash_plane(&mut self) -> BTreeSet<(Frontend, DestinationKey)> {
         let Some(plane) = self.hash_plane.on() else { return BTreeSet::new() };
-        plane.used_lately(frontends)
+        plane.used_lately(&self.waiting.keys())
     }
 
     /// Forgets an interface that is gone.

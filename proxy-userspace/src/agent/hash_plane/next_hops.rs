@@ -73,25 +73,22 @@ impl HashPlane {
     }
 
     fn put_backends(&mut self) -> Result<(), bpf::Error> {
+        let until = self.holds_until()?;
         let carried: Vec<Carried> = self.layout.carried().values().cloned().collect();
-        for carried in &carried {
-            for member in &carried.members {
-                self.put_backend(member)?;
-            }
-        }
-        Ok(())
+        let mut members = carried.iter().flat_map(|carried| &carried.members);
+        members.try_for_each(|member| self.put_backend(member, until))
     }
 
-    /// Writes a backend and the way to it.
-    pub(super) fn put_backend(&mut self, member: &Member) -> Result<(), bpf::Error> {
-        let until = self.holds_until()?;
+    /// Writes a backend and the way to it, which holds until then.
+    pub(super) fn put_backend(&mut self, member: &Member, until: u32) -> Result<(), bpf::Error> {
         let unknown = Way::Unresolved;
         let way = self.ways.get(&member.destination.key.addr).unwrap_or(&unknown);
         let value: HashBackend = backend(way, &member.destination, member.generation, until);
         self.plane.maps.put_backend(member.index, value)
     }
 
-    fn holds_until(&mut self) -> Result<u32, bpf::Error> {
+    /// Returns the jiffies until which a way holds that is written now.
+    pub(super) fn holds_until(&mut self) -> Result<u32, bpf::Error> {
         let ticks = HOLD.as_nanos() / jiffy()?.as_nanos().max(1);
         Ok(self.plane.jiffies()?.wrapping_add(ticks as u32))
     }

@@ -158,7 +158,8 @@ async fn load(
         modes_before: modes_before(&settings.paths.state_dir),
         interfaces: Vec::new(),
         told_at: Instant::now(),
-        used: Default::default(),
+        listed: None,
+        used: None,
     })
 }
 

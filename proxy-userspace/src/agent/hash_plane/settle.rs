@@ -1,7 +1,10 @@
 //! After a pass: the maps follow IPVS. Backends go before the table, the table before the frontend
 //! that leads to it, and what is gone goes last.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use proxy_common::{
     abi::{HashBackend, HashFrontend},
@@ -50,6 +53,8 @@ impl Agent {
                     changed.insert(frontend);
                 }
                 Ok(Followed::Refused(why)) => {
+                    // XDP may not go on by what IPVS is no more.
+                    state.withdraw(&frontend);
                     refused.insert(frontend, why);
                 }
                 Err(error) => {
@@ -61,6 +66,7 @@ impl Agent {
             }
         }
         state.refused = refused;
+        state.listed = None;
         if !changed.is_empty() {
             state.refresh_next_hops().await;
             state.hand_over(&changed);
@@ -117,11 +123,11 @@ impl HashPlane {
     ) -> Result<Followed, Error> {
         let Some(server) = observed.servers.get(&frontend) else {
             self.withdraw(&frontend);
+            // Who makes it next is seen.
             self.found.remove(&frontend);
             return Ok(Followed::Refused("not in IPVS yet".into()));
         };
         if !server.owned {
-            self.withdraw(&frontend);
             return Ok(Followed::Refused("its virtual server is somebody else's".into()));
         }
         if self.layout.carried().get(&frontend).is_some_and(|carried| is_as(carried, server))
@@ -158,29 +164,42 @@ impl HashPlane {
             }
             Settled::Full => return Ok(Followed::Refused("the maps are full".into())),
         };
-        // First on the disk: an index is never given out twice.
-        self.keep()?;
         let Some(carried) = self.layout.carried().get(&frontend).cloned() else {
             return Ok(Followed::Same);
         };
+        let written = self.write(&carried, was_carried, connections);
+        // Also where that failed: nobody else knows of them any more.
+        for member in gone {
+            self.plane.maps.put_backend(member.index, HashBackend::default())?;
+        }
+        let slots = written?;
+        if slots.is_marked(&carried) {
+            self.marked_at.insert(frontend, Instant::now());
+        }
+        self.slots.insert(frontend, slots);
+        Ok(Followed::Changed)
+    }
+
+    fn write(
+        &mut self,
+        carried: &Carried,
+        was_carried: bool,
+        connections: u32,
+    ) -> Result<Slots, Error> {
+        // First on the disk: an index is never given out twice.
+        self.keep()?;
+        let until = self.holds_until()?;
         for member in &carried.members {
             if self.plane.maps.backend(member.index)?.generation != member.generation {
                 self.plane.maps.zero_count(member.index)?;
             }
-            self.put_backend(member)?;
+            self.put_backend(member, until)?;
         }
-        let slots = self.build(&carried, was_carried, connections)?;
+        let slots = self.build(carried, was_carried, connections)?;
         self.plane.maps.put_table(carried.table, slots.values())?;
         let value = HashFrontend { table: carried.table, flags: carried.flags.0 };
-        self.plane.maps.put_frontend(&frontend, value)?;
-        for member in gone {
-            self.plane.maps.put_backend(member.index, HashBackend::default())?;
-        }
-        if slots.is_marked(&carried) {
-            self.marked_at.insert(frontend, std::time::Instant::now());
-        }
-        self.slots.insert(frontend, slots);
-        Ok(Followed::Changed)
+        self.plane.maps.put_frontend(&carried.frontend, value)?;
+        Ok(slots)
     }
 
     /// Returns the table that the map shall have. `was_carried` says that clients were sent by one

@@ -16,7 +16,7 @@ const FIRST_INDEX: u32 = 1;
 /// Frontends of the hash plane, and their backends, as the maps have them. It outlives the agent in a
 /// file: the kernel tells nobody which weight a drained destination had before.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Vec<Carried>", into = "Vec<Carried>")]
+#[serde(from = "Kept", into = "Kept")]
 pub struct Layout {
     carried: BTreeMap<Frontend, Carried>,
     /// Taken indexes of tables.
@@ -25,6 +25,14 @@ pub struct Layout {
     backends: BTreeSet<u32>,
     /// The last generation that was given.
     generation: u32,
+}
+
+/// The form in the file.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    /// The last that was given: what it was given to may be gone, and flows may still name it.
+    generation: u32,
+    carried: Vec<Carried>,
 }
 
 /// A frontend of the hash plane.
@@ -70,21 +78,21 @@ pub enum Settled {
     Full,
 }
 
-impl From<Vec<Carried>> for Layout {
-    fn from(carried: Vec<Carried>) -> Self {
-        let members = || carried.iter().flat_map(|each| &each.members);
+impl From<Kept> for Layout {
+    fn from(Kept { generation, carried }: Kept) -> Self {
+        let members = carried.iter().flat_map(|each| &each.members);
         Self {
             tables: carried.iter().map(|each| each.table).collect(),
-            backends: members().map(|member| member.index).collect(),
-            generation: members().map(|member| member.generation).max().unwrap_or(0),
+            backends: members.map(|member| member.index).collect(),
+            generation,
             carried: carried.into_iter().map(|each| (each.frontend, each)).collect(),
         }
     }
 }
 
-impl From<Layout> for Vec<Carried> {
-    fn from(layout: Layout) -> Self {
-        layout.carried.into_values().collect()
+impl From<Layout> for Kept {
+    fn from(Layout { generation, carried, .. }: Layout) -> Self {
+        Self { generation, carried: carried.into_values().collect() }
     }
 }
 
@@ -299,6 +307,17 @@ mod tests {
         layout.settle(&server(81), &[to(2, 7)], true);
         let text = serde_json::to_string(&layout).unwrap();
         assert_eq!(serde_json::from_str::<Layout>(&text).unwrap(), layout);
+    }
+
+    #[test]
+    fn a_generation_of_what_is_gone_is_not_given_again_by_the_next_agent() {
+        let mut layout = Layout::default();
+        layout.settle(&server(80), &[to(2, 1), to(1, 1)], true);
+        layout.settle(&server(80), &[to(2, 1)], true);
+        let text = serde_json::to_string(&layout).unwrap();
+        let mut next: Layout = serde_json::from_str(&text).unwrap();
+        next.settle(&server(80), &[to(3, 1), to(2, 1)], true);
+        assert_eq!(members(&next, 80), [(2, 3, 1), (1, 1, 1)], "the flows of host 1 are not its");
     }
 
     #[test]
