@@ -2,6 +2,7 @@
 //! XDP, the agent or a whole gateway is gone.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use proxy_tests::agent::Agent;
@@ -30,6 +31,8 @@ const NEEDS: &[Need] = &[
 scenarios! { NEEDS =>
     a_gateway_sends_flows_to_the_backends_of_their_hash_and_says_so,
     a_gateway_keeps_flows_when_xdp_goes_and_comes_and_backends_too,
+    a_gateway_takes_over_what_ipvs_had_where_it_lives,
+    a_gateway_keeps_a_backend_that_leaves_while_xdp_has_flows_of_it,
     a_gateway_gives_new_flows_to_no_backend_that_drains,
     a_gateway_gives_no_backend_more_connections_than_its_limit,
     a_gateway_passes_icmp_errors_to_the_backend_by_xdp_and_by_ipvs,
@@ -124,6 +127,57 @@ fn a_gateway_keeps_flows_when_xdp_goes_and_comes_and_backends_too() -> Result<()
     Ok(())
 }
 
+/// Connections began without a hash plane, some of them before a backend came.
+fn a_gateway_takes_over_what_ipvs_had_where_it_lives() -> Result<()> {
+    let mut gateways = Gateways::build(2)?;
+    gateways.serve("route", ",mh-port", &["b1", "b2"])?;
+    gateways.route(&[NODE])?;
+    let mut agent = Agent::start(&gateways.topology, &gateways.manifests, &OPTIONS[..2])?;
+    let mut crowd = gateways.connect_many(60)?;
+    gateways.add_backend(3)?;
+    gateways.serve("route", ",mh-port", &["b1", "b2", "b3"])?;
+    wait_destinations(&gateways.topology.node, 3)?;
+    keeps(&mut crowd, "IPVS alone")?;
+    agent.terminate()?;
+    agent.set_options(OPTIONS);
+    agent.spawn()?;
+    agent.wait_ready()?;
+    wait_plane(&agent, "hash")?;
+    agent.wait_log(&["connections_adopted", &format!("{VIP}:{PORT}/TCP")])?;
+    let before = carried(&agent)?;
+    keeps(&mut crowd, "XDP took them over")?;
+    // None is left to IPVS: no slot is marked.
+    ensure!(counted(&agent, "asked")? == 0, "{:#}", agent.json("stats")?["hash_plane"]);
+    ensure!(carried(&agent)?.all >= before.all + 120, "XDP carries few: {:?}", carried(&agent)?);
+    Ok(())
+}
+
+/// IPVS counts none of its connections, and must not be taken at its word.
+fn a_gateway_keeps_a_backend_that_leaves_while_xdp_has_flows_of_it() -> Result<()> {
+    let gateways = Gateways::build(2)?;
+    gateways.serve("route", ",mh-port", &["b1", "b2"])?;
+    gateways.route(&[NODE])?;
+    let options: Vec<&str> = OPTIONS.iter().map(|word| long_drain(word)).collect();
+    let agent = Agent::start(&gateways.topology, &gateways.manifests, &options)?;
+    wait_plane(&agent, "hash")?;
+    let mut crowd = gateways.connect_many(20)?;
+    ensure!(crowd.spread().contains_key("b2"), "{:?}", crowd.spread());
+    // What IPVS is told when the weight falls would count there: it shall not be.
+    gateways.topology.node.run("ipvsadm", &["--stop-daemon", "backup"])?;
+    gateways.serve("route", ",mh-port", &["b1"])?;
+    wait_weight(&gateways, "b2", 0)?;
+    wait::paced(Duration::from_secs(8), wait::BREATH, || keeps(&mut crowd, "b2 leaves"))?;
+    let backend = (gateways.backends["b2"].address, PORT).into();
+    let held = ipvs::destinations(&gateways.topology.node, (VIP, PORT).into())?;
+    ensure!(held.is_some_and(|held| held.contains(&(backend, 0))), "b2 went: {}", agent.log());
+    ensure!(ipvs::entries(&gateways.topology.node)?.is_empty(), "IPVS knows of flows");
+    Ok(())
+}
+
+fn long_drain(word: &'static str) -> &'static str {
+    if word == "5s" { "10m" } else { word }
+}
+
 /// Weight 0: what is open goes on, what is new goes to others, by XDP and by IPVS.
 fn a_gateway_gives_new_flows_to_no_backend_that_drains() -> Result<()> {
     let gateways = Gateways::build(3)?;
@@ -135,6 +189,10 @@ fn a_gateway_gives_new_flows_to_no_backend_that_drains() -> Result<()> {
     ensure!(crowd.spread().contains_key("b2"), "{:?}", crowd.spread());
     gateways.drain("route", ",mh-port,mh-fallback", &["b1", "b2", "b3"], "b2")?;
     wait_weight(&gateways, "b2", 0)?;
+    // IPVS goes first, XDP follows.
+    wait::until_true("the hash plane follows", wait::PATIENCE, || {
+        Ok(agent.log().matches("hash_plane_changed").count() >= 2)
+    })?;
     keeps(&mut crowd, "a backend drains")?;
     let later = gateways.connect_many(60)?;
     ensure!(!later.spread().contains_key("b2"), "{:?}", later.spread());

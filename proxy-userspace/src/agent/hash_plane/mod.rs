@@ -16,6 +16,7 @@ mod next_hops;
 mod open;
 mod settle;
 mod uplinks;
+mod write;
 
 pub(super) use open::open;
 

@@ -1,40 +1,20 @@
-//! After a pass: the maps follow IPVS. Backends go before the table, the table before the frontend
-//! that leads to it, and what is gone goes last.
+//! After a pass: the hash plane follows what IPVS is now.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Instant,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use proxy_common::{
-    abi::{HashBackend, HashFrontend},
-    hash::mh::Size,
-};
+use proxy_common::{abi::HashBackend, hash::mh::Size};
 use tracing::{error, info};
 
-use super::{Agent, HashPlane};
+use super::{Agent, HashPlane, write::Taken};
 use crate::{
     chain::chain,
-    kernel::{bpf, ipvs},
+    kernel::ipvs,
     model::{Destination, FastPath, Frontend, Scheduler, VirtualServer},
     plan::{
         Observed, ObservedServer,
-        hash_plane::{Carried, HashPlane as Offer, Plane, Settled, Slots, WhyIpvs, plane},
+        hash_plane::{Carried, HashPlane as Offer, Plane, Settled, WhyIpvs, plane},
     },
 };
-
-/// Why a frontend could not be taken up or kept.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error(transparent)]
-    Ipvs(#[from] ipvs::Error),
-    #[error(transparent)]
-    Bpf(#[from] bpf::Error),
-    #[error("{0}")]
-    TooMany(proxy_common::hash::mh::TooMany),
-    #[error("keep {path}")]
-    Keep { path: String, source: std::io::Error },
-}
 
 impl Agent {
     /// Makes the hash plane follow what IPVS is now.
@@ -45,29 +25,28 @@ impl Agent {
         // Next hops are of use only where the program runs. It passes on what no map names.
         state.settle_uplinks(&self.settings.hash_plane, &self.present);
         state.withdraw_all_but(&wanted);
-        let mut changed = BTreeSet::new();
+        let mut taken = Vec::new();
         for frontend in wanted {
             match state.follow(&self.node.ipvs, &self.observed, frontend).await {
                 Ok(Followed::Same) => {}
-                Ok(Followed::Changed) => {
-                    changed.insert(frontend);
-                }
+                Ok(Followed::Changed(server)) => taken.push(server),
                 Ok(Followed::Refused(why)) => {
                     // XDP may not go on by what IPVS is no more.
                     state.withdraw(&frontend);
                     refused.insert(frontend, why);
                 }
                 Err(error) => {
-                    let error = chain(&error);
-                    error!(event = "hash_frontend_failed", %frontend, error, "IPVS serves it");
-                    state.withdraw(&frontend);
-                    refused.insert(frontend, error);
+                    refused.insert(frontend, state.give_up(&frontend, chain(&error)));
                 }
             }
         }
+        for (frontend, why) in state.write(&taken) {
+            refused.insert(frontend, state.give_up(&frontend, why));
+        }
         state.refused = refused;
         state.listed = None;
-        if !changed.is_empty() {
+        if !taken.is_empty() {
+            let changed = taken.iter().map(|each| each.carried.frontend).collect();
             state.refresh_next_hops().await;
             state.hand_over(&changed);
             info!(
@@ -109,7 +88,7 @@ impl Agent {
 /// What became of a frontend.
 enum Followed {
     Same,
-    Changed,
+    Changed(Taken),
     Refused(String),
 }
 
@@ -120,7 +99,7 @@ impl HashPlane {
         client: &ipvs::Client,
         observed: &Observed,
         frontend: Frontend,
-    ) -> Result<Followed, Error> {
+    ) -> Result<Followed, ipvs::Error> {
         let Some(server) = observed.servers.get(&frontend) else {
             self.withdraw(&frontend);
             // Who makes it next is seen.
@@ -142,7 +121,7 @@ impl HashPlane {
             .iter()
             .map(|state| state.active_connections.saturating_add(state.inactive_connections))
             .fold(0, u32::saturating_add);
-        self.take_up(&server.virtual_server, &destinations, connections)
+        Ok(self.take_up(&server.virtual_server, &destinations, connections))
     }
 
     fn take_up(
@@ -150,7 +129,7 @@ impl HashPlane {
         server: &VirtualServer,
         destinations: &[Destination],
         connections: u32,
-    ) -> Result<Followed, Error> {
+    ) -> Followed {
         let frontend = server.frontend;
         let seen_made = !self.found.contains(&frontend);
         let was_carried = self.layout.carried().contains_key(&frontend);
@@ -158,82 +137,23 @@ impl HashPlane {
             Settled::Same => Vec::new(),
             Settled::Changed { gone } => gone,
             Settled::UnknownWeight(key) => {
-                return Ok(Followed::Refused(format!(
+                return Followed::Refused(format!(
                     "{key} drained before anybody looked: which clients it has kept is not known"
-                )));
+                ));
             }
-            Settled::Full => return Ok(Followed::Refused("the maps are full".into())),
+            Settled::Full => return Followed::Refused("the maps are full".into()),
         };
-        let Some(carried) = self.layout.carried().get(&frontend).cloned() else {
-            return Ok(Followed::Same);
-        };
-        let written = self.write(&carried, was_carried, connections);
-        // Also where that failed: nobody else knows of them any more.
-        for member in gone {
-            self.plane.maps.put_backend(member.index, HashBackend::default())?;
+        match self.layout.carried().get(&frontend).cloned() {
+            Some(carried) => Followed::Changed(Taken { carried, was_carried, connections, gone }),
+            None => Followed::Same,
         }
-        let slots = written?;
-        if slots.is_marked(&carried) {
-            self.marked_at.insert(frontend, Instant::now());
-        }
-        self.slots.insert(frontend, slots);
-        Ok(Followed::Changed)
     }
 
-    fn write(
-        &mut self,
-        carried: &Carried,
-        was_carried: bool,
-        connections: u32,
-    ) -> Result<Slots, Error> {
-        // First on the disk: an index is never given out twice.
-        self.keep()?;
-        let until = self.holds_until()?;
-        for member in &carried.members {
-            if self.plane.maps.backend(member.index)?.generation != member.generation {
-                self.plane.maps.zero_count(member.index)?;
-            }
-            self.put_backend(member, until)?;
-        }
-        let slots = self.build(carried, was_carried, connections)?;
-        self.plane.maps.put_table(carried.table, slots.values())?;
-        let value = HashFrontend { table: carried.table, flags: carried.flags.0 };
-        self.plane.maps.put_frontend(&carried.frontend, value)?;
-        Ok(slots)
-    }
-
-    /// Returns the table that the map shall have. `was_carried` says that clients were sent by one
-    /// before.
-    fn build(&mut self, carried: &Carried, was_carried: bool, known: u32) -> Result<Slots, Error> {
-        let held = self.slots.get(&carried.frontend).map(|slots| slots.values().to_vec());
-        let before = match held {
-            Some(before) => Some(before),
-            // What an earlier agent left in the map; it takes CAP_SYS_ADMIN to read it.
-            None if was_carried => self.plane.maps.table(carried.table).ok(),
-            None => None,
-        };
-        let values = before.as_deref().unwrap_or_default();
-        let mut slots = Slots::build(self.size, carried, values).map_err(Error::TooMany)?;
-        // Where IPVS served until now, it alone knows where flows live.
-        let is_known = match (&before, was_carried) {
-            (Some(_), _) => true,
-            (None, true) => false,
-            (None, false) => self.adopt(carried, &slots, known),
-        };
-        if !is_known {
-            slots.mark_all();
-        }
-        Ok(slots)
-    }
-
-    fn keep(&self) -> Result<(), Error> {
-        let failed = |source| Error::Keep { path: self.path.display().to_string(), source };
-        let text =
-            serde_json::to_vec(&self.layout).map_err(std::io::Error::from).map_err(failed)?;
-        let beside = self.path.with_extension("new");
-        std::fs::write(&beside, text)
-            .and_then(|()| std::fs::rename(&beside, &self.path))
-            .map_err(failed)
+    /// Leaves a frontend to IPVS because of an error, and returns that.
+    fn give_up(&mut self, frontend: &Frontend, error: String) -> String {
+        error!(event = "hash_frontend_failed", %frontend, error, "IPVS serves it");
+        self.withdraw(frontend);
+        error
     }
 
     fn withdraw_all_but(&mut self, wanted: &BTreeSet<Frontend>) {
