@@ -23,6 +23,7 @@ mod selftest;
 mod served;
 mod transit;
 mod witness;
+mod xdp_link;
 
 pub use attach::{Hook, detach_filters};
 pub use clock::Clock;

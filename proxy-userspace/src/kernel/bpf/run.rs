@@ -1,6 +1,6 @@
 //! Runs a program on one packet, without any interface (`BPF_PROG_TEST_RUN`).
 
-use aya::{TestRun, TestRunOptions, TestRunResult};
+use aya::{Ebpf, TestRun, TestRunOptions, TestRunResult};
 
 use super::{
     Datapath, Error, Hook,
@@ -70,7 +70,7 @@ impl Datapath {
         options.data_out = Some(&mut packet);
         options.ctx_in = Some(&context);
         options.repeat = times;
-        let result = self.run_xdp(TRANSIT, options)?;
+        let result = run_xdp(&mut self.programs, TRANSIT, options)?;
         packet.truncate(result.data_size_out as usize);
         Ok(RunOutput { action: result.return_value as i32, packet })
     }
@@ -81,10 +81,7 @@ impl Datapath {
     ///
     /// [`Error::Program`] when the kernel cannot run the program that tells it.
     pub fn jiffies(&mut self) -> Result<u32, Error> {
-        let mut options = TestRunOptions::new();
-        // No frame is shorter.
-        options.data_in = Some(&[0; 14]);
-        Ok(self.run_xdp(CLOCK, options)?.return_value)
+        jiffies(&mut self.programs)
     }
 
     /// Runs the program that reads the clock, again and again: what a run costs by itself.
@@ -96,19 +93,28 @@ impl Datapath {
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
         options.repeat = times;
-        self.run_xdp(CLOCK, options).map(drop)
+        run_xdp(&mut self.programs, CLOCK, options).map(drop)
     }
+}
 
-    fn run_xdp(
-        &mut self,
-        name: &'static str,
-        options: TestRunOptions<'_>,
-    ) -> Result<TestRunResult, Error> {
-        xdp(&mut self.programs, name)?.test_run(options).map_err(|source| Error::Program {
-            operation: "run",
-            program: name,
-            interface: "-".into(),
-            source: Box::new(source),
-        })
-    }
+/// Runs an XDP program.
+pub(super) fn run_xdp(
+    programs: &mut Ebpf,
+    name: &'static str,
+    options: TestRunOptions<'_>,
+) -> Result<TestRunResult, Error> {
+    xdp(programs, name)?.test_run(options).map_err(|source| Error::Program {
+        operation: "run",
+        program: name,
+        interface: "-".into(),
+        source: Box::new(source),
+    })
+}
+
+/// Returns the low word of the kernel's jiffies, in which entries keep their times.
+pub(super) fn jiffies(programs: &mut Ebpf) -> Result<u32, Error> {
+    let mut options = TestRunOptions::new();
+    // No frame is shorter.
+    options.data_in = Some(&[0; 14]);
+    Ok(run_xdp(programs, CLOCK, options)?.return_value)
 }

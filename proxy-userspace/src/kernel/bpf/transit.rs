@@ -1,13 +1,14 @@
 //! Attaches the program for uplinks to their drivers, by a pinned link: it outlives the agent, and a
 //! new agent replaces the program behind it without a gap.
 
-use aya::programs::{ProgramError, XdpMode, links::FdLink, xdp::XdpLink};
+use aya::programs::XdpMode;
 
 use super::{
     Datapath, Error,
-    attach::{adopt, pin, replaced_pin_exists, unpin},
-    load::{TRANSIT, xdp},
+    attach::unpin,
+    load::TRANSIT,
     pins::pins_in,
+    xdp_link::{self, Place},
 };
 
 impl Datapath {
@@ -19,30 +20,9 @@ impl Datapath {
     /// [`Error::Program`], also where another program is or the driver has no native XDP, and
     /// [`Error::Link`].
     pub fn attach_transit(&mut self, name: &str, index: u32) -> Result<(), Error> {
-        let path = self.link_pin(index, TRANSIT);
-        let program = xdp(&mut self.programs, TRANSIT)?;
-        let failed = |source| Error::Program {
-            operation: "attach",
-            program: TRANSIT,
-            interface: name.to_owned(),
-            source: Box::new(source),
-        };
-        // A pin of an interface that had this index before cannot be taken over.
-        let replaced = adopt::<XdpLink>(&path).and_then(|link| program.attach_to_link(link).ok());
-        let id = match replaced {
-            Some(id) => id,
-            None => {
-                unpin(path.clone())?;
-                program.attach_to_if_index(index, XdpMode::Driver).map_err(failed)?
-            }
-        };
-        let link = program.take_link(id).map_err(failed)?;
-        if replaced_pin_exists(&path) {
-            // The pin holds the link already; only our descriptor closes.
-            return Ok(());
-        }
-        let link: FdLink = link.try_into().map_err(|_| failed(ProgramError::NotAttached))?;
-        pin(link, path)
+        let pin = self.link_pin(index, TRANSIT);
+        let place = Place { name, index, mode: XdpMode::Driver, pin };
+        xdp_link::attach(&mut self.programs, TRANSIT, place)
     }
 
     /// Detaches the program from an uplink. Stop what other uplinks send to it first: without a

@@ -3,14 +3,14 @@
 
 use std::path::PathBuf;
 
-use aya::programs::{ProgramError, XdpMode, links::FdLink, xdp::XdpLink};
+use aya::programs::XdpMode;
 
 use super::{
     super::{
         Error,
-        attach::{adopt, pin, replaced_pin_exists, unpin},
-        load::xdp,
+        attach::unpin,
         pins::pins_in,
+        xdp_link::{self, Place},
     },
     HashPlane,
     load::PROGRAM,
@@ -37,30 +37,8 @@ impl HashPlane {
     /// [`Error::Program`], also where another program is or the driver has no such mode, and
     /// [`Error::Link`].
     pub fn attach(&mut self, name: &str, index: u32, mode: HashMode) -> Result<(), Error> {
-        let path = self.link_pin(index);
-        let program = xdp(&mut self.programs, PROGRAM)?;
-        let failed = |source| Error::Program {
-            operation: "attach",
-            program: PROGRAM,
-            interface: name.to_owned(),
-            source: Box::new(source),
-        };
-        // A pin of an interface that had this index before cannot be taken over.
-        let replaced = adopt::<XdpLink>(&path).and_then(|link| program.attach_to_link(link).ok());
-        let id = match replaced {
-            Some(id) => id,
-            None => {
-                unpin(path.clone())?;
-                program.attach_to_if_index(index, of_xdp(mode)).map_err(failed)?
-            }
-        };
-        let link = program.take_link(id).map_err(failed)?;
-        if replaced_pin_exists(&path) {
-            // The pin holds the link already; only our descriptor closes.
-            return Ok(());
-        }
-        let link: FdLink = link.try_into().map_err(|_| failed(ProgramError::NotAttached))?;
-        pin(link, path)
+        let place = Place { name, index, mode: of_xdp(mode), pin: self.link_pin(index) };
+        xdp_link::attach(&mut self.programs, PROGRAM, place)
     }
 
     /// Detaches the program from an interface; one that has none is detached already. Stop what other

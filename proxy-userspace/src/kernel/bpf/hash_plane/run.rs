@@ -1,11 +1,11 @@
 //! Runs the program on one frame, without any interface (`BPF_PROG_TEST_RUN`).
 
-use aya::{TestRun as _, TestRunOptions, TestRunResult};
+use aya::TestRunOptions;
 
 use super::{
     super::{
         Error, RunOutput,
-        load::{CLOCK, xdp},
+        run::{jiffies, run_xdp},
     },
     HashPlane,
     load::PROGRAM,
@@ -56,7 +56,7 @@ impl HashPlane {
         options.data_out = Some(&mut packet);
         options.ctx_in = Some(&context);
         options.repeat = times;
-        let result = self.run_program(PROGRAM, options)?;
+        let result = run_xdp(&mut self.programs, PROGRAM, options)?;
         packet.truncate(result.data_size_out as usize);
         Ok(RunOutput { action: result.return_value as i32, packet })
     }
@@ -67,22 +67,6 @@ impl HashPlane {
     ///
     /// [`Error::Program`] when the kernel cannot run the program that tells it.
     pub fn jiffies(&mut self) -> Result<u32, Error> {
-        let mut options = TestRunOptions::new();
-        // No frame is shorter.
-        options.data_in = Some(&[0; 14]);
-        Ok(self.run_program(CLOCK, options)?.return_value)
-    }
-
-    fn run_program(
-        &mut self,
-        name: &'static str,
-        options: TestRunOptions<'_>,
-    ) -> Result<TestRunResult, Error> {
-        xdp(&mut self.programs, name)?.test_run(options).map_err(|source| Error::Program {
-            operation: "run",
-            program: name,
-            interface: "-".into(),
-            source: Box::new(source),
-        })
+        jiffies(&mut self.programs)
     }
 }
