@@ -10,7 +10,7 @@ use proxy_userspace::{
     kernel::ipvs::{Client, Command, Error, Hint, Timeouts},
     model::{
         Destination, DestinationKey, Forwarding, Frontend, Protocol, Scheduler, SchedulerFlags,
-        Tunnel, VirtualServer,
+        Thresholds, Tunnel, VirtualServer,
     },
 };
 
@@ -122,8 +122,9 @@ async fn what_ipvsadm_makes_is_what_is_read() -> anyhow::Result<()> {
         destinations[0].destination.forwarding == Forwarding::Tunnel(Tunnel::Ipip),
         "{destinations:?}"
     );
-    ensure!(destinations[1].destination == destination("10.1.0.5", 8080, 3)?);
-    ensure!(destinations[1].upper_threshold == 100 && destinations[1].lower_threshold == 50);
+    let limits = Thresholds { upper: 100, lower: 50 };
+    let limited = Destination { limits, ..destination("10.1.0.5", 8080, 3)? };
+    ensure!(destinations[1].destination == limited, "{destinations:?}");
     ensure!(client.virtual_server(&web).await?.as_ref() == Some(&states[0]));
     Ok(())
 }
@@ -220,7 +221,7 @@ async fn a_put_edits_what_is_there() -> anyhow::Result<()> {
                 -a -u 10.96.0.1:80 -r 10.1.0.5:8080 -m -w 9\n",
         "{saved}"
     );
-    ensure!(client.destinations(&web).await?[0].upper_threshold == 0);
+    ensure!(client.destinations(&web).await?[0].destination.limits == Thresholds::default());
     Ok(())
 }
 

@@ -92,7 +92,7 @@ mod tests {
     use super::*;
     use crate::{
         kernel::ipvs::{DestinationState, Stats},
-        model::{Destination, DestinationKey, Frontend},
+        model::{Destination, DestinationKey, Frontend, Thresholds},
     };
 
     fn server(key: Key, scheduler: &str, flags: u32) -> ListedServer {
@@ -109,14 +109,13 @@ mod tests {
 
     fn destination(forwarding: Forwarding, tunnel_flags: u16) -> ListedDestination {
         let key = DestinationKey { addr: [10, 9, 1, 4].into(), port: 80 };
+        let limits = Thresholds { upper: 10, lower: 5 };
         ListedDestination {
             state: DestinationState {
-                destination: Destination { limits: Default::default(), key, weight: 1, forwarding },
+                destination: Destination { limits, key, weight: 1, forwarding },
                 active_connections: 0,
                 inactive_connections: 0,
                 persistent_connections: 0,
-                upper_threshold: 10,
-                lower_threshold: 5,
                 stats: Stats::default(),
             },
             tunnel_flags,

@@ -32,10 +32,6 @@ pub struct DestinationState {
     pub inactive_connections: u32,
     /// Persistence templates.
     pub persistent_connections: u32,
-    /// Connections at which the destination counts as overloaded; 0 means never.
-    pub upper_threshold: u32,
-    /// Connections at which an overload ends; 0 means three quarters of the upper threshold.
-    pub lower_threshold: u32,
     /// Counters.
     pub stats: Stats,
 }
@@ -124,8 +120,6 @@ pub(super) fn decode_of_family(
         active_connections: nest.u32(dest::ACTIVE_CONNS)?,
         inactive_connections: nest.u32(dest::INACT_CONNS)?,
         persistent_connections: nest.u32(dest::PERSIST_CONNS)?,
-        upper_threshold: nest.u32(dest::U_THRESH)?,
-        lower_threshold: nest.u32(dest::L_THRESH)?,
         stats: stats::decode(&nest, dest::STATS64, dest::STATS)?,
     })
 }

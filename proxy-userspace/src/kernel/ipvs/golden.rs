@@ -8,7 +8,7 @@ use super::{
     info::{self, Timeouts},
     message::{decode_destinations, decode_virtual_servers},
 };
-use crate::model::{Forwarding, Frontend, Protocol, Scheduler, SchedulerFlags};
+use crate::model::{Forwarding, Frontend, Protocol, Scheduler, SchedulerFlags, Thresholds};
 
 const KERNELS: [&str; 2] =
     [include_str!("golden/linux-6.1.hex"), include_str!("golden/linux-6.12.hex")];
@@ -63,7 +63,7 @@ fn destinations_of_real_kernels_are_read() {
         assert_eq!(live.destination.key.to_string(), "10.1.0.5:53");
         assert_eq!(live.destination.weight, 3);
         assert_eq!(live.destination.forwarding, Forwarding::Masq);
-        assert_eq!((live.upper_threshold, live.lower_threshold), (100, 50));
+        assert_eq!(live.destination.limits, Thresholds { upper: 100, lower: 50 });
         assert_eq!((live.active_connections, live.inactive_connections), (0, 1));
         assert_eq!(live.stats.in_packets, 3);
         let six = frontend("fd00:96::1", 80, Protocol::Tcp);
