@@ -5,7 +5,7 @@ use crate::reason::reasons;
 /// Kinds of reasons of the hash plane.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum HashClass {
-    /// XDP sent it to its backend.
+    /// XDP or tc sent it to its backend.
     Carried,
     /// A packet to a frontend of the hash plane that the kernel was given.
     Kernel,
@@ -48,6 +48,8 @@ reasons! {
     Unscheduled = 14, "unscheduled", Kernel;
     /// There is no room for the outer header in front of the frame.
     NoRoom = 15, "no_room", Kernel;
+    /// At tc: several datagrams that were received as one.
+    Datagrams = 16, "datagrams", Kernel;
 }
 
 #[cfg(test)]

@@ -114,7 +114,7 @@ pub struct HashPlaneReport {
 pub struct HashInterface {
     /// Interface name.
     pub name: String,
-    /// `native`, `generic` or `off`.
+    /// `native`, `tc`, `generic` or `off`.
     pub mode: String,
     /// Why it is off.
     pub reason: String,

@@ -4,9 +4,14 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::{Context, ensure};
 use proxy_common::hash::mh::Size;
-use proxy_userspace::kernel::{
-    bpf::{Datapath, HashPlane, HashPlaneOptions, LoadOptions, Localhost, PinDirectory, Witness},
-    cgroup, namespace,
+use proxy_userspace::{
+    kernel::{
+        bpf::{
+            Datapath, HashPlane, HashPlaneOptions, LoadOptions, Localhost, PinDirectory, Witness,
+        },
+        cgroup, namespace,
+    },
+    model::HashMode,
 };
 
 use crate::{Case, needs::Need};
@@ -72,8 +77,16 @@ fn measure() -> anyhow::Result<Counts> {
     let witness = Witness::attach()?;
     ensure!(witness.parts().len() == 4, "probes for {:?} only", witness.parts());
     counts.extend(witness.verified_instructions());
-    let hash_plane = HashPlane::load(&HashPlaneOptions {
+    for mode in [HashMode::Native, HashMode::Tc] {
+        counts.extend(hash_plane(root, mode)?.verified_instructions());
+    }
+    Ok(counts)
+}
+
+fn hash_plane(root: &Path, mode: HashMode) -> anyhow::Result<HashPlane> {
+    let plane = HashPlane::load(&HashPlaneOptions {
         bpffs: root.to_owned(),
+        mode,
         flow_entries: 4096,
         ipv6: true,
         size: Size::DEFAULT,
@@ -81,7 +94,6 @@ fn measure() -> anyhow::Result<Counts> {
         closing_timeout: Duration::from_secs(120),
         udp_timeout: Duration::from_secs(300),
         new_flows: u32::MAX,
-    })?;
-    counts.extend(hash_plane.verified_instructions());
-    Ok(counts)
+    });
+    Ok(plane?)
 }

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::scenario::{Need, scenarios};
 
-const NEEDS: &[Need] = &[
+pub(crate) const NEEDS: &[Need] = &[
     Need::Root,
     Need::Ipvs,
     Need::Agent,
@@ -41,7 +41,7 @@ scenarios! { NEEDS =>
 }
 
 /// Both gateways tell each other on the segment.
-const OPTIONS: &[&str] = &[
+pub(crate) const OPTIONS: &[&str] = &[
     "--fast-path",
     "off",
     "--hash-plane-interfaces",
@@ -354,7 +354,7 @@ fn two_gateways_keep_every_connection_to_a_backend_that_lives() -> Result<()> {
 }
 
 /// Asks on all connections; none may be lost.
-fn keeps(crowd: &mut Crowd, when: &str) -> Result<()> {
+pub(crate) fn keeps(crowd: &mut Crowd, when: &str) -> Result<()> {
     // Twice: an answer that goes astray the first time is one that was lost the second time.
     for _ in 0..2 {
         let lost = crowd.lost()?;
@@ -376,7 +376,7 @@ fn take_off(agent: &Agent, gateway: &Namespace) -> Result<()> {
 }
 
 /// Waits until the service of the gateway is on a plane, without any but.
-fn wait_plane(agent: &Agent, plane: &str) -> Result<()> {
+pub(crate) fn wait_plane(agent: &Agent, plane: &str) -> Result<()> {
     let frontend = format!("{VIP}:{PORT}/TCP");
     wait::until_true(&format!("plane {plane} serves {frontend}"), wait::PATIENCE, || {
         let services = agent.json("services")?;
@@ -397,13 +397,13 @@ fn wait_destinations(gateway: &Namespace, count: usize) -> Result<()> {
 
 /// What XDP sent to backends.
 #[derive(Debug)]
-struct Carried {
-    new: u64,
-    cached: u64,
-    all: u64,
+pub(crate) struct Carried {
+    pub(crate) new: u64,
+    pub(crate) cached: u64,
+    pub(crate) all: u64,
 }
 
-fn carried(agent: &Agent) -> Result<Carried> {
+pub(crate) fn carried(agent: &Agent) -> Result<Carried> {
     let of = |name: &str| counted(agent, name);
     let (new, cached) = (of("new")?, of("cached")?);
     Ok(Carried { new, cached, all: new + cached + of("stateless")? })
@@ -411,10 +411,15 @@ fn carried(agent: &Agent) -> Result<Carried> {
 
 /// Returns how many packets were counted under a reason of the hash plane.
 fn counted(agent: &Agent, reason: &str) -> Result<u64> {
+    row_of(agent, reason)?["packets"].as_u64().with_context(|| format!("no {reason}"))
+}
+
+/// Returns what the statistics say of a reason of the hash plane.
+pub(crate) fn row_of(agent: &Agent, reason: &str) -> Result<Value> {
     let stats = agent.json("stats")?;
     let rows = stats["hash_plane"].as_array().context("no hash plane in the statistics")?;
     let row = rows.iter().find(|row| row["reason"] == reason);
-    row.and_then(|row| row["packets"].as_u64()).with_context(|| format!("no {reason}"))
+    row.cloned().with_context(|| format!("no {reason}"))
 }
 
 fn wait_weight(gateways: &Gateways, name: &str, weight: u32) -> Result<()> {

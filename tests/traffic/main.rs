@@ -22,6 +22,7 @@ mod explaining;
 mod fast_path;
 mod forwarding;
 mod gateways;
+mod gateways_at_tc;
 mod hazards;
 mod health_checks;
 mod inside;
@@ -71,6 +72,7 @@ fn main() {
         moving::SCENARIOS,
         forwarding::SCENARIOS,
         gateways::SCENARIOS,
+        gateways_at_tc::SCENARIOS,
         health_checks::SCENARIOS,
         fast_path::SCENARIOS,
         leases::SCENARIOS,

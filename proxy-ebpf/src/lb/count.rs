@@ -13,7 +13,7 @@ use crate::{
 /// Counts a frame under its reason: the bytes of the packet that was sent on, else all behind the
 /// Ethernet header.
 #[inline(always)]
-pub fn verdict(frame: &Frame<'_>, verdict: Verdict) {
+pub fn verdict(frame: &impl Frame, verdict: Verdict) {
     let (reason, bytes) = match verdict {
         Verdict::Sent { reason, bytes, .. } => (reason, bytes),
         Verdict::Kernel(reason) | Verdict::Broken(reason) => {

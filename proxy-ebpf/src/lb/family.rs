@@ -54,8 +54,8 @@ pub trait Family: Sized {
     fn is_error(kind: u8) -> bool;
 
     /// Reads the IP header at this place in the frame.
-    fn header(frame: &Frame<'_>, at: usize) -> Result<IpHeader<Self::Words>, HashReason>;
+    fn header(frame: &impl Frame, at: usize) -> Result<IpHeader<Self::Words>, HashReason>;
 
     /// Lowers the TTL by one, as the kernel does for a packet that it sends on.
-    fn lower_ttl(frame: &Frame<'_>, at: usize) -> Option<Inherited>;
+    fn lower_ttl(frame: &impl Frame, at: usize) -> Option<Inherited>;
 }

@@ -1,11 +1,49 @@
-//! The only raw access to frames, and the helpers that concern them.
+//! What the program sees of a frame at XDP and at tc alike, and the helpers that concern neither.
 
-use aya_ebpf::{bindings::xdp_md, helpers, programs::XdpContext};
+use aya_ebpf::helpers;
 use proxy_common::abi::Plain;
 
-/// The frame that the program runs on: as it was received, a VLAN tag in it.
-pub struct Frame<'a> {
-    ctx: &'a XdpContext,
+use crate::outer::Headers;
+
+/// The frame that a program runs on, from the Ethernet header on.
+pub trait Frame {
+    /// A VLAN tag is in the frame, as on the wire; otherwise the kernel keeps it beside.
+    const TAG_INSIDE: bool;
+    /// The action code by which the kernel goes on with the frame.
+    const PASS: u32;
+    /// That by which it drops it.
+    const DROP: u32;
+
+    /// First byte and end of what can be read: pointers into the frame, to the verifier.
+    fn bounds(&self) -> (usize, usize);
+    /// Bytes from the Ethernet header on.
+    fn len(&self) -> u32;
+    /// The interface that it came in by.
+    fn interface(&self) -> u32;
+    /// Payload bytes of one segment, where several were received as one; 0 otherwise.
+    fn gso_size(&self) -> u32;
+    /// The VLAN of a tag beside the frame; a number that no VLAN has if it is no 802.1Q tag.
+    fn vlan_beside(&self) -> Option<u32>;
+
+    /// Makes all headers readable that parsing may look at. Windows taken before are invalid.
+    fn pull(&self) -> bool;
+    /// Makes room for these headers between Ethernet and IP, which is this far into the frame; false
+    /// when there is none, and nothing changed. Windows taken before are invalid.
+    fn grow(&self, headers: &Headers, ip: usize) -> bool;
+    /// Gives a frame whose tag is beside it another one, or none for 0. Windows taken before are
+    /// invalid.
+    fn retag(&self, vlan: u16) -> bool;
+    /// Sends the frame out of an interface; returns the action code.
+    fn send(&self, interface: u32) -> u32;
+
+    /// Returns `N` bytes from `at` on. That must be a constant on each path that leads here: the
+    /// verifier knows no range otherwise.
+    #[inline(always)]
+    fn window<const N: usize>(&self, at: usize) -> Option<Window<N>> {
+        let (start, end) = self.bounds();
+        // The verifier understands this comparison of pointers, and not that of a difference.
+        (start + at + N <= end).then_some(Window { start: (start + at) as *mut u8 })
+    }
 }
 
 /// `N` bytes of the frame, checked against its end. Growing the frame invalidates it.
@@ -27,67 +65,13 @@ impl<const N: usize> Window<N> {
     #[inline(always)]
     pub fn store<T: Plain, const OFFSET: usize>(&self, value: T) {
         const { assert!(OFFSET + size_of::<T>() <= N, "outside the window") };
-        // SAFETY: as in `load`; the program has the frame to itself.
+        // SAFETY: as in `load`; the program has the frame to itself: at tc, the verifier's prologue
+        // unshares one that others have, too.
         unsafe { *self.start.add(OFFSET).cast::<T>() = value }
     }
 }
 
-impl<'a> Frame<'a> {
-    #[inline(always)]
-    pub fn new(ctx: &'a XdpContext) -> Self {
-        Self { ctx }
-    }
-
-    /// Returns `N` bytes from `at` on. That must be a constant on each path that leads here: the
-    /// verifier knows no range otherwise.
-    #[inline(always)]
-    pub fn window<const N: usize>(&self, at: usize) -> Option<Window<N>> {
-        let (start, end) = self.bounds();
-        // The verifier understands this comparison of pointers, and not that of a difference.
-        (start + at + N <= end).then_some(Window { start: (start + at) as *mut u8 })
-    }
-
-    /// Bytes from the Ethernet header on.
-    #[inline(always)]
-    pub fn len(&self) -> u32 {
-        let (start, end) = self.bounds();
-        end.wrapping_sub(start) as u32
-    }
-
-    /// The interface that it came in by.
-    #[inline(always)]
-    pub fn interface(&self) -> u32 {
-        // SAFETY: the kernel passes a valid context; the verifier rewrites the access.
-        unsafe { (*self.raw()).ingress_ifindex }
-    }
-
-    /// Adds so many bytes in front of the frame, or takes some away; false when there is no room, and
-    /// nothing changed. Windows taken before are invalid.
-    #[inline(always)]
-    pub fn grow(&self, bytes: i32) -> bool {
-        // SAFETY: a plain helper call on the program's own context.
-        bytes == 0 || unsafe { helpers::bpf_xdp_adjust_head(self.raw(), -bytes) } == 0
-    }
-
-    #[inline(always)]
-    fn raw(&self) -> *mut xdp_md {
-        self.ctx.ctx
-    }
-
-    #[inline(always)]
-    fn bounds(&self) -> (usize, usize) {
-        // SAFETY: the kernel passes a valid context; the verifier turns both words into packet
-        // pointers. The reads are volatile so that no word is kept from an earlier window: kept
-        // across blocks it gets zero-extended, and is no pointer any more to the verifier.
-        let (start, end) = unsafe {
-            let raw = self.raw();
-            ((&raw const (*raw).data).read_volatile(), (&raw const (*raw).data_end).read_volatile())
-        };
-        (start as usize, end as usize)
-    }
-}
-
-/// Redirects to an interface; returns the action code.
+/// Redirects to the egress of an interface; returns the action code.
 #[inline(always)]
 pub fn redirect(interface: u32) -> u32 {
     // SAFETY: no memory is involved.

@@ -62,7 +62,7 @@ impl Family for Ipv4 {
     }
 
     #[inline(always)]
-    fn header(frame: &Frame<'_>, at: usize) -> Result<IpHeader<[u32; 1]>, HashReason> {
+    fn header(frame: &impl Frame, at: usize) -> Result<IpHeader<[u32; 1]>, HashReason> {
         let header = frame.window::<{ Ipv4Hdr::LEN }>(at).ok_or(HashReason::Unparsed)?;
         let version_and_length = header.load::<u8, 0>();
         if version_and_length != PLAIN_VERSION_AND_LENGTH {
@@ -84,7 +84,7 @@ impl Family for Ipv4 {
 
     /// With `pmtu_disc`, which is IPVS's default, an outer header of IPv4 has the DF bit of this one.
     #[inline(always)]
-    fn lower_ttl(frame: &Frame<'_>, at: usize) -> Option<Inherited> {
+    fn lower_ttl(frame: &impl Frame, at: usize) -> Option<Inherited> {
         let header = frame.window::<{ Ipv4Hdr::LEN }>(at)?;
         let ttl = header.load::<u8, { at::TTL }>().wrapping_sub(1);
         header.store::<u8, { at::TTL }>(ttl);

@@ -73,7 +73,7 @@ impl Family for Ipv6 {
     }
 
     #[inline(always)]
-    fn header(frame: &Frame<'_>, at: usize) -> Result<IpHeader<[u32; 4]>, HashReason> {
+    fn header(frame: &impl Frame, at: usize) -> Result<IpHeader<[u32; 4]>, HashReason> {
         let header = frame.window::<{ Ipv6Hdr::LEN }>(at).ok_or(HashReason::Unparsed)?;
         if header.load::<u8, 0>() >> 4 != VERSION {
             return Err(HashReason::Unparsed);
@@ -99,7 +99,7 @@ impl Family for Ipv6 {
 
     /// An outer header of IPv4 has no DF bit (`ip_vs_prepare_tunneled_skb`).
     #[inline(always)]
-    fn lower_ttl(frame: &Frame<'_>, at: usize) -> Option<Inherited> {
+    fn lower_ttl(frame: &impl Frame, at: usize) -> Option<Inherited> {
         let header: Window<{ Ipv6Hdr::LEN }> = frame.window(at)?;
         let ttl = header.load::<u8, { at::HOP_LIMIT }>().wrapping_sub(1);
         header.store::<u8, { at::HOP_LIMIT }>(ttl);

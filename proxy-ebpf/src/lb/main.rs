@@ -1,5 +1,5 @@
-//! The hash plane: a packet to a frontend of scheduler `mh` goes on from the driver to the backend that
-//! the kernel would choose, by direct routing or in a tunnel. Nothing of it is translated.
+//! The hash plane: a packet to a frontend of scheduler `mh` goes on from the driver, or from tc, to the
+//! backend that the kernel would choose, by direct routing or in a tunnel. Nothing of it is translated.
 //!
 //! `frame.rs` -> `parse.rs` -> `flow.rs`, or `choose.rs` for a flow that has no entry -> `send.rs`. Any
 //! doubt is the kernel's: it gets the frame untouched, and IPVS sends it to the same backend.
@@ -23,24 +23,32 @@ mod outer;
 mod parse;
 mod send;
 mod settings;
+mod skb;
 mod uplink;
 mod verdict;
+mod xdp;
 
-use aya_ebpf::{macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
 use proxy_common::hash_reason::HashReason;
 
 use crate::{
-    choose::choose, family::Family, frame::Frame, ipv4::Ipv4, ipv6::Ipv6, send::Way,
-    verdict::Verdict,
+    choose::choose, family::Family, frame::Frame, ipv4::Ipv4, ipv6::Ipv6, send::Way, skb::Skb,
+    verdict::Verdict, xdp::XdpFrame,
 };
 
 /// Drivers of uplinks.
 #[xdp]
 pub fn xdp_lb(ctx: XdpContext) -> u32 {
-    let frame = Frame::new(&ctx);
-    let verdict = carry(&frame);
-    count::verdict(&frame, verdict);
-    verdict.code()
+    run(&XdpFrame::new(&ctx))
+}
+
+/// Ingress of uplinks whose driver has no XDP.
+#[classifier]
+pub fn tc_lb(ctx: TcContext) -> i32 {
+    run(&Skb::new(&ctx)) as i32
 }
 
 /// Tells user space the kernel's clock by a test run: that of flows is no clock that it can read.
@@ -49,8 +57,16 @@ pub fn clock(_: XdpContext) -> u32 {
     frame::jiffies()
 }
 
+/// Returns the action code for a frame.
 #[inline(always)]
-fn carry(frame: &Frame<'_>) -> Verdict {
+fn run<P: Frame>(frame: &P) -> u32 {
+    let verdict = carry(frame);
+    count::verdict(frame, verdict);
+    verdict.code::<P>()
+}
+
+#[inline(always)]
+fn carry(frame: &impl Frame) -> Verdict {
     let Some((ip, ether_type)) = uplink::payload(frame) else {
         return Verdict::Kernel(HashReason::NotOurs);
     };
@@ -64,7 +80,10 @@ fn carry(frame: &Frame<'_>) -> Verdict {
 
 /// Sends on a packet whose IP header is this far into the frame, or says why the kernel gets it.
 #[inline(always)]
-fn of_family<F: Family>(frame: &Frame<'_>, ip: usize) -> Result<Verdict, HashReason> {
+fn of_family<F: Family>(frame: &impl Frame, ip: usize) -> Result<Verdict, HashReason> {
+    if !frame.pull() {
+        return Err(HashReason::Unparsed);
+    }
     let packet = parse::packet::<F>(frame, ip)?;
     let now = frame::jiffies();
     let chosen = match flow::living(&packet, now) {
@@ -72,7 +91,7 @@ fn of_family<F: Family>(frame: &Frame<'_>, ip: usize) -> Result<Verdict, HashRea
         None => choose(&packet)?,
     };
     let way = Way::of(&packet, chosen.backend, now)?;
-    if !frame.grow(way.growth(packet.ip)) {
+    if !frame.grow(&way.headers, packet.ip) {
         return Err(HashReason::NoRoom);
     }
     // Nothing is written down, in a map or in the frame, before it is certain that it is sent.

@@ -3,6 +3,7 @@
 use core::mem::offset_of;
 
 use network_types::{
+    eth::EthHdr,
     ip::{IpProto, Ipv4Hdr, Ipv6Hdr},
     udp::UdpHdr,
 };
@@ -16,7 +17,29 @@ use crate::{
     frame::{Frame, Window},
     ipv4, ipv6,
     parse::Packet,
+    uplink::TAG,
 };
+
+/// What goes in front of a packet.
+#[derive(Clone, Copy)]
+pub struct Headers {
+    /// Family of the outer header.
+    pub outer: Outer,
+    /// How the packet is wrapped: `HashMethod`.
+    pub method: u8,
+    /// Bytes of all outer headers.
+    pub len: usize,
+    /// VLAN tag, host order; 0 for none.
+    pub vlan: u16,
+}
+
+impl Headers {
+    /// Returns the bytes of the frame before IP.
+    #[inline(always)]
+    pub fn link<P: Frame>(&self, _: &P) -> usize {
+        if self.vlan == 0 || !P::TAG_INSIDE { EthHdr::LEN } else { EthHdr::LEN + TAG }
+    }
+}
 
 /// Family of the outer header.
 #[derive(Clone, Copy)]
@@ -47,7 +70,7 @@ const PORTS: u32 = 61_000 - FIRST_PORT;
 /// The identification is 0: a packet that fits its way out is not put into fragments by us.
 #[inline(always)]
 pub fn write_v4(
-    frame: &Frame<'_>,
+    frame: &impl Frame,
     at: usize,
     backend: &HashBackend,
     inherited: Inherited,
@@ -74,7 +97,7 @@ pub fn write_v4(
 /// Writes a header of IPv6; returns where the next one begins.
 #[inline(always)]
 pub fn write_v6(
-    frame: &Frame<'_>,
+    frame: &impl Frame,
     at: usize,
     backend: &HashBackend,
     inherited: Inherited,
@@ -102,7 +125,7 @@ pub fn write_v6(
 /// Writes UDP without a checksum, and GUE: version 0, no options, the protocol of what follows.
 #[inline(always)]
 pub fn write_gue<F: Family>(
-    frame: &Frame<'_>,
+    frame: &impl Frame,
     at: usize,
     port: u16,
     len: u16,
@@ -119,7 +142,7 @@ pub fn write_gue<F: Family>(
 
 /// Writes GRE: no options, the EtherType of what follows.
 #[inline(always)]
-pub fn write_gre<F: Family>(frame: &Frame<'_>, at: usize) -> Option<()> {
+pub fn write_gre<F: Family>(frame: &impl Frame, at: usize) -> Option<()> {
     let header: Window<GRE> = frame.window(at)?;
     header.store::<u16, 0>(0);
     header.store::<u16, 2>(F::ETHER_TYPE);

@@ -18,8 +18,10 @@ const ACK: u8 = 0x10;
 const ICMP: usize = Icmpv4Hdr::LEN;
 /// Where the flags are in a TCP header.
 const TCP_FLAGS: usize = 13;
+/// Where its length is, in words, in the upper half of a byte.
+const TCP_LENGTH: usize = 12;
 /// Bytes of L4 that an ICMP error has of the packet that it is about, at least.
-const QUOTED: usize = 8;
+pub const QUOTED: usize = 8;
 
 /// A packet of a flow from a client to a frontend, or an ICMP error about an answer of that flow.
 pub struct Packet<F: Family> {
@@ -29,6 +31,8 @@ pub struct Packet<F: Family> {
     pub ip: usize,
     /// Bytes from the IP header on, as that says.
     pub len: u32,
+    /// The same of the longest packet that it is on the wire: several may be one here.
+    pub longest: u32,
     /// TTL or hop limit.
     pub ttl: u8,
     /// It is an ICMP error.
@@ -56,6 +60,12 @@ impl<F: Family> Packet<F> {
         self.tcp_flags & (SYN | ACK) == SYN
     }
 
+    /// Several datagrams are one. Which kind of one it is, the kernel does not tell.
+    #[inline(always)]
+    pub fn is_datagrams(&self) -> bool {
+        self.longest != self.len && !self.is_tcp()
+    }
+
     /// A packet that ends a TCP connection.
     #[inline(always)]
     pub fn closes(&self) -> bool {
@@ -65,7 +75,7 @@ impl<F: Family> Packet<F> {
 
 /// Parses a packet whose IP header is this far into the frame.
 #[inline(always)]
-pub fn packet<F: Family>(frame: &Frame<'_>, at: usize) -> Result<Packet<F>, HashReason> {
+pub fn packet<F: Family>(frame: &impl Frame, at: usize) -> Result<Packet<F>, HashReason> {
     let ip = F::header(frame, at)?;
     // A frame may be longer: it is padded.
     if at as u32 + ip.len > frame.len() {
@@ -75,32 +85,37 @@ pub fn packet<F: Family>(frame: &Frame<'_>, at: usize) -> Result<Packet<F>, Hash
         return error(frame, at, &ip);
     }
     let l4 = at + F::HEADER;
-    let (tcp_flags, ports, least) = if ip.protocol == IpProto::Tcp as u8 {
+    let (tcp_flags, ports, least, header) = if ip.protocol == IpProto::Tcp as u8 {
         let header = frame.window::<{ TcpHdr::LEN }>(l4).ok_or(HashReason::Unparsed)?;
-        (header.load::<u8, TCP_FLAGS>(), header.load::<u32, 0>(), TcpHdr::LEN)
+        let len = header.load::<u8, TCP_LENGTH>() >> 4 << 2;
+        (header.load::<u8, TCP_FLAGS>(), header.load::<u32, 0>(), TcpHdr::LEN, len.into())
     } else if ip.protocol == IpProto::Udp as u8 {
         let header = frame.window::<{ UdpHdr::LEN }>(l4).ok_or(HashReason::Unparsed)?;
-        (0, header.load::<u32, 0>(), UdpHdr::LEN)
+        (0, header.load::<u32, 0>(), UdpHdr::LEN, UdpHdr::LEN as u32)
     } else {
         return Err(HashReason::Unparsed);
     };
     if ip.len < (F::HEADER + least) as u32 {
         return Err(HashReason::Unparsed);
     }
+    let longest = match frame.gso_size() {
+        0 => ip.len,
+        segment => F::HEADER as u32 + header + segment,
+    };
     let flow = FlowWords {
         source: ip.source,
         destination: ip.destination,
         ports: key::ports(ports),
         protocol: ip.protocol.into(),
     };
-    Ok(Packet { flow, ip: at, len: ip.len, ttl: ip.ttl, is_error: false, tcp_flags })
+    Ok(Packet { flow, ip: at, len: ip.len, longest, ttl: ip.ttl, is_error: false, tcp_flags })
 }
 
 /// Parses an ICMP message, which must be an error about a packet that a frontend's address sent: the
 /// flow is the inverse of that.
 #[inline(always)]
 fn error<F: Family>(
-    frame: &Frame<'_>,
+    frame: &impl Frame,
     at: usize,
     ip: &IpHeader<F::Words>,
 ) -> Result<Packet<F>, HashReason> {
@@ -127,5 +142,6 @@ fn error<F: Family>(
         ports: key::ports(l4.load::<u32, 0>()).rotate_left(16),
         protocol: inner.protocol.into(),
     };
-    Ok(Packet { flow, ip: at, len: ip.len, ttl: ip.ttl, is_error: true, tcp_flags: 0 })
+    let (len, ttl) = (ip.len, ip.ttl);
+    Ok(Packet { flow, ip: at, len, longest: len, ttl, is_error: true, tcp_flags: 0 })
 }

@@ -10,23 +10,19 @@ use proxy_common::{
 
 use crate::{
     family::{Family, Inherited},
-    frame::{self, Frame},
-    outer::{self, GRE, GUE, Outer},
+    frame::Frame,
+    outer::{self, GRE, GUE, Headers, Outer},
     parse::Packet,
     uplink::{self, TAG, VLAN},
-    verdict::{TX, Verdict},
+    verdict::Verdict,
 };
 
 /// A way that a packet can take.
 pub struct Way {
     backend: *const HashBackend,
     interface: u32,
-    /// VLAN tag, host order; 0 for none.
-    vlan: u16,
-    method: u8,
-    outer: Outer,
-    /// Bytes of all outer headers.
-    outer_len: usize,
+    /// What goes in front of the packet.
+    pub headers: Headers,
 }
 
 impl Way {
@@ -47,63 +43,56 @@ impl Way {
         if packet.ttl <= 1 {
             return Err(HashReason::TtlExpired);
         }
-        if packet.len > *mtu {
+        if packet.is_datagrams() {
+            return Err(HashReason::Datagrams);
+        }
+        if packet.longest > *mtu {
             return Err(HashReason::TooBig);
         }
         let (outer, ip) =
             if *family == 6 { (Outer::V6, outer::V6) } else { (Outer::V4, outer::V4) };
-        let outer_len = match *method {
+        let len = match *method {
             HashMethod::ROUTE => 0,
             HashMethod::IPIP => ip,
             HashMethod::GUE => ip + GUE,
             HashMethod::GRE => ip + GRE,
             _ => return Err(HashReason::NoNextHop),
         };
+        // Several segments in one packet may be as long as any.
+        if packet.len + len as u32 > u16::MAX.into() {
+            return Err(HashReason::TooBig);
+        }
         let (interface, vlan, method) = (*interface, *vlan, *method);
-        Ok(Self { backend, interface, vlan, method, outer, outer_len })
-    }
-
-    /// Returns by how many bytes a frame grows whose IP header is at this place.
-    #[inline(always)]
-    pub fn growth(&self, ip: usize) -> i32 {
-        (self.link() + self.outer_len) as i32 - ip as i32
+        Ok(Self { backend, interface, headers: Headers { outer, method, len, vlan } })
     }
 
     /// Writes what goes in front of the packet, and sends the frame. It has grown before.
     #[inline(always)]
     pub fn send<F: Family>(
         &self,
-        frame: &Frame<'_>,
+        frame: &impl Frame,
         packet: &Packet<F>,
         reason: HashReason,
     ) -> Verdict {
-        if self.write(frame, packet).is_none() {
+        if !frame.retag(self.headers.vlan) || self.write(frame, packet).is_none() {
             return Verdict::Broken(reason);
         }
-        let is_way_back = self.interface == frame.interface();
-        let code = if is_way_back { TX } else { frame::redirect(self.interface) };
-        Verdict::Sent { reason, code, bytes: packet.len }
+        Verdict::Sent { reason, code: frame.send(self.interface), bytes: packet.len }
     }
 
     #[inline(always)]
-    fn write<F: Family>(&self, frame: &Frame<'_>, packet: &Packet<F>) -> Option<()> {
-        let link = self.link();
-        let inherited = F::lower_ttl(frame, link + self.outer_len)?;
+    fn write<F: Family>(&self, frame: &impl Frame, packet: &Packet<F>) -> Option<()> {
+        let link = self.headers.link(frame);
+        let inherited = F::lower_ttl(frame, link + self.headers.len)?;
         self.write_link(frame)?;
-        if self.method == HashMethod::ROUTE {
+        if self.headers.method == HashMethod::ROUTE {
             return Some(());
         }
         self.write_outer(frame, link, packet, inherited)
     }
 
-    /// Bytes of the frame before IP.
     #[inline(always)]
-    fn link(&self) -> usize {
-        if self.vlan == 0 { EthHdr::LEN } else { EthHdr::LEN + TAG }
-    }
-
-    #[inline(always)]
-    fn write_link(&self, frame: &Frame<'_>) -> Option<()> {
+    fn write_link<P: Frame>(&self, frame: &P) -> Option<()> {
         const { assert!(offset_of!(HashBackend, ethernet).is_multiple_of(4)) }
         // SAFETY: as in `of`. The 14 bytes of the header, each in one load only, aligned as the
         // element is.
@@ -115,13 +104,13 @@ impl Way {
         header.store::<u32, 0>(macs[0]);
         header.store::<u32, 4>(macs[1]);
         header.store::<u32, 8>(macs[2]);
-        if self.vlan == 0 {
+        if self.headers.vlan == 0 || !P::TAG_INSIDE {
             header.store::<u16, { uplink::at::ETHER_TYPE }>(ether_type);
             return Some(());
         }
         let header = frame.window::<{ EthHdr::LEN + TAG }>(0)?;
         header.store::<u16, { uplink::at::ETHER_TYPE }>(VLAN);
-        header.store::<u16, { uplink::at::TAG }>(self.vlan.to_be());
+        header.store::<u16, { uplink::at::TAG }>(self.headers.vlan.to_be());
         header.store::<u16, { uplink::at::TAGGED_ETHER_TYPE }>(ether_type);
         Some(())
     }
@@ -129,12 +118,13 @@ impl Way {
     #[inline(always)]
     fn write_outer<F: Family>(
         &self,
-        frame: &Frame<'_>,
+        frame: &impl Frame,
         at: usize,
         packet: &Packet<F>,
         inherited: Inherited,
     ) -> Option<()> {
-        let (protocol, extra) = match self.method {
+        let Headers { outer, method, .. } = self.headers;
+        let (protocol, extra) = match method {
             HashMethod::GUE => (outer::UDP, GUE),
             HashMethod::GRE => (outer::GRE_PROTOCOL, GRE),
             _ => (F::IN_IP, 0),
@@ -142,11 +132,11 @@ impl Way {
         // SAFETY: as in `of`.
         let backend = unsafe { &*self.backend };
         let payload = packet.len as u16 + extra as u16;
-        let next = match self.outer {
+        let next = match outer {
             Outer::V4 => outer::write_v4(frame, at, backend, inherited, payload, protocol)?,
             Outer::V6 => outer::write_v6(frame, at, backend, inherited, payload, protocol)?,
         };
-        match self.method {
+        match method {
             HashMethod::GUE => outer::write_gue(frame, next, backend.port, payload, packet),
             HashMethod::GRE => outer::write_gre::<F>(frame, next),
             _ => Some(()),

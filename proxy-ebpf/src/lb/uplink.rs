@@ -27,14 +27,18 @@ pub mod at {
 /// Returns where the payload of a frame begins, and its EtherType as the frame has it; nothing when
 /// the frame is not for this host.
 #[inline(always)]
-pub fn payload(frame: &Frame<'_>) -> Option<(usize, u16)> {
+pub fn payload<P: Frame>(frame: &P) -> Option<(usize, u16)> {
     let headers = frame.window::<{ EthHdr::LEN }>(0)?;
     let interface = frame.interface();
     if !is_ours(interface, (headers.load::<u32, 0>(), headers.load::<u16, 4>())) {
         return None;
     }
     let ether_type = headers.load::<u16, { at::ETHER_TYPE }>();
-    if ether_type != VLAN {
+    if let Some(vlan) = frame.vlan_beside() {
+        VLANS.get_ptr(HashVlan { interface, vlan })?;
+    }
+    // At tc a tag in the frame is a second one, which is nobody's.
+    if ether_type != VLAN || !P::TAG_INSIDE {
         return Some((EthHdr::LEN, ether_type));
     }
     let headers = frame.window::<{ EthHdr::LEN + TAG }>(0)?;

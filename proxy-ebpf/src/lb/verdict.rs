@@ -2,12 +2,7 @@
 
 use proxy_common::hash_reason::HashReason;
 
-/// `XDP_ABORTED`: the frame is dropped, and the tracepoint `xdp_exception` tells.
-const ABORTED: u32 = 0;
-/// `XDP_PASS`: the kernel gets the frame.
-const PASS: u32 = 2;
-/// `XDP_TX`: out of the interface that it came in by.
-pub const TX: u32 = 3;
+use crate::frame::Frame;
 
 /// The end of the program's work on a frame.
 #[must_use]
@@ -30,11 +25,11 @@ pub enum Verdict {
 impl Verdict {
     /// Returns the action code.
     #[inline(always)]
-    pub fn code(self) -> u32 {
+    pub fn code<P: Frame>(self) -> u32 {
         match self {
-            Self::Kernel(_) => PASS,
+            Self::Kernel(_) => P::PASS,
             Self::Sent { code, .. } => code,
-            Self::Broken(_) => ABORTED,
+            Self::Broken(_) => P::DROP,
         }
     }
 }

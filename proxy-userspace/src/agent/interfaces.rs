@@ -198,7 +198,8 @@ impl Agent {
             };
             let mut value = value_of(interface, *peer, manner);
             value.flags |= state.uplinks.flags(interface.index);
-            changed |= match claim_clsact(&node.traffic, ledger, datapath, interface).await {
+            let needed = datapath.needs_clsact(interface.index);
+            changed |= match claim_clsact(&node.traffic, ledger, needed, interface).await {
                 Ok(()) => attach(datapath, state, interface, value),
                 Err(reason) => {
                     state.decisions.insert(interface.index, Decision::Off(reason));
@@ -262,13 +263,13 @@ fn detach(datapath: &mut Datapath, state: &mut Interfaces, index: u32) {
 
 /// Records the clsact qdisc that attaching will make, before it is made. Where the kernel has TCX,
 /// or the qdisc is there, there is nothing to make.
-async fn claim_clsact(
+pub(super) async fn claim_clsact(
     traffic: &TrafficControl,
     ledger: &mut Ledger,
-    datapath: &Datapath,
+    needed: bool,
     interface: &Interface,
 ) -> Result<(), String> {
-    if !datapath.needs_clsact(interface.index) {
+    if !needed {
         return Ok(());
     }
     let qdiscs = traffic.qdiscs(interface.index).await.map_err(|error| chain(&error))?;

@@ -9,6 +9,7 @@ use proxy_common::{
         word,
     },
 };
+use proxy_userspace::model::HashMode;
 
 use super::{
     Cases,
@@ -20,11 +21,13 @@ use super::{
 const WEIGHTS: [u32; 7] = [1, 3, 2, 200, 1, 7, 1];
 
 /// Returns the cases of choices.
-pub(super) fn cases<A: Side>(cases: &mut Cases) {
-    let mut add = |name: &str, case: fn() -> anyhow::Result<()>| {
-        cases.push((format!("{name}{}", A::SUFFIX), Box::new(case)));
+pub(super) fn cases<A: Side>(cases: &mut Cases, mode: HashMode) {
+    let mut add = |name: &str, case: fn(HashMode) -> anyhow::Result<()>| {
+        cases.push((format!("{name}{}", A::SUFFIX), Box::new(move || case(mode))));
     };
-    add("clients_go_where_the_kernels_table_sends_them", || plain::<A>(Size::DEFAULT, 3000));
+    add("clients_go_where_the_kernels_table_sends_them", |mode| {
+        plain::<A>(mode, Size::DEFAULT, 3000)
+    });
     add("the_ports_of_clients_count_with_mh_port", ports::<A>);
     add("drained_backends_refuse_whom_the_kernel_refuses", drained::<A>);
     add("the_fallback_is_the_kernels", fallback::<A>);
@@ -43,9 +46,14 @@ struct Scene<A> {
 }
 
 impl<A: Side> Scene<A> {
-    fn new(size: Size, flags: u32, drained: &'static [u32]) -> anyhow::Result<Self> {
+    fn new(
+        mode: HashMode,
+        size: Size,
+        flags: u32,
+        drained: &'static [u32],
+    ) -> anyhow::Result<Self> {
         // No flow is remembered, so each packet is chosen for.
-        let mut stage = Stage::with::<A>(|options| {
+        let mut stage = Stage::with::<A>(mode, |options| {
             options.new_flows = 0;
             options.size = size;
         })?;
@@ -103,16 +111,16 @@ impl<A: Side> Scene<A> {
     }
 }
 
-fn plain<A: Side>(size: Size, clients: u32) -> anyhow::Result<()> {
-    Scene::<A>::new(size, 0, &[])?.agrees(clients)
+fn plain<A: Side>(mode: HashMode, size: Size, clients: u32) -> anyhow::Result<()> {
+    Scene::<A>::new(mode, size, 0, &[])?.agrees(clients)
 }
 
-fn ports<A: Side>() -> anyhow::Result<()> {
-    Scene::<A>::new(Size::DEFAULT, HashFrontendFlags::PORT, &[])?.agrees(2000)
+fn ports<A: Side>(mode: HashMode) -> anyhow::Result<()> {
+    Scene::<A>::new(mode, Size::DEFAULT, HashFrontendFlags::PORT, &[])?.agrees(2000)
 }
 
-fn drained<A: Side>() -> anyhow::Result<()> {
-    let mut scene = Scene::<A>::new(Size::DEFAULT, 0, &[1, 5])?;
+fn drained<A: Side>(mode: HashMode) -> anyhow::Result<()> {
+    let mut scene = Scene::<A>::new(mode, Size::DEFAULT, 0, &[1, 5])?;
     scene.agrees(1000)?;
     let refused = scene.stage.reasons();
     ensure!(refused.iter().any(|(name, _)| *name == "no_backend"), "{refused:?}");
@@ -121,11 +129,11 @@ fn drained<A: Side>() -> anyhow::Result<()> {
 
 /// The kernel looks at all slots, the program at a few: whom it finds nobody for, it leaves to the
 /// kernel.
-fn fallback<A: Side>() -> anyhow::Result<()> {
+fn fallback<A: Side>(mode: HashMode) -> anyhow::Result<()> {
     const CLIENTS: u32 = 3000;
     let flags = HashFrontendFlags::FALLBACK | HashFrontendFlags::PORT;
     // The busiest takes nothing: who falls back tries several slots.
-    let mut scene = Scene::<A>::new(Size::DEFAULT, flags, &[3, 1])?;
+    let mut scene = Scene::<A>::new(mode, Size::DEFAULT, flags, &[3, 1])?;
     let mut left = 0;
     for number in 0..CLIENTS {
         let (got, wanted) = scene.client()?;
@@ -136,11 +144,11 @@ fn fallback<A: Side>() -> anyhow::Result<()> {
     let reasons = scene.stage.reasons();
     ensure!(left < CLIENTS, "{reasons:?}");
     // All others drained: nearly everybody's first slot is one that takes nothing.
-    Scene::<A>::new(Size::DEFAULT, flags, &[0, 2])?.agrees(500)
+    Scene::<A>::new(mode, Size::DEFAULT, flags, &[0, 2])?.agrees(500)
 }
 
-fn sizes<A: Side>() -> anyhow::Result<()> {
-    Size::all().try_for_each(|size| plain::<A>(size, 200))
+fn sizes<A: Side>(mode: HashMode) -> anyhow::Result<()> {
+    Size::all().try_for_each(|size| plain::<A>(mode, size, 200))
 }
 
 /// Numbers that are the same in each run (xorshift64).

@@ -10,11 +10,12 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use proxy_common::abi::{HashBackend, HashMethod, HashVlan};
+use proxy_userspace::model::HashMode;
 
 use super::{
     Cases, carried,
     frames::{ACK, FIN, L4, Packet, SYN, wrap},
-    stage::{BACKEND, LOOPBACK, OUT, PASS, REDIRECT, Side, Stage, TX, backend},
+    stage::{BACKEND, LOOPBACK, OUT, PASS, REDIRECT, Side, Stage, TX, backend, is_refused_at_tc},
 };
 use crate::packets::{Net, difference};
 
@@ -102,17 +103,17 @@ impl<A: Side> Trial<A> {
 }
 
 /// Adds the cases of a family.
-pub(super) fn cases<A: Side>(cases: &mut Cases) {
+pub(super) fn cases<A: Side>(cases: &mut Cases, mode: HashMode) {
     let name = format!("random_frames_are_passed_untouched_or_carried_whole{}", A::SUFFIX);
-    cases.push((name, Box::new(random::<A>)));
+    cases.push((name, Box::new(move || random::<A>(mode))));
 }
 
-fn random<A: Side>() -> Result<()> {
+fn random<A: Side>(mode: HashMode) -> Result<()> {
     let frames = match std::env::var("PASSLANE_FUZZ") {
         Ok(number) => number.parse()?,
         Err(_) => FRAMES,
     };
-    let mut stage = Stage::new::<A>()?;
+    let mut stage = Stage::new::<A>(mode)?;
     stage.plane.maps.put_vlan(HashVlan { interface: LOOPBACK, vlan: VLAN.into() })?;
     let (stage, carried) = (RefCell::new(stage), Cell::new(0_u32));
     let config = Config { cases: frames, failure_persistence: None, ..Config::default() };
@@ -134,6 +135,9 @@ fn one<A: Side>(stage: &mut Stage, trial: &Trial<A>) -> Result<bool> {
     let to = trial.backend();
     stage.plane.maps.put_backend(BACKEND, to)?;
     let frame = trial.frame();
+    if stage.options.mode == HashMode::Tc && is_refused_at_tc(&frame) {
+        return Ok(false);
+    }
     let before = stage.count(BACKEND)?;
     let output = stage.run(&frame)?;
     let after = stage.count(BACKEND)?;
@@ -143,12 +147,13 @@ fn one<A: Side>(stage: &mut Stage, trial: &Trial<A>) -> Result<bool> {
             ensure!(after == before, "{after:?}");
             return Ok(false);
         }
-        TX | REDIRECT => ensure!((output.action == TX) == trial.way_back, "another way"),
+        TX | REDIRECT => ensure!(output.action == stage.action(to.interface), "another way"),
         action => bail!("action {action}"),
     }
     ensure!(after.packets == before.packets + 1, "{after:?}");
     let (inner, len) = plain::<A>(&frame, &to)?;
     ensure!(after.bytes == before.bytes + len as u64, "{after:?}");
+    let to = stage.seen(to);
     let mut lowered = inner.to_vec();
     let ttl = if A::SUFFIX.is_empty() { 8 } else { 7 };
     lowered[ttl] -= 1;

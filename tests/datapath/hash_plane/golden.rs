@@ -7,7 +7,7 @@ use proxy_common::{
     abi::{HashBackend, HashFrontend, HashMethod, Uplink},
     hash_reason::HashReason,
 };
-use proxy_userspace::model::{Frontend, Protocol};
+use proxy_userspace::model::{Frontend, HashMode, Protocol};
 
 use super::{
     Cases,
@@ -46,7 +46,7 @@ struct Kind {
 }
 
 /// Adds a case for each kind of way. Lines that cannot be read are a case that fails.
-pub(super) fn cases(cases: &mut Cases) {
+pub(super) fn cases(cases: &mut Cases, mode: HashMode) {
     let mut kinds: BTreeMap<&str, Vec<&'static str>> = BTreeMap::new();
     for line in GOLDEN.lines().filter(|line| !line.starts_with('#')) {
         let words = line.match_indices('-').nth(3).map_or(line.len(), |(at, _)| at);
@@ -54,16 +54,16 @@ pub(super) fn cases(cases: &mut Cases) {
     }
     for (kind, lines) in kinds {
         let name = format!("the_hash_plane_sends_{}_as_ipvs_does", kind.replace('-', "_"));
-        cases.push((name, Box::new(move || run(kind, &lines))));
+        cases.push((name, Box::new(move || run(kind, &lines, mode))));
     }
 }
 
-fn run(kind: &str, lines: &[&'static str]) -> anyhow::Result<()> {
+fn run(kind: &str, lines: &[&'static str], mode: HashMode) -> anyhow::Result<()> {
     ensure!(lines.len() == 6, "{} lines", lines.len());
     let kind = Kind::parse(kind)?;
     for line in lines {
         let line = Line::parse(line)?;
-        let mut stage = stage(kind, &line).context(line.name)?;
+        let mut stage = stage(kind, &line, mode).context(line.name)?;
         // Of a flow without an entry, then of one that has one.
         for reason in [HashReason::New, HashReason::Cached] {
             let output = stage.run(&line.given)?;
@@ -134,8 +134,8 @@ impl Kind {
 }
 
 /// The gateway as the program sees it.
-fn stage(kind: Kind, line: &Line) -> anyhow::Result<Stage> {
-    let mut stage = Stage::new::<[u8; 4]>()?;
+fn stage(kind: Kind, line: &Line, mode: HashMode) -> anyhow::Result<Stage> {
+    let mut stage = Stage::new::<[u8; 4]>(mode)?;
     let maps = &mut stage.plane.maps;
     let mac = line.given[..6].try_into()?;
     maps.put_uplink(Uplink { interface: LOOPBACK, mac, ..Uplink::default() })?;

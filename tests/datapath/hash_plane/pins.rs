@@ -39,7 +39,7 @@ pub(super) fn cases(cases: &mut Cases) {
 }
 
 fn kept() -> anyhow::Result<()> {
-    let mut stage = Stage::new::<A>()?;
+    let mut stage = Stage::new::<A>(HashMode::Native)?;
     let packet = Packet::<A>::new(SYN);
     ensure!(stage.run(&packet.frame())?.action == REDIRECT);
     stage.plane = HashPlane::load(&stage.options)?;
@@ -51,7 +51,7 @@ fn kept() -> anyhow::Result<()> {
 }
 
 fn mismatch() -> anyhow::Result<()> {
-    let stage = Stage::new::<A>()?;
+    let stage = Stage::new::<A>(HashMode::Native)?;
     let options = HashPlaneOptions { flow_entries: 8192, ..stage.options.clone() };
     match HashPlane::load(&options).map(drop) {
         Err(Error::PinMismatch(mismatch)) => {
@@ -63,7 +63,7 @@ fn mismatch() -> anyhow::Result<()> {
 }
 
 fn read_back() -> anyhow::Result<()> {
-    let mut stage = Stage::new::<A>()?;
+    let mut stage = Stage::new::<A>(HashMode::Native)?;
     ensure!(stage.run(&Packet::<A>::new(SYN).frame())?.action == REDIRECT);
     let maps = &mut stage.plane.maps;
     let frontend = |addr: &str| -> anyhow::Result<_> {
@@ -101,7 +101,7 @@ fn read_back() -> anyhow::Result<()> {
 }
 
 fn shown() -> anyhow::Result<()> {
-    let mut stage = Stage::new::<A>()?;
+    let mut stage = Stage::new::<A>(HashMode::Native)?;
     ensure!(stage.run(&Packet::<A>::new(SYN).frame())?.action == REDIRECT);
     let pinned = pinned_maps(&PinDirectory::at(&stage.options.bpffs));
     let mut counts = Vec::new();
@@ -131,7 +131,7 @@ fn shown() -> anyhow::Result<()> {
 }
 
 fn tables() -> anyhow::Result<()> {
-    let mut stage = Stage::new::<A>()?;
+    let mut stage = Stage::new::<A>(HashMode::Native)?;
     for size in [Size::DEFAULT, Size::all().last().context("a size")?] {
         let slots: Vec<u32> = (0..size.slots()).map(|slot| slot * 3).collect();
         stage.plane.maps.put_table(TABLE, &slots)?;
@@ -151,18 +151,18 @@ fn tables() -> anyhow::Result<()> {
 }
 
 fn attachment() -> anyhow::Result<()> {
-    let stage = Mutex::new(Stage::new::<A>()?);
     let pair = Pair::new("hash")?;
-    pair.namespace.enter(|| {
-        let mut stage = stage.lock().map_err(|_| anyhow!("the stage broke"))?;
-        let index = pair.index()?;
-        for (mode, number) in [(HashMode::Native, 1), (HashMode::Generic, 2)] {
-            stage.plane.attach(Pair::UPLINK, index, mode)?;
+    for (mode, number) in [(HashMode::Native, 1), (HashMode::Generic, 2)] {
+        let stage = Mutex::new(Stage::new::<A>(mode)?);
+        pair.namespace.enter(|| {
+            let mut stage = stage.lock().map_err(|_| anyhow!("the stage broke"))?;
+            let index = pair.index()?;
+            stage.plane.attach(Pair::UPLINK, index)?;
             ensure!(pair.mode()? == Some(number), "{:?}", pair.mode()?);
             ensure!(stage.plane.attached()? == [index]);
             // Another agent: its program takes the place of the first, in the same link.
             let mut next = HashPlane::load(&stage.options)?;
-            next.attach(Pair::UPLINK, index, mode)?;
+            next.attach(Pair::UPLINK, index)?;
             let id = next.program_id().map(u64::from);
             ensure!(pair.program()? == id, "{:?} and not {id:?}", pair.program()?);
             drop(next);
@@ -171,14 +171,14 @@ fn attachment() -> anyhow::Result<()> {
             let gone = || Ok(pair.program()?.is_none());
             wait::until_true("the program is gone", wait::PATIENCE, gone)?;
             ensure!(stage.plane.attached()?.is_empty());
-            stage.plane.detach(index)?;
-        }
-        Ok(())
-    })
+            Ok(stage.plane.detach(index)?)
+        })?;
+    }
+    Ok(())
 }
 
 fn removal() -> anyhow::Result<()> {
-    let stage = Stage::new::<A>()?;
+    let stage = Stage::new::<A>(HashMode::Native)?;
     let pins = PinDirectory::at(&stage.options.bpffs);
     ensure!(HashMaps::open(&pins)?.uplinks()?.len() == 1);
     pins.remove_pins()?;
@@ -191,7 +191,7 @@ fn removal() -> anyhow::Result<()> {
 
 fn other_version() -> anyhow::Result<()> {
     let pins = Pins::new();
-    let stage = Stage::new::<A>()?;
+    let stage = Stage::new::<A>(HashMode::Native)?;
     let now = PinDirectory::at(&stage.options.bpffs);
     fs::rename(now.versioned(), stage.options.bpffs.join("v1"))?;
     ensure!(now.remove_other_versions()?);

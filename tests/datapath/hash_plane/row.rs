@@ -5,10 +5,11 @@ use proxy_common::{
     abi::{HashBackend, HashCount, HashFlow},
     hash_reason::{HashClass, HashReason},
 };
+use proxy_userspace::model::HashMode;
 
 use super::{
     frames::Packet,
-    stage::{BACKEND, LOOPBACK, PASS, REDIRECT, Side, Stage, TX, backend, entry, key},
+    stage::{BACKEND, PASS, Side, Stage, backend, entry, is_refused_at_tc, key},
 };
 use crate::packets::difference;
 
@@ -39,9 +40,20 @@ pub(super) fn row<A: Side>(
 /// Source ports of GUE.
 pub(super) const GUE_PORTS: std::ops::Range<u16> = 32_768..61_000;
 
+impl<A: Side> Row<A> {
+    /// Says whether a test run can show it: at tc, a tag is beside the frame, which none can have.
+    pub(super) fn is_shown(&self, mode: HashMode) -> bool {
+        let packet = (self.packet)();
+        let mut frame = packet.frame();
+        (self.frame)(&mut frame);
+        let is_beside = packet.vlan.is_some() && self.reason.class() == HashClass::Carried;
+        mode != HashMode::Tc || !is_beside && !is_refused_at_tc(&frame)
+    }
+}
+
 /// Runs a row.
-pub(super) fn run<A: Side>(row: &Row<A>) -> anyhow::Result<()> {
-    let mut stage = Stage::new::<A>()?;
+pub(super) fn run<A: Side>(row: &Row<A>, mode: HashMode) -> anyhow::Result<()> {
+    let mut stage = Stage::new::<A>(mode)?;
     let packet = (row.packet)();
     let mut to = backend::<A>();
     (row.backend)(&mut to);
@@ -70,9 +82,8 @@ pub(super) fn run<A: Side>(row: &Row<A>) -> anyhow::Result<()> {
         ensure!(stage.flow(&packet)? == before, "{:?}", stage.flow(&packet)?);
         return Ok(());
     }
-    let action = if to.interface == LOOPBACK { TX } else { REDIRECT };
-    ensure!(output.action == action, "action {}", output.action);
-    check(&packet, &to, &output.packet)?;
+    ensure!(output.action == stage.action(to.interface), "action {}", output.action);
+    check(&packet, &stage.seen(to), &output.packet)?;
     let flows = u64::from(row.reason == HashReason::New);
     let expected = HashCount { packets: 1, bytes: packet.len() as u64, flows };
     ensure!(count == expected, "{count:?}");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use proxy_common::{
     abi::{
         HashBackend, HashBackendFlags, HashCount, HashFlow, HashFlowKey, HashFrontend, HashMethod,
@@ -12,8 +12,8 @@ use proxy_common::{
     hash_reason::HashReason,
 };
 use proxy_userspace::{
-    kernel::bpf::{Entries, Error, HashMaps, HashPlane, HashPlaneOptions, RunOutput},
-    model::{self, Protocol},
+    kernel::bpf::{Entries, Error, HashMaps, HashPlane, HashPlaneOptions, Merged, RunOutput},
+    model::{self, HashMode, Protocol},
 };
 
 use super::frames::{NEXT_HOP, OUT_MAC, Packet};
@@ -72,16 +72,18 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    pub(super) fn new<A: Side>() -> anyhow::Result<Self> {
-        Self::with::<A>(|_| {})
+    pub(super) fn new<A: Side>(mode: HashMode) -> anyhow::Result<Self> {
+        Self::with::<A>(mode, |_| {})
     }
 
     pub(super) fn with<A: Side>(
+        mode: HashMode,
         change: impl FnOnce(&mut HashPlaneOptions),
     ) -> anyhow::Result<Self> {
         let pins = Pins::new();
         let mut options = HashPlaneOptions {
             bpffs: pins.path().to_owned(),
+            mode,
             flow_entries: 4096,
             ipv6: true,
             size: SIZE,
@@ -109,9 +111,38 @@ impl Stage {
         Ok(())
     }
 
-    /// Runs the program on a frame.
+    /// Runs the program on a frame; at tc, the action is the one of the same meaning at XDP.
     pub(super) fn run(&mut self, frame: &[u8]) -> anyhow::Result<RunOutput> {
-        Ok(self.plane.run(LOOPBACK, frame)?)
+        let output = self.plane.run(LOOPBACK, frame)?;
+        self.as_of_xdp(output)
+    }
+
+    /// The same on a frame that was made of several.
+    pub(super) fn run_merged(&mut self, merged: Merged, frame: &[u8]) -> anyhow::Result<RunOutput> {
+        let output = self.plane.run_merged(merged, LOOPBACK, frame, 1)?;
+        self.as_of_xdp(output)
+    }
+
+    fn as_of_xdp(&self, output: RunOutput) -> anyhow::Result<RunOutput> {
+        let action = match (self.options.mode, output.action) {
+            (HashMode::Tc, -1) => PASS,
+            (HashMode::Tc, 7) => REDIRECT,
+            (HashMode::Tc, action) => bail!("action {action} at tc"),
+            (_, action) => action,
+        };
+        Ok(RunOutput { action, ..output })
+    }
+
+    /// What becomes of a frame that leaves by this interface.
+    pub(super) fn action(&self, interface: u32) -> i32 {
+        let is_back = interface == LOOPBACK && self.options.mode != HashMode::Tc;
+        if is_back { TX } else { REDIRECT }
+    }
+
+    /// A backend as what the program made of a frame shows it: at tc, a tag is beside it.
+    pub(super) fn seen(&self, to: HashBackend) -> HashBackend {
+        let vlan = if self.options.mode == HashMode::Tc { 0 } else { to.vlan };
+        HashBackend { vlan, ..to }
     }
 
     /// Returns the entry of a flow.
@@ -138,6 +169,16 @@ impl Stage {
         };
         HashReason::ALL.iter().map(count).filter(|(_, packets)| *packets > 0).collect()
     }
+}
+
+/// Says whether the kernel runs no program for tc on a frame: one that ends before its IP header does.
+pub(super) fn is_refused_at_tc(frame: &[u8]) -> bool {
+    let header = match frame.get(12..14) {
+        Some([8, 0]) => 20,
+        Some([0x86, 0xdd]) => 40,
+        _ => 0,
+    };
+    frame.len() < 14 + header
 }
 
 /// The key of a packet's flow.

@@ -1,4 +1,4 @@
-//! The hash plane: keeps the maps of `xdp_lb` what IPVS is, and IPVS told of the flows that its
+//! The hash plane: keeps the maps of `xdp_lb` or `tc_lb` what IPVS is, and IPVS told of the flows that its
 //! tables do not explain.
 //!
 //! ```text
@@ -10,6 +10,7 @@
 //! node, and the status says why.
 
 mod adopt;
+mod attached;
 mod flows;
 mod hand_over;
 mod next_hops;
@@ -181,8 +182,13 @@ impl Agent {
         plane.take_marks_away();
         match self.node.links.interfaces().await {
             Ok(present) => {
-                plane.forget_detached(&present);
-                plane.settle_uplinks(&self.settings.hash_plane, &present);
+                let mode = self.settings.hash_plane.mode;
+                let attached = plane.still_attached(&present, &self.node.traffic, mode).await;
+                plane.forget_detached(&attached);
+                self.claim_qdiscs_of_hash_plane(&present).await;
+                if let Some(plane) = self.hash_plane.on() {
+                    plane.settle_uplinks(&self.settings.hash_plane, &present);
+                }
             }
             Err(error) => warn!(event = "interfaces_failed", %error, "interfaces cannot be read"),
         }

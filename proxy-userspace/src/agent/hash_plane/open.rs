@@ -114,6 +114,7 @@ async fn load(
         settings.hash_plane.flow_entries.unwrap_or(proxy_common::abi::hash_capacity::FLOWS);
     let options = HashPlaneOptions {
         bpffs: settings.paths.bpffs.clone(),
+        mode: settings.hash_plane.mode,
         flow_entries,
         ipv6: !facts::no_ipv6(),
         size,

@@ -21,9 +21,11 @@ impl Agent {
     pub(in crate::agent) async fn settle_hash_plane(&mut self) {
         let Some(size) = self.hash_plane.on().map(|state| state.size) else { return };
         let (wanted, mut refused) = self.judge_frontends(size);
+        let present = self.present.clone();
+        self.claim_qdiscs_of_hash_plane(&present).await;
         let Some(state) = self.hash_plane.on() else { return };
         // Next hops are of use only where the program runs. It passes on what no map names.
-        state.settle_uplinks(&self.settings.hash_plane, &self.present);
+        state.settle_uplinks(&self.settings.hash_plane, &present);
         state.withdraw_all_but(&wanted);
         let mut taken = Vec::new();
         for frontend in wanted {

@@ -52,19 +52,14 @@ impl HashPlane {
 
     /// Attaches again, with the next settlement, where somebody or a reset of the driver took the
     /// program off.
-    pub(super) fn forget_detached(&mut self, present: &[Interface]) {
-        let ours = self.plane.program_id();
-        let is_there = |index: &u32| {
-            let interface = present.iter().find(|each| each.index == *index);
-            interface.is_some_and(|each| each.xdp_program.is_some() && each.xdp_program == ours)
-        };
+    pub(super) fn forget_detached(&mut self, attached: &BTreeSet<u32>) {
         let gone: Vec<u32> =
-            self.running.keys().filter(|index| !is_there(index)).copied().collect();
+            self.running.keys().filter(|index| !attached.contains(index)).copied().collect();
         for index in gone {
             if let Some(interface) = self.running.remove(&index) {
                 warn!(
                     event = "hash_plane_detached",
-                    interface, "XDP was taken off, and comes again"
+                    interface, "the program was taken off, and comes again"
                 );
             }
         }
@@ -85,7 +80,7 @@ impl HashPlane {
         let detached = self.plane.detach(index);
         let removed = self.plane.maps.remove_uplink(index);
         for error in [detached, removed].into_iter().filter_map(Result::err) {
-            warn!(event = "hash_plane_stays", index, error = chain(&error), "XDP stays");
+            warn!(event = "hash_plane_stays", index, error = chain(&error), "the program stays");
         }
     }
 
@@ -119,7 +114,7 @@ impl HashPlane {
             Err(fault) => {
                 // What an earlier agent left attached finds the same maps, and goes as well.
                 self.end(index);
-                let why = chain(&fault);
+                let why = told(&fault, wanted.mode);
                 self.failed.insert(index, (tried, why.clone()));
                 Err(why)
             }
@@ -137,7 +132,7 @@ impl HashPlane {
         if self.modes_before.remove(name).is_some_and(|before| before != mode.word()) {
             self.plane.detach(*index)?;
         }
-        Ok(self.plane.attach(name, *index, mode)?)
+        Ok(self.plane.attach(name, *index)?)
     }
 
     fn put_vlans(&mut self, interface: u32, present: &[Interface]) -> Result<(), bpf::Error> {
@@ -152,6 +147,19 @@ impl HashPlane {
             self.plane.maps.put_vlan(HashVlan { interface, vlan })?;
         }
         Ok(())
+    }
+}
+
+/// Says why the program does not run, and what helps.
+fn told(fault: &bpf::Fault, mode: HashMode) -> String {
+    let why = chain(fault);
+    match fault {
+        bpf::Fault::Datapath(bpf::Error::Program { operation: "attach", .. })
+            if mode == HashMode::Native =>
+        {
+            format!("{why}; passlane.hashPlane.mode tc needs no XDP of the driver")
+        }
+        _ => why,
     }
 }
 

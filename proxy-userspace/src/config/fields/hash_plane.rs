@@ -20,7 +20,7 @@ pub(super) const FIELDS: &[Field] = &[
     used(
         ("passlane.hashPlane.interfaces", "hash-plane-interfaces"),
         List,
-        "Interfaces on which XDP sends packets of Services with scheduler mh and forwarding route \
+        "Interfaces on which XDP or tc sends packets of Services with scheduler mh and forwarding route \
          or tunnel straight to their backends, past all rules of netfilter: names with at most one \
          *; none means that IPVS does it [default: none]",
         |draft, value| {
@@ -32,10 +32,11 @@ pub(super) const FIELDS: &[Field] = &[
     used(
         ("passlane.hashPlane.mode", "hash-plane-mode"),
         Text,
-        "How XDP runs there: native, in the driver; or generic, slower and with any driver [default: \
-         native]",
+        "How the program runs there: native, as XDP in the driver; tc, with any driver; or generic, as \
+         XDP with any driver, slower than tc and for tests [default: native]",
         |draft, value| {
-            draft.settings.hash_plane.mode = choice(value, &HashMode::WORDS, "native or generic")?;
+            draft.settings.hash_plane.mode =
+                choice(value, &HashMode::WORDS, "native, tc or generic")?;
             USED
         },
         |settings| shown(settings.hash_plane.mode.word()),

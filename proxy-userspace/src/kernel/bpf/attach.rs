@@ -10,23 +10,19 @@ use std::{
 };
 
 use aya::programs::{
-    LinkOrder, ProgramError, TcAttachType,
+    LinkOrder, TcAttachType,
     links::{FdLink, PinnedLink},
-    tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
+    tc,
 };
 
 use super::{
     Datapath, Error,
-    load::classifier,
     pins::{ignore_missing, pins_in},
-    query,
+    query, tc_link,
 };
 
 /// Priority of our clsact filters: ahead of the 49152 that the kernel gives unnumbered ones.
 pub(super) const PRIORITY: u16 = 1977;
-/// Their handle.
-pub(super) const HANDLE_NUMBER: u32 = 1;
-const HANDLE: TcHandle = TcHandle::new(0, HANDLE_NUMBER as u16);
 
 /// Where a program is attached.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -81,10 +77,12 @@ impl Datapath {
             let _ = tc::qdisc_add_clsact(name);
         }
         for hook in Hook::BOTH {
+            let place = tc_link::Place { program: hook.program(), name, hook: hook.attach_type() };
             let attached = if tcx {
-                self.attach_tcx(name, index, hook)
+                let path = self.link_pin(index, hook.program());
+                tc_link::attach_tcx(&mut self.programs, place, path, LinkOrder::default())
             } else {
-                self.attach_clsact(name, hook)
+                tc_link::attach_clsact(&mut self.programs, place, PRIORITY)
             };
             if let Err(error) = attached {
                 // The error that matters is the first one.
@@ -130,81 +128,12 @@ impl Datapath {
     pub(super) fn link_pin(&self, index: u32, program: &str) -> PathBuf {
         self.pins.links().join(format!("{index}-{program}"))
     }
-
-    fn attach_tcx(&mut self, name: &str, index: u32, hook: Hook) -> Result<(), Error> {
-        let path = self.link_pin(index, hook.program());
-        let program = classifier(&mut self.programs, hook)?;
-        let failed = |operation, source| Error::Program {
-            operation,
-            program: hook.program(),
-            interface: name.to_owned(),
-            source: Box::new(source),
-        };
-        // A pin that cannot be taken over, say of an interface that had this index before, is
-        // removed; its link ends with it.
-        let replaced =
-            adopt::<SchedClassifierLink>(&path).and_then(|link| program.attach_to_link(link).ok());
-        let id = match replaced {
-            Some(id) => id,
-            None => {
-                unpin(path.clone())?;
-                let order = TcAttachOptions::TcxOrder(LinkOrder::default());
-                program
-                    .attach_with_options(name, hook.attach_type(), order)
-                    .map_err(|source| failed("attach", source))?
-            }
-        };
-        let link = program.take_link(id).map_err(|source| failed("attach", source))?;
-        if replaced_pin_exists(&path) {
-            // The pin holds the link already; only our descriptor closes.
-            return Ok(());
-        }
-        let link: FdLink =
-            link.try_into().map_err(|_| failed("attach", ProgramError::NotAttached))?;
-        pin(link, path)
-    }
-
-    fn attach_clsact(&mut self, name: &str, hook: Hook) -> Result<(), Error> {
-        let program = classifier(&mut self.programs, hook)?;
-        let failed = |operation, source| Error::Program {
-            operation,
-            program: hook.program(),
-            interface: name.to_owned(),
-            source: Box::new(source),
-        };
-        let earlier =
-            SchedClassifierLink::attached(name, hook.attach_type(), PRIORITY, HANDLE, None);
-        let replaced = match earlier {
-            Ok(link) => program.attach_to_link(link),
-            Err(error) => return Err(failed("attach", tc::TcError::IoError(error).into())),
-        };
-        let id = match replaced {
-            Ok(id) => id,
-            Err(_) => program
-                .attach_with_options(
-                    name,
-                    hook.attach_type(),
-                    TcAttachOptions::Netlink(NlOptions {
-                        priority: PRIORITY,
-                        handle: HANDLE,
-                        classid: None,
-                    }),
-                )
-                .map_err(|source| failed("attach", source))?,
-        };
-        let link = program.take_link(id).map_err(|source| failed("attach", source))?;
-        // The filter belongs to the interface, not to this process: dropping the link would
-        // detach it.
-        std::mem::forget(link);
-        Ok(())
-    }
 }
 
 /// Detaches our clsact filters from an interface; what is not there is detached already.
 pub fn detach_filters(name: &str) {
     for hook in Hook::BOTH {
-        // Dropping the link detaches the filter.
-        drop(SchedClassifierLink::attached(name, hook.attach_type(), PRIORITY, HANDLE, None));
+        tc_link::detach_clsact(name, hook.attach_type(), PRIORITY);
     }
 }
 

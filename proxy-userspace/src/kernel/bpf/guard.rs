@@ -16,9 +16,11 @@ use aya::programs::{
 
 use super::{
     Datapath, Hook,
-    attach::{HANDLE_NUMBER, PRIORITY, has_tcx},
+    attach::{PRIORITY, has_tcx},
+    hash_plane::{FILTER_PRIORITY, TC},
     load::TRANSIT,
     query::{self, AtHook},
+    tc_link::HANDLE_NUMBER,
 };
 use crate::kernel::{
     link,
@@ -62,8 +64,11 @@ impl Datapath {
             // A doubt counts.
             return vec![ForeignProgram { place, name: String::new(), id: 0 }];
         };
-        let ours = pinned(&self.link_pin(index, hook.program())).map(|link| link.id());
-        found.retain(|AtHook { link, .. }| *link == 0 || Some(*link) != ours);
+        // The hash plane's is ours as well, whether it is at tc or at XDP.
+        let pins = [self.link_pin(index, hook.program()), self.pins.hash_link(index)];
+        let ours: Vec<u32> =
+            pins.iter().filter_map(|pin| pinned(pin)).map(|link| link.id()).collect();
+        found.retain(|AtHook { link, .. }| *link == 0 || !ours.contains(link));
         let names = if found.is_empty() { BTreeMap::new() } else { names(index, hook) };
         let foreign = |AtHook { program, .. }: AtHook| {
             let name = names.get(&program).cloned().unwrap_or_default();
@@ -93,9 +98,12 @@ pub fn is_our_filter(filter: &Filter) -> bool {
         Direction::Ingress => Hook::Ingress,
         Direction::Egress => Hook::Egress,
     };
-    filter.priority == PRIORITY
-        && filter.handle == HANDLE_NUMBER
-        && filter.bpf_name.as_deref() == Some(hook.program())
+    let is_at = |priority, program| {
+        filter.priority == priority && filter.bpf_name.as_deref() == Some(program)
+    };
+    filter.handle == HANDLE_NUMBER
+        && (is_at(PRIORITY, hook.program())
+            || (is_at(FILTER_PRIORITY, TC) && filter.direction == Direction::Ingress))
 }
 
 /// Returns what the kernel says of a pinned link.
@@ -134,6 +142,9 @@ mod tests {
         use Direction::{Egress, Ingress};
         assert!(is_our_filter(&filter("tc_in", PRIORITY, 1, Ingress)));
         assert!(is_our_filter(&filter("tc_out", PRIORITY, 1, Egress)));
+        assert!(is_our_filter(&filter("tc_lb", FILTER_PRIORITY, 1, Ingress)));
+        assert!(!is_our_filter(&filter("tc_lb", FILTER_PRIORITY, 1, Egress)));
+        assert!(!is_our_filter(&filter("tc_lb", PRIORITY, 1, Ingress)));
         assert!(!is_our_filter(&filter("tc_out", PRIORITY, 1, Ingress)));
         assert!(!is_our_filter(&filter("tc_in", 1, 1, Ingress)));
         assert!(!is_our_filter(&filter("tc_in", PRIORITY, 2, Ingress)));

@@ -76,7 +76,7 @@ impl Datapath {
         }
         let mut programs = load_object(options, &pins)?;
         for hook in Hook::BOTH {
-            classifier(&mut programs, hook)?.load().map_err(|source| Error::Program {
+            classifier(&mut programs, hook.program())?.load().map_err(|source| Error::Program {
                 operation: "load",
                 program: hook.program(),
                 interface: "-".into(),
@@ -148,10 +148,13 @@ pub(super) fn verified_instructions(programs: &Ebpf) -> Vec<(String, u32)> {
     programs.programs().filter_map(count).collect()
 }
 
-/// Returns the program of a hook.
-pub(super) fn classifier(programs: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassifier, Error> {
-    let missing = Error::Missing { kind: "program", name: hook.program() };
-    match programs.program_mut(hook.program()).map(TryInto::try_into) {
+/// Returns a program for tc.
+pub(super) fn classifier<'a>(
+    programs: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut SchedClassifier, Error> {
+    let missing = Error::Missing { kind: "program", name };
+    match programs.program_mut(name).map(TryInto::try_into) {
         Some(Ok(program)) => Ok(program),
         _ => Err(missing),
     }

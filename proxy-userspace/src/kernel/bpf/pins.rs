@@ -8,7 +8,7 @@ use std::{
 use aya::maps::MapInfo;
 use proxy_common::abi::{HASH_MAPS, LOCALHOST_MAPS, MAPS, MapSpec, PIN_DIRECTORY};
 
-use super::{Error, HashMaps, Maps, localhost};
+use super::{Error, HashMaps, Maps, hash_plane, localhost};
 
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -112,6 +112,11 @@ impl PinDirectory {
         self.hash().join(name)
     }
 
+    /// Returns the pin of the hash plane's link on an interface.
+    pub fn hash_link(&self, index: u32) -> PathBuf {
+        self.hash_map(&format!("{}{index}", hash_plane::LINK))
+    }
+
     /// Returns the pin of a map.
     pub fn map(&self, name: &str) -> PathBuf {
         self.versioned().join(name)
@@ -146,6 +151,7 @@ impl PinDirectory {
             maps.remove_uplinks().map_err(io::Error::other)?;
         }
         for pin in pins_in(&self.hash())? {
+            hash_plane::detach_filter(&pin);
             ignore_missing(fs::remove_file(pin))?;
         }
         remove_empty(&[self.hash()])
@@ -215,6 +221,7 @@ impl PinDirectory {
             let inner = ["links", "localhost", "hash"].map(|inner| version.join(inner));
             for directory in inner.into_iter().chain([version.clone()]) {
                 for pin in pins_in(&directory)?.into_iter().filter(|pin| !pin.is_dir()) {
+                    hash_plane::detach_filter(&pin);
                     ignore_missing(fs::remove_file(pin))?;
                 }
                 remove_empty(&[directory])?;

@@ -28,14 +28,7 @@ impl Datapath {
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
         options.data_out = Some(&mut packet);
-        let result = classifier(&mut self.programs, hook)?.test_run(options).map_err(|source| {
-            Error::Program {
-                operation: "run",
-                program: hook.program(),
-                interface: "-".into(),
-                source: Box::new(source),
-            }
-        })?;
+        let result = run_tc(&mut self.programs, hook.program(), options)?;
         packet.truncate(result.data_size_out as usize);
         Ok(RunOutput { action: result.return_value as i32, packet })
     }
@@ -95,6 +88,20 @@ impl Datapath {
         options.repeat = times;
         run_xdp(&mut self.programs, CLOCK, options).map(drop)
     }
+}
+
+/// Runs a program for tc.
+pub(super) fn run_tc(
+    programs: &mut Ebpf,
+    name: &'static str,
+    options: TestRunOptions<'_>,
+) -> Result<TestRunResult, Error> {
+    classifier(programs, name)?.test_run(options).map_err(|source| Error::Program {
+        operation: "run",
+        program: name,
+        interface: "-".into(),
+        source: Box::new(source),
+    })
 }
 
 /// Runs an XDP program.

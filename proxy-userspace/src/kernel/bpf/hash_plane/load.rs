@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use aya::{Ebpf, EbpfLoader, programs::Xdp};
+use aya::{Ebpf, EbpfLoader, programs::ProgramError};
 use proxy_common::{
     abi::{self, HASH_MAPS, HashSetting, MapSpec, hash_capacity},
     hash::mh::Size,
@@ -11,22 +11,26 @@ use proxy_common::{
 use super::{
     super::{
         Error, PinDirectory, jiffy,
-        load::{CLOCK, verified_instructions, xdp},
+        load::{CLOCK, classifier, verified_instructions, xdp},
     },
     HashMaps,
 };
+use crate::model::HashMode;
 
 /// The object that `cargo xtask build-ebpf` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb.bpf.o"));
 
-/// The program.
-pub(super) const PROGRAM: &str = "xdp_lb";
+/// The program at XDP, and at tc.
+pub(super) const XDP: &str = "xdp_lb";
+pub(in crate::kernel::bpf) const TC: &str = "tc_lb";
 
 /// How to load the hash plane.
 #[derive(Clone, Debug)]
 pub struct HashPlaneOptions {
     /// Directory for pins, on a bpffs.
     pub bpffs: PathBuf,
+    /// Where the program runs.
+    pub mode: HashMode,
     /// Capacity of the flow map of either family.
     pub flow_entries: u32,
     /// The node has IPv6; the flow map of IPv6 is as small as can be without.
@@ -47,6 +51,7 @@ pub struct HashPlaneOptions {
 pub struct HashPlane {
     pub(super) programs: Ebpf,
     pub(super) pins: PinDirectory,
+    pub(super) mode: HashMode,
     /// The pinned maps.
     pub maps: HashMaps,
 }
@@ -96,16 +101,21 @@ impl HashPlane {
             return Err(Error::PinMismatch(Box::new(mismatch)));
         }
         let mut programs = load_object(options, &pins)?;
-        for name in [PROGRAM, CLOCK] {
-            xdp(&mut programs, name)?.load().map_err(|source| Error::Program {
+        let failed = |program| {
+            move |source: ProgramError| Error::Program {
                 operation: "load",
-                program: name,
+                program,
                 interface: "-".into(),
                 source: Box::new(source),
-            })?;
+            }
+        };
+        match options.mode {
+            HashMode::Tc => classifier(&mut programs, TC)?.load().map_err(failed(TC))?,
+            _ => xdp(&mut programs, XDP)?.load().map_err(failed(XDP))?,
         }
+        xdp(&mut programs, CLOCK)?.load().map_err(failed(CLOCK))?;
         let maps = HashMaps::open(&pins)?;
-        Ok(Self { programs, pins, maps })
+        Ok(Self { programs, pins, mode: options.mode, maps })
     }
 
     /// Returns how many instructions the verifier went through, by program (Linux 5.16).
@@ -115,8 +125,8 @@ impl HashPlane {
 
     /// Returns the id of the program, to tell it from foreign ones.
     pub fn program_id(&self) -> Option<u32> {
-        let program: &Xdp = self.programs.program(PROGRAM)?.try_into().ok()?;
-        Some(program.info().ok()?.id())
+        let name = if self.mode == HashMode::Tc { TC } else { XDP };
+        Some(self.programs.program(name)?.info().ok()?.id())
     }
 }
 

@@ -8,5 +8,8 @@ mod maps;
 mod run;
 mod selftest;
 
+pub(super) use attach::{FILTER_PRIORITY, LINK, detach_filter};
+pub(super) use load::TC;
 pub use load::{HashPlane, HashPlaneOptions};
 pub use maps::HashMaps;
+pub use run::Merged;

@@ -5,17 +5,33 @@ use aya::TestRunOptions;
 use super::{
     super::{
         Error, RunOutput,
-        run::{jiffies, run_xdp},
+        run::{jiffies, run_tc, run_xdp},
     },
     HashPlane,
-    load::PROGRAM,
+    load::{TC, XDP},
 };
+use crate::model::HashMode;
 
 /// Bytes that a frame can grow by: an outer header of IPv6, UDP, GUE and a VLAN tag.
 const GROWTH: usize = 64;
+/// Bytes of `struct __sk_buff` as far as it is used, and where things are in it (`linux/bpf.h`).
+const SK_BUFF: usize = 180;
+const IFINDEX: usize = 40;
+const GSO_SEGS: usize = 164;
+const GSO_SIZE: usize = 176;
+
+/// What the kernel notes of a packet that is several.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Merged {
+    /// How many.
+    pub segments: u32,
+    /// Payload bytes of each.
+    pub segment: u32,
+}
 
 impl HashPlane {
-    /// Runs the program on a frame as if it came in by this interface. Nothing is sent.
+    /// Runs the program on a frame as if it came in by this interface, a VLAN tag in it: that is where
+    /// it is at XDP. Nothing is sent.
     ///
     /// # Errors
     ///
@@ -30,10 +46,44 @@ impl HashPlane {
     ///
     /// [`Error::Program`] when the kernel cannot run it.
     pub fn repeat(&mut self, interface: u32, frame: &[u8], times: u32) -> Result<RunOutput, Error> {
-        self.run_behind(0, interface, frame, times)
+        match self.mode {
+            HashMode::Tc => self.run_merged(Merged::default(), interface, frame, times),
+            _ => self.run_behind(0, interface, frame, times),
+        }
     }
 
-    /// Runs the program on a frame whose headroom is taken, but for a few bytes, by what a driver
+    /// Runs the program for tc on a frame that was made of several.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Program`] when the kernel cannot run it.
+    pub fn run_merged(
+        &mut self,
+        merged: Merged,
+        interface: u32,
+        frame: &[u8],
+        times: u32,
+    ) -> Result<RunOutput, Error> {
+        let mut packet = vec![0; frame.len() + GROWTH];
+        let mut context = [0; SK_BUFF];
+        for (at, value) in
+            [(IFINDEX, interface), (GSO_SEGS, merged.segments), (GSO_SIZE, merged.segment)]
+        {
+            if let Some(word) = context.get_mut(at..at + 4) {
+                word.copy_from_slice(&value.to_ne_bytes());
+            }
+        }
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.data_out = Some(&mut packet);
+        options.ctx_in = Some(&context);
+        options.repeat = times;
+        let result = run_tc(&mut self.programs, TC, options)?;
+        packet.truncate(result.data_size_out as usize);
+        Ok(RunOutput { action: result.return_value as i32, packet })
+    }
+
+    /// Runs the program for XDP on a frame whose headroom is taken, but for a few bytes, by what a driver
     /// wrote in front of it: the first `metadata` bytes of `data`, a multiple of 4.
     ///
     /// # Errors
@@ -56,7 +106,7 @@ impl HashPlane {
         options.data_out = Some(&mut packet);
         options.ctx_in = Some(&context);
         options.repeat = times;
-        let result = run_xdp(&mut self.programs, PROGRAM, options)?;
+        let result = run_xdp(&mut self.programs, XDP, options)?;
         packet.truncate(result.data_size_out as usize);
         Ok(RunOutput { action: result.return_value as i32, packet })
     }

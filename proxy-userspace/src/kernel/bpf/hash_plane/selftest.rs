@@ -14,10 +14,12 @@ use super::{
     },
     HashMaps, HashPlane,
 };
-use crate::model::Protocol;
+use crate::model::{HashMode, Protocol};
 
 /// `XDP_TX`.
 const TX: i32 = 3;
+/// `TC_ACT_REDIRECT`.
+const REDIRECT: i32 = 7;
 /// The index in `hash_backends` that no destination has: a slot of 0 is nobody's.
 const BACKEND: u32 = 0;
 /// Any but 0, which says that there is no backend.
@@ -126,12 +128,13 @@ impl HashPlane {
         A::put(&mut self.maps, key, flow)?;
         let output = self.run(index, &sent);
         A::remove(&mut self.maps, key)?;
-        judge(probe, output?, &wanted)
+        let sent = if self.mode == HashMode::Tc { REDIRECT } else { TX };
+        judge(probe, output?, &wanted, sent)
     }
 }
 
-fn judge(probe: Probe, output: RunOutput, wanted: &[u8]) -> Result<(), Fault> {
-    if output.action != TX {
+fn judge(probe: Probe, output: RunOutput, wanted: &[u8], sent: i32) -> Result<(), Fault> {
+    if output.action != sent {
         return Err(Fault::Action(probe.to_string(), output.action));
     }
     if output.packet != wanted {

@@ -14,7 +14,7 @@ use proxy_common::{
 };
 use proxy_userspace::{
     kernel::bpf::{HashPlane, HashPlaneOptions},
-    model::{Frontend, Protocol},
+    model::{Frontend, HashMode, Protocol},
 };
 
 use super::rows::Way;
@@ -45,6 +45,7 @@ impl Scene {
         let pins = Pins::new();
         let options = HashPlaneOptions {
             bpffs: pins.path().to_owned(),
+            mode: HashMode::Native,
             flow_entries: hash_capacity::FLOWS,
             ipv6: true,
             size: Size::DEFAULT,
