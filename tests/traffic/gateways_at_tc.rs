@@ -149,6 +149,22 @@ fn a_gateway_is_cleaned_up_of_what_ran_at_tc() -> Result<()> {
     let mut crowd = gateways.connect_many(20)?;
     keeps(&mut crowd, "tc")?;
     ensure!(carried(&agent)?.cached > 0, "nothing went by tc");
+    // Nothing stays at tc when XDP takes over, nor the other way round.
+    for (options, mode) in [(OPTIONS.to_vec(), "generic"), (at_tc(), "tc")] {
+        agent.terminate()?;
+        agent.set_options(&options);
+        agent.spawn()?;
+        agent.wait_ready()?;
+        keeps(&mut crowd, mode)?;
+        let status = agent.status()?;
+        ensure!(status["hash_plane"]["interfaces"][0]["mode"] == mode, "{status:#}");
+        let link = node.run("ip", &["link", "show", "eth0"])?;
+        ensure!(link.contains("xdpgeneric") == (mode == "generic"), "{mode}: {link}");
+        let filters = node.run("tc", &["filter", "show", "dev", "eth0", "ingress"])?;
+        ensure!(mode == "tc" || !filters.contains("tc_lb"), "{mode}: {filters}");
+        let attached = attachments(&agent)?;
+        ensure!(attached.len() == 1, "{mode}: {attached:?}");
+    }
     agent.terminate()?;
     agent.text(&["cleanup"])?;
     let qdiscs = node.run("tc", &["qdisc", "show", "dev", "eth0"])?;
@@ -156,6 +172,16 @@ fn a_gateway_is_cleaned_up_of_what_ran_at_tc() -> Result<()> {
     ensure!(!std::fs::exists(agent.pins())?, "pins are left");
     ensure!(!gateways.is_answered()?, "somebody still sends to backends");
     Ok(())
+}
+
+/// The pins of what is attached.
+fn attachments(agent: &Agent) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(agent.pins().join("hash"))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        found.extend((name.starts_with("link-") || name.starts_with("filter-")).then_some(name));
+    }
+    Ok(found)
 }
 
 /// Takes the program off: the pin of its link, or its filter.

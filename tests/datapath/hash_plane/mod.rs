@@ -1,5 +1,6 @@
 //! The hash plane: whole frames through `xdp_lb` and `tc_lb`, and whole frames out of it.
 
+mod beside;
 mod carried;
 mod choice;
 mod flows;
@@ -37,6 +38,7 @@ pub(crate) fn cases() -> Cases {
     merged::cases::<[u8; 16]>(&mut cases);
     wire::cases::<[u8; 4]>(&mut cases);
     wire::cases::<[u8; 16]>(&mut cases);
+    beside::cases(&mut cases);
     pins::cases(&mut cases);
     cases
 }

@@ -25,9 +25,9 @@ use super::{
 use crate::packets::difference;
 
 /// The MAC address of the link that frames come in by.
-const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
-/// Bytes of payload of all segments, and of one.
-const ALL: usize = 2500;
+pub(super) const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
+/// Bytes of payload of all segments, more than fit in one piece; and of one.
+const ALL: usize = 6000;
 const ONE: u16 = 1200;
 /// Where the checksum is in a TCP header.
 const CHECK: u16 = 16;
@@ -45,10 +45,10 @@ pub(super) fn cases<A: Side>(cases: &mut Cases) {
 }
 
 /// A namespace with two links; it goes with them.
-struct Wire {
-    node: Namespace,
-    front: (Tap, u32),
-    back: (Tap, u32),
+pub(super) struct Wire {
+    pub(super) node: Namespace,
+    pub(super) front: (Tap, u32),
+    pub(super) back: (Tap, u32),
 }
 
 impl Drop for Wire {
@@ -60,7 +60,7 @@ impl Drop for Wire {
 }
 
 impl Wire {
-    fn new(case: &str) -> Result<Self> {
+    pub(super) fn new(case: &str) -> Result<Self> {
         let node = Namespace::named(format!("{}-{case}", residue::own_name(0)));
         process::run("ip", &["netns", "add", node.name()])?;
         let taps = [Tap::open(&node, "front")?, Tap::open(&node, "back")?];
@@ -81,7 +81,7 @@ impl Wire {
     }
 
     /// Makes a stage one of this link, and attaches its program.
-    fn attach(&self, stage: &mut Stage) -> Result<()> {
+    pub(super) fn attach(&self, stage: &mut Stage) -> Result<()> {
         let interface = self.front.1;
         stage.plane.maps.put_uplink(Uplink { interface, mac: MAC, ..Uplink::default() })?;
         for HashVlan { vlan, .. } in stage.plane.maps.vlans()? {
@@ -95,7 +95,12 @@ impl Wire {
     }
 
     /// Sends a frame in; returns those that came out, by the way back or the other way.
-    fn pass(&mut self, frame: &[u8], offload: Offload, is_back: bool) -> Result<Vec<Vec<u8>>> {
+    pub(super) fn pass(
+        &mut self,
+        frame: &[u8],
+        offload: Offload,
+        is_back: bool,
+    ) -> Result<Vec<Vec<u8>>> {
         self.front.0.send(frame, offload)?;
         let tap = if is_back { &mut self.front.0 } else { &mut self.back.0 };
         let mut out = Vec::new();
