@@ -94,14 +94,14 @@ fn a_gateway_carries_large_segments_at_tc_by_routing_and_in_a_tunnel() -> Result
     for forwarding in ["route", "tunnel"] {
         let gateways = Gateways::build(1)?;
         serve(&gateways, forwarding, &["b1"])?;
-        let server = (VIP, HTTP).into();
+        let server = SocketAddr::from((VIP, HTTP));
         let _server = HttpServer::start(&gateways.backends["b1"].host, server, "b1")?;
         // The client lets its device cut, and each segment leaves room for an outer header.
         gateways.client.run("ethtool", &["-K", "eth0", "tx", "on", "tso", "on"])?;
         gateways.client.run("ip", &["link", "set", "eth0", "mtu", "1400"])?;
         let agent = Agent::start(&gateways.topology, &gateways.manifests, &at_tc())?;
         wait_plane(&agent, "hash")?;
-        let mut connection = Connection::open(&gateways.client, SocketAddr::from(server))?;
+        let mut connection = Connection::open(&gateways.client, server)?;
         let expected = Blob::of(BLOB).digest();
         ensure!(connection.upload(BLOB)? == expected, "{forwarding}: another blob came");
         let row = row_of(&agent, "cached")?;

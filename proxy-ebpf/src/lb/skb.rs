@@ -1,5 +1,8 @@
 //! Frames at tc: what the kernel made of one or several that were received. Their VLAN tag is kept
 //! beside them, only a part may be in one piece, and checksums may be a device's to fill in.
+//!
+//! A sum of the whole packet that a device supplied (`CHECKSUM_COMPLETE`) is not kept up: on the wire
+//! nobody has it, and the peer of a veth computes it anew.
 
 use aya_ebpf::{
     bindings::{
@@ -10,11 +13,7 @@ use aya_ebpf::{
     helpers,
     programs::TcContext,
 };
-use network_types::{
-    eth::EthHdr,
-    icmp::Icmpv4Hdr,
-    ip::{Ipv4Hdr, Ipv6Hdr},
-};
+use network_types::{eth::EthHdr, icmp::Icmpv4Hdr, ip::Ipv6Hdr};
 use proxy_common::abi::HashMethod;
 
 use crate::{
@@ -34,8 +33,6 @@ const NO_VLAN: u32 = 1 << 16;
 const ID: u32 = 0x0fff;
 /// The farthest that parsing looks: the ports of a packet over IPv6 that an ICMP error is about.
 const FARTHEST: u32 = (EthHdr::LEN + Ipv6Hdr::LEN + Icmpv4Hdr::LEN + Ipv6Hdr::LEN + QUOTED) as u32;
-
-const _: () = assert!(Ipv6Hdr::LEN >= Ipv4Hdr::LEN);
 
 /// A frame at tc ingress.
 pub struct Skb<'a> {
