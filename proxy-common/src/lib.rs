@@ -20,14 +20,16 @@
 //!
 //! | map | kind | key | value | written by | read by |
 //! |---|---|---|---|---|---|
-//! | `hash_flows4`, `hash_flows6` | LRU hash | [`abi::HashFlowKey`] | [`abi::HashFlow`] | `*_lb`, agent | `*_lb`, agent |
-//! | `hash_frontends4`, `hash_frontends6` | hash | [`abi::ServiceKey`] | [`abi::HashFrontend`] | agent | `*_lb` |
-//! | `hash_tables` | array of maps | index | array of [`abi::HashSlot`], one a slot | agent | `*_lb` |
-//! | `hash_backends` | array | index, from 1 | [`abi::HashBackend`] | agent | `*_lb` |
-//! | `hash_counts` | per-CPU array | index of the backend | [`abi::HashCount`] | `*_lb` | agent |
-//! | `hash_stats` | per-CPU array | [`hash_reason::HashReason`] | [`abi::Counter`] | `*_lb` | agent |
-//! | `hash_uplinks` | array | interface index modulo its size | [`abi::Uplink`] | agent | `*_lb` |
-//! | `hash_vlans` | hash | [`abi::HashVlan`] | `u32` 1 | agent | `*_lb` |
+//! | `hash_flows4`, `hash_flows6` | LRU hash | [`abi::HashFlowKey`] | [`abi::HashFlow`] | `xdp_lb`, agent | `xdp_lb`, agent |
+//! | `hash_frontends4`, `hash_frontends6` | hash | [`abi::ServiceKey`] | [`abi::HashFrontend`] | agent | `xdp_lb` |
+//! | `hash_tables` | array of maps | index | array of [`abi::HashSlot`], one a slot | agent | `xdp_lb` |
+//! | `hash_backends` | array | index, from 1 | [`abi::HashBackend`] | agent | `xdp_lb` |
+//! | `hash_counts` | per-CPU array | index of the backend | [`abi::HashCount`] | `xdp_lb` | agent |
+//! | `hash_stats` | per-CPU array | [`hash_reason::HashReason`] | [`abi::Counter`] | `xdp_lb` | agent |
+//! | `hash_uplinks` | array | interface index modulo its size | [`abi::Uplink`] | agent | `xdp_lb` |
+//! | `hash_vlans` | hash | [`abi::HashVlan`] | `u32` 1 | agent | `xdp_lb` |
+//!
+//! `tc_lb` has the same in place of `xdp_lb`, where that is what runs.
 //!
 //! `abi` is the layout of those maps: integers and byte arrays only, no hidden padding. `packet`
 //! is arithmetic on header fields, `hash` what the kernel's hashing schedulers choose, `fingerprint` a

@@ -63,7 +63,7 @@ impl<F: Family> Packet<F> {
     /// Several datagrams are one. Which kind of one it is, the kernel does not tell.
     #[inline(always)]
     pub fn is_datagrams(&self) -> bool {
-        self.longest != self.len && !self.is_tcp()
+        self.longest != self.len && self.flow.protocol != IpProto::Tcp as u32
     }
 
     /// A packet that ends a TCP connection.
