@@ -27,6 +27,7 @@ mod health_checks;
 mod inside;
 mod interfaces;
 mod ipvs_alone;
+mod keepalived;
 mod leases;
 mod leaving;
 mod lifecycle;
@@ -71,6 +72,7 @@ fn main() {
         moving::SCENARIOS,
         forwarding::SCENARIOS,
         gateways::SCENARIOS,
+        keepalived::SCENARIOS,
         health_checks::SCENARIOS,
         fast_path::SCENARIOS,
         leases::SCENARIOS,
