@@ -32,7 +32,7 @@ fn two_gateways_keep_every_connection_while_keepalived_moves_their_vip() -> Resu
     gateways.serve("route", ",mh-port", &["b1", "b2", "b3"])?;
     gateways.route_on_link()?;
     let mut pair = Pair::start(&gateways)?;
-    pair.wait_owner(0)?;
+    pair.wait_owner(&gateways, 0)?;
     let mut crowd = gateways.connect_many(CONNECTIONS)?;
     // Some of them live where their hash does not say from now on.
     gateways.add_backend(4)?;
@@ -45,10 +45,10 @@ fn two_gateways_keep_every_connection_while_keepalived_moves_their_vip() -> Resu
     pair.keep(&mut crowd, 0, "the first gateway has the VIP")?;
 
     pair.keepalived[0].stop()?;
-    pair.wait_owner(1)?;
+    pair.wait_owner(&gateways, 1)?;
     pair.keep(&mut crowd, 1, "keepalived of the first was stopped")?;
     pair.keepalived[0].spawn()?;
-    pair.wait_owner(0)?;
+    pair.wait_owner(&gateways, 0)?;
     pair.keep(&mut crowd, 0, "keepalived of the first is back")?;
 
     // It leaves its address behind; who comes later is heard.
@@ -58,7 +58,7 @@ fn two_gateways_keep_every_connection_while_keepalived_moves_their_vip() -> Resu
     ensure!(pair.has_address(0)?, "who took the VIP off the first gateway?");
     pair.keep(&mut crowd, 1, "keepalived of the first was killed")?;
     pair.keepalived[0].spawn()?;
-    pair.wait_owner(0)?;
+    pair.wait_owner(&gateways, 0)?;
     pair.wait_asked(&gateways, 0)?;
     pair.keep(&mut crowd, 0, "and is back again")?;
 
@@ -67,10 +67,18 @@ fn two_gateways_keep_every_connection_while_keepalived_moves_their_vip() -> Resu
     pair.agents[0].text(&["cleanup"])?;
     ensure!(pair.has_address(0)?, "the agent took the VIP off the first gateway");
     pair.keepalived[0].stop()?;
-    pair.wait_owner(1)?;
+    pair.wait_owner(&gateways, 1)?;
     pair.keep(&mut crowd, 1, "the agent of the first is gone")?;
     eprintln!("keepalived: {} connections over 5 moves of the VIP, 0 lost", crowd.len());
     Ok(())
+}
+
+/// Counts ARP replies with the VIP; what keepalived sends unasked goes past netfilter.
+fn counting() -> String {
+    format!(
+        "table arp seen {{ counter answers {{}}; chain out {{ type filter hook output priority 0; \
+         arp saddr ip {VIP} counter name answers; }}; }}"
+    )
 }
 
 /// Both gateways.
@@ -83,6 +91,9 @@ struct Pair {
 impl Pair {
     fn start(gateways: &Gateways) -> Result<Self> {
         let hosts = [gateways.topology.node.clone(), gateways.second.clone()];
+        for host in &hosts {
+            host.nft(&counting())?;
+        }
         let options: Vec<&str> = OPTIONS.iter().copied().chain(["--vips", "none"]).collect();
         let first = Agent::start(&gateways.topology, &gateways.manifests, &options)?;
         let mut second = gateways.second_agent(&options)?;
@@ -99,10 +110,30 @@ impl Pair {
         Ok(Self { hosts, agents: [first, second], keepalived })
     }
 
-    /// Waits until one gateway has the VIP, and the other one has not.
-    fn wait_owner(&self, owner: usize) -> Result<()> {
+    /// Waits until one gateway has the VIP and the other one has not, and a router that asks is
+    /// answered by the one alone.
+    fn wait_owner(&self, gateways: &Gateways, owner: usize) -> Result<()> {
         self.wait_address(owner, true)?;
-        self.wait_address(1 - owner, false)
+        self.wait_address(1 - owner, false)?;
+        let before = self.answers()?;
+        let vip = VIP.to_string();
+        gateways.topology.outside.run("ip", &["neigh", "flush", "to", &vip, "dev", "segment"])?;
+        ensure!(gateways.is_answered()?, "nobody serves");
+        let after = self.answers()?;
+        ensure!(after[owner] > before[owner], "gateway {owner} said nothing: {after:?}");
+        let other = 1 - owner;
+        ensure!(after[other] == before[other], "gateway {other} answers ARP for the VIP as well");
+        Ok(())
+    }
+
+    /// How often the kernel of each gateway has answered ARP for the VIP.
+    fn answers(&self) -> Result<[u64; 2]> {
+        let of = |host: &Namespace| -> Result<u64> {
+            let text = host.run("nft", &["list", "counter", "arp", "seen", "answers"])?;
+            let mut words = text.split_whitespace().skip_while(|word| *word != "packets");
+            Ok(words.nth(1).context("no packets")?.parse()?)
+        };
+        Ok([of(&self.hosts[0])?, of(&self.hosts[1])?])
     }
 
     fn wait_address(&self, gateway: usize, there: bool) -> Result<()> {
