@@ -269,6 +269,7 @@ impl<'a> Scene<'a> {
                 ensure!(addrs.contains(&format!("inet {vip}/32")), "addresses: {addrs}");
                 ensure!(routes.is_empty(), "routes: {routes}");
             }
+            Vips::None => ensure!(addrs.is_empty() && routes.is_empty(), "{addrs}{routes}"),
         }
         Ok(())
     }

@@ -33,6 +33,7 @@ pub(crate) fn cases() -> Vec<Case> {
         &[Need::Root, Need::Ipvs, Need::Dummy];
         the_size_of_maglev_tables_is_seen,
         hashing_schedulers_choose_as_foretold,
+        every_connection_is_listed_while_their_table_grows,
     ]
 }
 
@@ -51,6 +52,8 @@ const SEED: &str = "PASSLANE_SEED";
 const SERVERS: u32 = 24;
 const ROUNDS: u32 = 3;
 const FLOWS: u32 = 40;
+/// Several times what the first table of Linux 7.1 is made for.
+const CROWD: u16 = 2048;
 
 async fn the_size_of_maglev_tables_is_seen() -> Result<()> {
     // No kernel of a distribution is known that was built with another.
@@ -93,6 +96,35 @@ async fn hashing_schedulers_choose_as_foretold() -> Result<()> {
         tally.compare(&foretold, server.virtual_server.frontend)?;
     }
     tally.judge()
+}
+
+/// From Linux 7.1 the kernel moves connections to larger tables, and lists one table.
+async fn every_connection_is_listed_while_their_table_grows() -> Result<()> {
+    sh(SINK)?;
+    let (client, sender) = (Client::open().await?, Sender::open()?);
+    let frontend = Frontend { addr: [172, 20, 0, 9].into(), port: 53, protocol: Protocol::Udp };
+    let virtual_server = VirtualServer {
+        frontend,
+        scheduler: Scheduler::Mh,
+        flags: SchedulerFlags(0),
+        persistent_secs: 0,
+    };
+    client.put_virtual_server(&virtual_server).await?;
+    let destination = Destination {
+        limits: Default::default(),
+        key: DestinationKey { addr: [10, 1, 0, 1].into(), port: 53 },
+        weight: 1,
+        forwarding: Forwarding::Masq,
+    };
+    client.put_destination(&frontend, &destination).await?;
+    for count in 1..=CROWD {
+        sender.send(SocketAddr::from(([100, 64, 0, 1], 1024 + count)), frontend)?;
+        if count % 16 == 0 {
+            let listed = connections::read()?.len();
+            ensure!(listed == usize::from(count), "{listed} of {count} are listed");
+        }
+    }
+    Ok(())
 }
 
 /// A client and what it dialled.

@@ -12,6 +12,7 @@
 //! detect-local nothing|node-cidr|cluster-cidr CIDR...|bridge NAME|prefix NAME
 //! external-ips any|off|within CIDR...
 //! ranges-on-external-ips         loadBalancerSourceRanges hold for external IPs too
+//! vips routes|none               somebody else makes VIPs local; routes at first
 //! reject-unassigned              unassigned addresses of the service CIDRs are refused
 //! fast-path on|off               the BPF maps exist; on at first
 //! localhost on|off               node ports are served at loopback addresses; off at first
@@ -186,6 +187,8 @@ impl World {
             ["exclude-cidrs", ref cidrs @ ..] => settings.exclude_cidrs = parse_all(cidrs)?,
             ["ranges-on-external-ips"] => settings.ranges_on_external_ips = true,
             ["reject-unassigned"] => settings.reject_unassigned = true,
+            ["vips", "none"] => settings.leave_vips = true,
+            ["vips", "routes"] => settings.leave_vips = false,
             _ => bail!("unknown"),
         }
         Ok(())

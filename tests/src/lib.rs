@@ -16,6 +16,7 @@ pub mod hidden;
 pub mod http;
 pub mod icmp;
 pub mod ipvs;
+pub mod keepalived;
 pub mod netns;
 pub mod node_state;
 pub mod objects;

@@ -1,16 +1,17 @@
 //! The hash plane: XDP sends flows to the backends that IPVS would name, and IPVS carries them on when
 //! XDP, the agent or a whole gateway is gone.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use proxy_tests::agent::Agent;
-use proxy_tests::gateways::{Crowd, Gateways, HTTP, PORT, SECOND, VIP};
+use proxy_tests::exposed::Family;
+use proxy_tests::gateways::{Crowd, Gateway, Gateways, HTTP, PORT, VIP};
 use proxy_tests::http::{Connection, HttpServer};
 use proxy_tests::netns::Namespace;
 use proxy_tests::polling::Polling;
-use proxy_tests::topology::NODE;
 use proxy_tests::transfer::Blob;
 use proxy_tests::{ipvs, wait};
 use serde_json::Value;
@@ -38,6 +39,7 @@ scenarios! { NEEDS =>
     a_gateway_passes_icmp_errors_to_the_backend_by_xdp_and_by_ipvs,
     a_gateway_runs_xdp_in_the_driver,
     two_gateways_keep_every_connection_to_a_backend_that_lives,
+    two_gateways_keep_every_connection_to_a_backend_that_lives_over_ipv6,
 }
 
 /// Both gateways tell each other on the segment.
@@ -68,7 +70,7 @@ fn a_gateway_sends_flows_to_the_backends_of_their_hash_and_says_so() -> Result<(
             }
         }
         gateways.serve(forwarding, ",mh-port", &["b1", "b2", "b3"])?;
-        gateways.route(&[NODE])?;
+        gateways.route(&[Gateway::First])?;
         let agent = Agent::start(&gateways.topology, &gateways.manifests, OPTIONS)?;
         wait_plane(&agent, "hash")?;
         let mut crowd = gateways.connect_many(30)?;
@@ -89,14 +91,14 @@ fn a_gateway_sends_flows_to_the_backends_of_their_hash_and_says_so() -> Result<(
 fn a_gateway_keeps_flows_when_xdp_goes_and_comes_and_backends_too() -> Result<()> {
     let mut gateways = Gateways::build(3)?;
     gateways.serve("route", ",mh-port", &["b1", "b2", "b3"])?;
-    gateways.route(&[NODE])?;
+    gateways.route(&[Gateway::First])?;
     let mut agent = Agent::start(&gateways.topology, &gateways.manifests, OPTIONS)?;
     wait_plane(&agent, "hash")?;
     let node = gateways.topology.node.clone();
     let mut crowd = gateways.connect_many(100)?;
     gateways.add_backend(4)?;
     gateways.serve("route", ",mh-port", &["b1", "b2", "b3", "b4"])?;
-    wait_destinations(&node, 4)?;
+    wait_destinations(&node, gateways.frontend(), 4)?;
     crowd.join(gateways.connect_many(40)?);
     ensure!(crowd.spread().len() == 4, "{:?}", crowd.spread());
     keeps(&mut crowd, "a backend came")?;
@@ -112,7 +114,7 @@ fn a_gateway_keeps_flows_when_xdp_goes_and_comes_and_backends_too() -> Result<()
     ensure!(carried(&agent)?.all > before.all, "XDP carries nothing again: {}", agent.log());
     // A backend leaves: its connections go on until its time is over, the others for ever.
     gateways.serve("route", ",mh-port", &["b1", "b3", "b4"])?;
-    wait_destinations(&node, 3)?;
+    wait_destinations(&node, gateways.frontend(), 3)?;
     let _gone = crowd.of("b2");
     keeps(&mut crowd, "a backend went")?;
     take_off(&agent, &node)?;
@@ -131,12 +133,12 @@ fn a_gateway_keeps_flows_when_xdp_goes_and_comes_and_backends_too() -> Result<()
 fn a_gateway_takes_over_what_ipvs_had_where_it_lives() -> Result<()> {
     let mut gateways = Gateways::build(2)?;
     gateways.serve("route", ",mh-port", &["b1", "b2"])?;
-    gateways.route(&[NODE])?;
+    gateways.route(&[Gateway::First])?;
     let mut agent = Agent::start(&gateways.topology, &gateways.manifests, &OPTIONS[..2])?;
     let mut crowd = gateways.connect_many(60)?;
     gateways.add_backend(3)?;
     gateways.serve("route", ",mh-port", &["b1", "b2", "b3"])?;
-    wait_destinations(&gateways.topology.node, 3)?;
+    wait_destinations(&gateways.topology.node, gateways.frontend(), 3)?;
     keeps(&mut crowd, "IPVS alone")?;
     agent.terminate()?;
     agent.set_options(OPTIONS);
@@ -156,7 +158,7 @@ fn a_gateway_takes_over_what_ipvs_had_where_it_lives() -> Result<()> {
 fn a_gateway_keeps_a_backend_that_leaves_while_xdp_has_flows_of_it() -> Result<()> {
     let gateways = Gateways::build(2)?;
     gateways.serve("route", ",mh-port", &["b1", "b2"])?;
-    gateways.route(&[NODE])?;
+    gateways.route(&[Gateway::First])?;
     let options: Vec<&str> = OPTIONS.iter().map(|word| long_drain(word)).collect();
     let agent = Agent::start(&gateways.topology, &gateways.manifests, &options)?;
     wait_plane(&agent, "hash")?;
@@ -182,7 +184,7 @@ fn long_drain(word: &'static str) -> &'static str {
 fn a_gateway_gives_new_flows_to_no_backend_that_drains() -> Result<()> {
     let gateways = Gateways::build(3)?;
     gateways.serve("route", ",mh-port", &["b1", "b2", "b3"])?;
-    gateways.route(&[NODE])?;
+    gateways.route(&[Gateway::First])?;
     let mut agent = Agent::start(&gateways.topology, &gateways.manifests, OPTIONS)?;
     wait_plane(&agent, "hash")?;
     let mut crowd = gateways.connect_many(60)?;
@@ -209,7 +211,7 @@ fn a_gateway_gives_new_flows_to_no_backend_that_drains() -> Result<()> {
 fn a_gateway_gives_no_backend_more_connections_than_its_limit() -> Result<()> {
     let gateways = Gateways::build(2)?;
     gateways.limit(&["b1", "b2"], 5)?;
-    gateways.route(&[NODE])?;
+    gateways.route(&[Gateway::First])?;
     let agent = Agent::start(&gateways.topology, &gateways.manifests, OPTIONS)?;
     let services = agent.json("services")?;
     let items = services["items"].as_array().context("no items")?;
@@ -228,7 +230,7 @@ fn a_gateway_gives_no_backend_more_connections_than_its_limit() -> Result<()> {
 fn a_gateway_passes_icmp_errors_to_the_backend_by_xdp_and_by_ipvs() -> Result<()> {
     let gateways = Gateways::build(2)?;
     gateways.serve("route", ",mh-port", &["b1", "b2"])?;
-    gateways.route(&[NODE])?;
+    gateways.route(&[Gateway::First])?;
     let servers = gateways
         .backends
         .iter()
@@ -261,7 +263,7 @@ fn a_gateway_passes_icmp_errors_to_the_backend_by_xdp_and_by_ipvs() -> Result<()
 fn a_gateway_runs_xdp_in_the_driver() -> Result<()> {
     let gateways = Gateways::build(2)?;
     gateways.serve("route", ",mh-port", &["b1", "b2"])?;
-    gateways.route(&[NODE])?;
+    gateways.route(&[Gateway::First])?;
     let bpffs = PathBuf::from(format!("{}-segment", gateways.topology.bpffs().display()));
     let _polling = Polling::at(&gateways.topology.outside, bpffs)?;
     let native: Vec<&str> = OPTIONS.iter().map(|word| native(word)).collect();
@@ -289,7 +291,15 @@ fn native(word: &'static str) -> &'static str {
 }
 
 fn two_gateways_keep_every_connection_to_a_backend_that_lives() -> Result<()> {
-    let mut gateways = Gateways::build(4)?;
+    two_gateways_keep_every_connection(Family::V4)
+}
+
+fn two_gateways_keep_every_connection_to_a_backend_that_lives_over_ipv6() -> Result<()> {
+    two_gateways_keep_every_connection(Family::V6)
+}
+
+fn two_gateways_keep_every_connection(family: Family) -> Result<()> {
+    let mut gateways = Gateways::build_over(family, 4)?;
     gateways.serve("route", ",mh-port", &["b1", "b2", "b3", "b4"])?;
     gateways.route(&Gateways::both())?;
     let mut first = Agent::start(&gateways.topology, &gateways.manifests, OPTIONS)?;
@@ -306,7 +316,7 @@ fn two_gateways_keep_every_connection_to_a_backend_that_lives() -> Result<()> {
         ensure!(carried(agent)?.new > 50, "a gateway had next to nothing: {:?}", carried(agent)?);
     }
 
-    gateways.route(&[SECOND])?;
+    gateways.route(&[Gateway::Second])?;
     keeps(&mut crowd, "the first gateway went")?;
     gateways.route(&Gateways::both())?;
     keeps(&mut crowd, "the first gateway came back")?;
@@ -314,14 +324,14 @@ fn two_gateways_keep_every_connection_to_a_backend_that_lives() -> Result<()> {
     gateways.add_backend(5)?;
     gateways.serve("route", ",mh-port", &["b1", "b2", "b3", "b4", "b5"])?;
     for gateway in [&one, &two] {
-        wait_destinations(gateway, 5)?;
+        wait_destinations(gateway, gateways.frontend(), 5)?;
     }
     crowd.join(gateways.connect_many(100)?);
     ensure!(crowd.len() == CONNECTIONS && crowd.spread().len() == 5, "{:?}", crowd.spread());
     keeps(&mut crowd, "a backend came")?;
-    gateways.route(&[NODE])?;
+    gateways.route(&[Gateway::First])?;
     keeps(&mut crowd, "then the second gateway went")?;
-    gateways.route(&[SECOND])?;
+    gateways.route(&[Gateway::Second])?;
     keeps(&mut crowd, "then the first one instead")?;
 
     take_off(&second, &two)?;
@@ -336,18 +346,18 @@ fn two_gateways_keep_every_connection_to_a_backend_that_lives() -> Result<()> {
 
     gateways.serve("route", ",mh-port", &["b1", "b3", "b4", "b5"])?;
     for gateway in [&one, &two] {
-        wait_destinations(gateway, 4)?;
+        wait_destinations(gateway, gateways.frontend(), 4)?;
     }
     let gone = crowd.of("b2").len();
     ensure!(gone > 0, "b2 had no connection");
     keeps(&mut crowd, "a backend went")?;
-    gateways.route(&[NODE])?;
+    gateways.route(&[Gateway::First])?;
     keeps(&mut crowd, "and the second gateway again")?;
     first.kill()?;
     take_off(&first, &one)?;
     keeps(&mut crowd, "and IPVS of the first alone")?;
     eprintln!(
-        "two gateways: {} connections to backends that lived, 0 lost; {gone} to one that left",
+        "two gateways, {family:?}: {} connections to backends that lived, 0 lost; {gone} to one that left",
         crowd.len()
     );
     Ok(())
@@ -371,25 +381,33 @@ fn take_off(agent: &Agent, gateway: &Namespace) -> Result<()> {
         Ok(serde_json::from_str::<Value>(&text)?[0].clone())
     };
     let index = link()?["ifindex"].as_u64().context("no ifindex")?;
-    std::fs::remove_file(agent.pins().join("hash").join(format!("link-{index}")))?;
-    wait::until_true("XDP is gone", wait::PATIENCE, || Ok(link()?["xdp"].is_null()))
+    let pin = agent.pins().join("hash").join(format!("link-{index}"));
+    std::fs::remove_file(&pin)?;
+    // An agent that lives puts it back, sooner than a busy machine may look.
+    let is_gone = || Ok(link()?["xdp"].is_null() || pin.exists());
+    wait::until_true("XDP is gone", wait::PATIENCE, is_gone)
 }
 
-/// Waits until the service of the gateway is on a plane, without any but.
+/// Waits until TCP of the Service is on a plane at all its addresses, without any but.
 pub(crate) fn wait_plane(agent: &Agent, plane: &str) -> Result<()> {
-    let frontend = format!("{VIP}:{PORT}/TCP");
-    wait::until_true(&format!("plane {plane} serves {frontend}"), wait::PATIENCE, || {
+    let port = format!(":{PORT}/TCP");
+    wait::until_true(&format!("plane {plane} serves {port}"), wait::PATIENCE, || {
         let services = agent.json("services")?;
         let items = services["items"].as_array().context("no items")?;
-        let found = items.iter().find(|each| each["frontend"] == frontend.as_str());
-        let all = |each: &&Value| each["plane"] == plane && each["plane_reason"].is_null();
-        Ok(found.filter(all).is_some())
+        let of_port =
+            |each: &&Value| each["frontend"].as_str().is_some_and(|at| at.ends_with(&port));
+        let all = |each: &Value| each["plane"] == plane && each["plane_reason"].is_null();
+        let mut found = items.iter().filter(of_port).peekable();
+        Ok(found.peek().is_some() && found.all(all))
     })
     .with_context(|| agent.log())
 }
 
-fn wait_destinations(gateway: &Namespace, count: usize) -> Result<()> {
-    let frontend = (VIP, PORT).into();
+pub(crate) fn wait_destinations(
+    gateway: &Namespace,
+    frontend: SocketAddr,
+    count: usize,
+) -> Result<()> {
     wait::until_true(&format!("{count} destinations"), wait::PATIENCE, || {
         Ok(ipvs::destinations(gateway, frontend)?.is_some_and(|found| found.len() == count))
     })

@@ -4,11 +4,10 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, ensure};
 use proxy_tests::agent::Agent;
-use proxy_tests::gateways::{Gateways, HTTP, VIP};
+use proxy_tests::gateways::{Gateway, Gateways, HTTP, VIP};
 use proxy_tests::http::{Connection, HttpServer};
 use proxy_tests::ipvs;
 use proxy_tests::netns::Namespace;
-use proxy_tests::topology::NODE;
 use proxy_tests::transfer::Blob;
 use proxy_tests::wait;
 use serde_json::Value;
@@ -43,7 +42,7 @@ fn serve(gateways: &Gateways, forwarding: &str, backends: &[&str]) -> Result<()>
         }
     }
     gateways.serve(forwarding, ",mh-port", backends)?;
-    gateways.route(&[NODE])
+    gateways.route(&[Gateway::First])
 }
 
 fn a_gateway_sends_flows_at_tc_and_ipvs_takes_over_and_gives_back() -> Result<()> {

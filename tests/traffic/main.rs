@@ -28,6 +28,7 @@ mod health_checks;
 mod inside;
 mod interfaces;
 mod ipvs_alone;
+mod keepalived;
 mod leases;
 mod leaving;
 mod lifecycle;
@@ -73,6 +74,7 @@ fn main() {
         forwarding::SCENARIOS,
         gateways::SCENARIOS,
         gateways_at_tc::SCENARIOS,
+        keepalived::SCENARIOS,
         health_checks::SCENARIOS,
         fast_path::SCENARIOS,
         leases::SCENARIOS,

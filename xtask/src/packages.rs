@@ -42,6 +42,9 @@ pub(crate) const GUEST: &[Need] = &[
     need(&["ip"], "iproute2"),
 ];
 
+/// What owns the VIPs of a gateway in tests.
+pub(crate) const GATEWAY: &[Need] = &[need(&["keepalived"], "keepalived")];
+
 /// What the tests and the demo look at the kernel with, what kube-proxy writes its rules with, and what
 /// the documents ask the agent with.
 pub(crate) const NETWORK: &[Need] = &[

@@ -96,6 +96,9 @@ fn prepare(levels: &[Level], consent: Consent) -> Result<()> {
     if levels.iter().any(|level| level.has_guests()) {
         needs.extend([packages::GUEST, packages::NETWORK]);
     }
+    if levels.contains(&Level::L4) {
+        needs.push(packages::GATEWAY);
+    }
     if levels.contains(&Level::L5) {
         needs.extend([packages::CLUSTER, packages::STRIP]);
     }

@@ -98,6 +98,7 @@ pub(super) fn decisive(settings: &Settings) -> plan::Settings {
         ranges_on_external_ips: settings.source_ranges_on_external_ips,
         exclude_cidrs: settings.exclude_cidrs.clone(),
         reject_unassigned: settings.reject_unassigned,
+        leave_vips: settings.vips == config::Vips::None,
     }
 }
 

@@ -229,7 +229,11 @@ fn address_rows(owned: &Owned, found: &Found, rows: &mut Vec<Row>) {
     let is_local = |addr: &IpAddr| {
         node.vips.contains(addr) || node.foreign_vips.contains(addr) || found.local.contains(addr)
     };
-    let lacking = served.iter().filter(|addr| !is_local(addr));
+    // One that nothing guards is for others to make local: see `config::Vips`.
+    let is_guarded = |addr: &IpAddr| {
+        node.table.as_ref().is_none_or(|table| table.elements.contains(&Element::Vip(*addr)))
+    };
+    let lacking = served.iter().filter(|addr| !is_local(addr) && is_guarded(addr));
     rows.extend(lacking.map(|addr| drift(&Object::Vip(*addr), None, ("local", NOTHING, "-"))));
     let more = node.vips.difference(&served);
     rows.extend(more.map(|addr| drift(&Object::Vip(*addr), None, (NOTHING, "local", "-"))));
@@ -277,11 +281,12 @@ mod tests {
             owned: true,
         };
         let entry = FrontendEntry { id: 1, fast_path: FastPath::Auto };
+        let elements = [Element::Vip(frontend().addr)].into();
         let observed = Observed {
             device: true,
             vips: [frontend().addr].into(),
             servers: [(frontend(), server)].into(),
-            table: Some(ObservedTable::default()),
+            table: Some(ObservedTable { elements, ..ObservedTable::default() }),
             frontends: [(frontend(), entry)].into_iter().collect(),
             backends: [(Backend::new(KEY, Protocol::Tcp), 2)].into_iter().collect(),
             fast_path: true,
@@ -330,5 +335,10 @@ mod tests {
             found.local.insert(frontend().addr);
         });
         assert_eq!(local, Vec::<String>::new(), "an address of an interface is local already");
+        let elsewhere = drifted(|found| {
+            found.observed.vips.clear();
+            found.observed.table = Some(ObservedTable::default());
+        });
+        assert_eq!(elsewhere, Vec::<String>::new(), "without a guard it is for others to put");
     }
 }

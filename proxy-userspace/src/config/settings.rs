@@ -51,7 +51,7 @@ pub struct Settings {
     pub cluster_cidrs: Vec<IpNet>,
     /// All traffic to cluster IPs is masqueraded.
     pub masquerade_all: bool,
-    /// How the VIPs come onto the dummy device.
+    /// How the VIPs come onto the dummy device, if they do.
     pub vips: Vips,
     /// Whether and which `spec.externalIPs` are served.
     pub external_ips: ExternalIps,
@@ -184,6 +184,8 @@ pub enum Vips {
     Routes,
     /// As addresses, like kube-proxy: for what looks for them there.
     Addresses,
+    /// Not at all: somebody else puts them onto interfaces, where and when they shall be.
+    None,
 }
 
 /// Whether and which `spec.externalIPs` are served. Who may write a Service can take over any

@@ -392,7 +392,8 @@ impl Family<'_> {
         let frontend = Frontend { addr, port: number, protocol: port.protocol };
         let (scheduler, flags) =
             service.scheduler.unwrap_or((settings.scheduler, settings.scheduler_flags));
-        let vip = !facts.addrs.contains(&addr) && !facts.node_port_addrs.contains(&addr);
+        let own = facts.addrs.contains(&addr) || facts.node_port_addrs.contains(&addr);
+        let vip = !own && !settings.leave_vips;
         let masq = self.forwarding(number, origin, class).changes_port();
         let destinations = if masq { &class.masqueraded } else { &class.destinations };
         let mut elements = class.hairpins.clone();

@@ -25,6 +25,8 @@ pub struct Settings {
     pub exclude_cidrs: Vec<IpNet>,
     /// Addresses of the service CIDRs that no Service has are refused.
     pub reject_unassigned: bool,
+    /// Somebody else makes VIPs local.
+    pub leave_vips: bool,
 }
 
 /// kube-proxy's `detectLocalMode`.

@@ -13,6 +13,9 @@ use crate::process;
 /// The second node's name in the cluster.
 pub const PEER_NAME: &str = "peer";
 
+/// The segment's own MAC address. A bridge without one takes the lowest of its ports: a host that is
+/// added later might change it, and what others send to the one they know is lost for half a minute.
+const SEGMENT: &str = "02:00:ac:14:00:02";
 const PEER: Ipv4Addr = Ipv4Addr::new(172, 20, 0, 3);
 const PEER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x20, 0, 0, 0, 0, 0, 3);
 
@@ -65,7 +68,7 @@ impl Topology {
             "ip",
             &["-batch", "-"],
             &format!(
-                "link add segment type bridge mcast_snooping 0\n\
+                "link add segment address {SEGMENT} type bridge mcast_snooping 0\n\
                  link add to-peer type veth peer name eth0 netns {name}\n\
                  addr flush dev eth0\n\
                  link set eth0 master segment\n\

@@ -51,9 +51,10 @@ pub(super) const FIELDS: &[Field] = &[
     used(
         ("passlane.vips", "vips"),
         Text,
-        "How VIPs come onto the dummy device: routes or addresses [default: routes]",
+        "How VIPs come onto the dummy device: routes; addresses; or none, where others put them onto \
+         interfaces, such as keepalived [default: routes]",
         |draft, value| {
-            draft.settings.vips = choice(value, &VIPS, "routes or addresses")?;
+            draft.settings.vips = choice(value, &VIPS, "routes, addresses or none")?;
             USED
         },
         |settings| word(&VIPS, settings.vips),
@@ -290,7 +291,8 @@ pub(super) const FIELDS: &[Field] = &[
     ),
 ];
 
-const VIPS: [(&str, Vips); 2] = [("routes", Vips::Routes), ("addresses", Vips::Addresses)];
+const VIPS: [(&str, Vips); 3] =
+    [("routes", Vips::Routes), ("addresses", Vips::Addresses), ("none", Vips::None)];
 
 const MODES: &str = "off, observe, auto or force";
 

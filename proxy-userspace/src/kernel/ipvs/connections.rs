@@ -3,15 +3,21 @@
 use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::Path,
+    thread,
+    time::Duration,
 };
 
+use super::buckets::Buckets;
 use crate::model::{DestinationKey, Frontend, Protocol};
 
 /// The file of the calling thread's network namespace.
 const PATH: &str = "/proc/thread-self/net/ip_vs_conn";
 /// Only there while ip_vs is loaded.
 const HEADER: &str = "Pro FromIP";
+/// How often a table is read that moves, and the time between: hundreds of connections were seen to
+/// move within 20 ms.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// An entry of the connection table.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -38,6 +44,9 @@ pub enum Error {
     /// The file is not there or not readable.
     #[error("read {PATH} (needs ip_vs loaded, and root)")]
     Read(#[source] io::Error),
+    /// No reading was complete.
+    #[error("{PATH}: the kernel keeps on moving connections to a table of another size; try again")]
+    Moving,
     /// A line is not what `ip_vs_conn_seq_show` prints.
     #[error("{PATH} line {line}: unknown {field}")]
     Parse {
@@ -70,16 +79,27 @@ pub struct Line {
 /// Before Linux 7.1 the kernel walks its table from the start for every 4 KiB: with a million
 /// entries this takes minutes. For people, never for a loop.
 pub fn read() -> Result<Vec<Connection>, Error> {
-    read_from(Path::new(PATH))
+    parse(&text()?)
 }
 
 /// The same, line by line.
 pub fn lines() -> Result<Vec<Line>, Error> {
-    parse_lines(&fs::read_to_string(PATH).map_err(Error::Read)?)
+    parse_lines(&text()?)
 }
 
-fn read_from(path: &Path) -> Result<Vec<Connection>, Error> {
-    parse(&fs::read_to_string(path).map_err(Error::Read)?)
+/// Returns the whole table: what the kernel has moved to the next one is not in its file.
+fn text() -> Result<String, Error> {
+    let mut before = Buckets::read().map_err(Error::Read)?;
+    for _ in 0..TRIES {
+        let text = fs::read_to_string(PATH).map_err(Error::Read)?;
+        let after = Buckets::read().map_err(Error::Read)?;
+        if before.stayed(&after) {
+            return Ok(text);
+        }
+        thread::sleep(PAUSE);
+        before = Buckets::read().map_err(Error::Read)?;
+    }
+    Err(Error::Moving)
 }
 
 /// Parses the text of `/proc/net/ip_vs_conn`. Entries of other protocols than TCP, UDP and SCTP

@@ -11,6 +11,7 @@
 //! sender of [`sync`].
 
 pub mod attribute;
+mod buckets;
 mod client;
 pub mod command;
 pub mod connections;

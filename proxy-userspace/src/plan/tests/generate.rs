@@ -328,6 +328,7 @@ pub(super) fn settings() -> impl Strategy<Value = Settings> {
         select(external_ips),
         any::<bool>(),
         any::<bool>(),
+        any::<bool>(),
     )
         .prop_map(
             |(
@@ -337,6 +338,7 @@ pub(super) fn settings() -> impl Strategy<Value = Settings> {
                 external_ips,
                 ranges_on_external_ips,
                 reject_unassigned,
+                leave_vips,
             )| Settings {
                 scheduler,
                 scheduler_flags: SchedulerFlags::default(),
@@ -346,6 +348,7 @@ pub(super) fn settings() -> impl Strategy<Value = Settings> {
                 ranges_on_external_ips,
                 exclude_cidrs: Vec::new(),
                 reject_unassigned,
+                leave_vips,
             },
         )
 }
