@@ -2,14 +2,14 @@
 
 use super::{
     ABI_VERSION, Addr, Backend, Counter, Field, FilterBlock, Flow, FlowKey, Frontend, HASH_MAPS,
-    HashBackend, HashCount, HashFlow, HashFlowKey, HashFrontend, HashVlan, Interface,
-    LOCALHOST_MAPS, LocalAddress, LocalPeer, LocalPort, MAPS, ObservedKey, Pair, Pending, Recent,
-    Served, ServiceKey, Transform, Uplink,
+    HashBackend, HashCount, HashFlow, HashFlowEntry, HashFlowKey, HashFlowSet, HashFrontend,
+    HashVlan, Interface, LOCALHOST_MAPS, LocalAddress, LocalPeer, LocalPort, MAPS, ObservedKey,
+    Pair, Pending, Recent, Served, ServiceKey, Transform, Uplink,
 };
 
 type Type = (String, usize, &'static [Field]);
 
-fn by_family<A: Addr>(family: u8) -> [Type; 6] {
+fn by_family<A: Addr>(family: u8) -> [Type; 8] {
     let named = |name| format!("{name}, IPv{family}");
     [
         (named("FlowKey"), size_of::<FlowKey<A>>(), FlowKey::<A>::FIELDS),
@@ -17,6 +17,8 @@ fn by_family<A: Addr>(family: u8) -> [Type; 6] {
         (named("Transform"), size_of::<Transform<A>>(), Transform::<A>::FIELDS),
         (named("Pending"), size_of::<Pending<A>>(), Pending::<A>::FIELDS),
         (named("ServiceKey"), size_of::<ServiceKey<A>>(), ServiceKey::<A>::FIELDS),
+        (named("HashFlowSet"), size_of::<HashFlowSet<A>>(), HashFlowSet::<A>::FIELDS),
+        (named("HashFlowEntry"), size_of::<HashFlowEntry<A>>(), HashFlowEntry::<A>::FIELDS),
         (named("HashFlowKey"), size_of::<HashFlowKey<A>>(), HashFlowKey::<A>::FIELDS),
     ]
 }

@@ -2,45 +2,15 @@
 //! routing or in a tunnel. Nothing is translated, and IPVS underneath agrees.
 //!
 //! ```text
-//! packet ──hash_flowsN──▶ backend while the flow lives
+//! packet ──set of hash_flowsN──▶ backend while the flow lives
 //!    └──hash_frontendsN──▶ table ──slot of the client──▶ backend ──hash_backends──▶ next hop
 //! ```
 //!
 //! A backend here is one destination of one virtual server, so its counters are those of both.
 
-use super::{Addr, MapSpec, ServiceKey, Uplink, layout::abi_struct};
+use super::{Addr, HashFlowSet, MapSpec, ServiceKey, Uplink, layout::abi_struct};
 
 abi_struct! {
-    /// A flow towards a frontend, as its packets lie on the wire.
-    pub struct HashFlowKey<A> (16, 40) {
-        /// Client address, network order.
-        pub source: A,
-        /// Address of the frontend, network order.
-        pub destination: A,
-        /// Client port, host order.
-        pub source_port: u16,
-        /// Port of the frontend, host order.
-        pub destination_port: u16,
-        /// IP protocol number.
-        pub protocol: u8,
-        /// Zero.
-        pub _pad: [u8; 3],
-    }
-
-    /// Where a flow goes while it lives. Only the datapath writes it, but for what the agent takes
-    /// over from IPVS.
-    pub struct HashFlow (16) {
-        /// Index in `hash_backends`.
-        pub backend: u32,
-        /// Generation of that backend when the flow was given to it. Another one there now: the
-        /// backend is gone, and the flow is chosen for anew.
-        pub generation: u32,
-        /// Jiffies of the last packet.
-        pub seen: u32,
-        /// A `HashFlowState`.
-        pub state: u32,
-    }
-
     /// A frontend of the hash plane.
     pub struct HashFrontend (8) {
         /// Index in `hash_tables`.
@@ -95,16 +65,6 @@ abi_struct! {
         /// Flows that were chosen for.
         pub flows: u64,
     }
-}
-
-/// Values of `HashFlow::state`.
-pub struct HashFlowState;
-
-impl HashFlowState {
-    /// Nothing has ended it.
-    pub const OPEN: u32 = 0;
-    /// A FIN or RST of the client was seen: its packets go on, a SYN is another flow.
-    pub const CLOSING: u32 = 1;
 }
 
 /// Bits of `HashFrontend::flags`.
@@ -166,6 +126,10 @@ impl HashSetting {
     pub const UDP_TIMEOUT: &'static str = "UDP_TIMEOUT";
     /// Jiffies of a second.
     pub const SECOND: &'static str = "SECOND";
+    /// Sets of `hash_flows4`, less one.
+    pub const MASK4: &'static str = "MASK4";
+    /// Sets of `hash_flows6`, less one.
+    pub const MASK6: &'static str = "MASK6";
     /// Entries that a CPU makes in a second: beyond, flows are chosen for packet by packet, and a
     /// flood does not crowd out the others.
     pub const NEW_FLOWS: &'static str = "NEW_FLOWS";
@@ -173,10 +137,19 @@ impl HashSetting {
 
 /// Capacities of the hash plane.
 pub mod hash_capacity {
-    /// Flows of a family, by default.
+    /// Flows of a family that have room, by default.
     pub const FLOWS: u32 = 1 << 18;
     /// The fewest that can be asked for.
     pub const LEAST_FLOWS: u32 = 1 << 10;
+    /// The most: the map is an array below 4 GiB.
+    pub const MOST_FLOWS: u32 = 1 << 24;
+    /// Entries for each of them. With fewer, more flows would find both their sets full.
+    const ENTRIES: u32 = 2;
+
+    /// Returns how many sets have room for so many flows, a power of two.
+    pub const fn sets(flows: u32) -> u32 {
+        (flows * ENTRIES).div_ceil(crate::flow_place::WAYS as u32).next_power_of_two()
+    }
     /// Frontends, and tables; a table has as many slots as the kernel's.
     pub const FRONTENDS: u32 = 1 << 12;
     /// Backends: destinations of all virtual servers; the first index is 1.
@@ -190,10 +163,10 @@ pub mod hash_capacity {
 const fn flows<A: Addr>(name: &'static str) -> MapSpec {
     MapSpec {
         name,
-        kind: super::LRU_HASH,
-        key_size: size_of::<HashFlowKey<A>>() as u32,
-        value_size: size_of::<HashFlow>() as u32,
-        max_entries: hash_capacity::FLOWS,
+        kind: super::ARRAY,
+        key_size: 4,
+        value_size: size_of::<HashFlowSet<A>>() as u32,
+        max_entries: hash_capacity::sets(hash_capacity::FLOWS),
     }
 }
 
@@ -231,6 +204,9 @@ pub const HASH_BACKENDS: MapSpec = MapSpec {
     value_size: size_of::<HashBackend>() as u32,
     max_entries: hash_capacity::BACKENDS,
 };
+/// The seed of the places of flows.
+pub const HASH_SEED: MapSpec =
+    MapSpec { name: "hash_seed", kind: super::ARRAY, key_size: 4, value_size: 8, max_entries: 1 };
 /// What was sent to each backend.
 pub const HASH_COUNTS: MapSpec = MapSpec {
     name: "hash_counts",
@@ -266,9 +242,10 @@ pub const HASH_VLANS: MapSpec = MapSpec {
 
 /// The maps of the hash plane: pinned in a directory of their own, and made only where it is asked
 /// for.
-pub const HASH_MAPS: [MapSpec; 10] = [
+pub const HASH_MAPS: [MapSpec; 11] = [
     HASH_FLOWS4,
     HASH_FLOWS6,
+    HASH_SEED,
     HASH_FRONTENDS4,
     HASH_FRONTENDS6,
     HASH_TABLES,

@@ -65,10 +65,23 @@ impl<const N: usize> Show for [u64; N] {
 pub trait Plain: sealed::Plain + Copy + 'static {}
 
 /// An address, network order: `[u8; 4]` or `[u8; 16]`.
-pub trait Addr: Plain + core::fmt::Debug + Default + Eq + core::hash::Hash + Send + Sync {}
+pub trait Addr: Plain + core::fmt::Debug + Default + Eq + core::hash::Hash + Send + Sync {
+    /// Returns it by words, as they lie in memory.
+    fn words(self) -> impl AsRef<[u32]>;
+}
 
-impl Addr for [u8; 4] {}
-impl Addr for [u8; 16] {}
+impl Addr for [u8; 4] {
+    fn words(self) -> impl AsRef<[u32]> {
+        [u32::from_ne_bytes(self)]
+    }
+}
+
+impl Addr for [u8; 16] {
+    fn words(self) -> impl AsRef<[u32]> {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self;
+        [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]].map(u32::from_ne_bytes)
+    }
+}
 
 pub(super) mod sealed {
     /// Implemented here and by `abi_struct` only.

@@ -75,7 +75,7 @@ fn named(table: &Table, slot: u32, asks: bool) -> Result<Chosen, HashReason> {
         return Err(HashReason::Asked);
     }
     let backend = BACKENDS.get_ptr(index).ok_or(HashReason::NoBackend)?;
-    Ok(Chosen { index, backend, flow: None })
+    Ok(Chosen { index, backend })
 }
 
 #[inline(always)]

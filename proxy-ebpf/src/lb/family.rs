@@ -47,6 +47,8 @@ pub trait Family: Sized {
     const ICMP: u8;
 
     fn flows() -> &'static Flows<Self::Addr>;
+    /// Sets of that map, less one.
+    fn mask() -> u32;
     fn frontends() -> &'static Frontends<Self::Addr>;
 
     /// Says whether an ICMP message of this type is about another packet, as IPVS has it

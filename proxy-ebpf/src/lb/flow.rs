@@ -2,15 +2,17 @@
 
 use proxy_common::{
     abi::{HashBackend, HashFlow, HashFlowState},
+    flow_place::Place,
     hash_reason::HashReason,
 };
 
 use crate::{
+    entry::{Entry, Ranks},
     family::Family,
     limit,
-    maps::BACKENDS,
+    maps::{Asker, BACKENDS, SEED},
     parse::Packet,
-    settings::{CLOSING_TIMEOUT, SECOND, TCP_TIMEOUT, UDP_TIMEOUT},
+    timeout,
 };
 
 /// The backend of a packet.
@@ -19,57 +21,52 @@ pub struct Chosen {
     pub index: u32,
     /// Its element there.
     pub backend: *const HashBackend,
-    /// The entry that says so; none when the tables do.
-    pub flow: Option<*mut HashFlow>,
 }
 
-/// Returns the backend of a flow that has an entry which holds.
+/// Returns where the flow of a packet is remembered.
 #[inline(always)]
-pub fn living<F: Family>(packet: &Packet<F>, now: u32) -> Option<Chosen> {
-    let flow = F::flows().get_ptr_mut(packet.key())?;
-    // SAFETY: the program runs under RCU: the element stays readable until it ends. It may be
-    // recycled for another flow meanwhile, which the LRU allows only after it was unlinked; the index
-    // and the generation are compared with what the backend says.
-    let HashFlow { backend: index, generation, seen, state } = unsafe { *flow };
+pub fn place<F: Family>(packet: &Packet<F>) -> Place {
+    // SAFETY: an element of an array map that is written before the program is attached.
+    let seed = SEED.get_ptr(0).map_or(0, |seed| unsafe { *seed });
+    packet.flow.place(seed)
+}
+
+/// Returns the backend of a flow that has an entry which holds, and notes the packet: the flow lives,
+/// whoever sends it on.
+#[inline(always)]
+pub fn living<F: Family>(packet: &Packet<F>, place: Place, now: u32) -> Option<Chosen> {
+    let entry = Entry::<F>::find(&packet.flow, place)?;
+    let HashFlow { backend: index, generation, seen, state } = entry.read(place)?;
     let backend = BACKENDS.get_ptr(index)?;
     // SAFETY: an element of an array map; the word is read at once.
     if generation == 0 || unsafe { (*backend).generation } != generation {
         return None;
     }
-    let timeout = match state {
-        HashFlowState::CLOSING if packet.opens() => return None,
-        _ if !packet.is_tcp() => UDP_TIMEOUT.load(),
-        HashFlowState::CLOSING => CLOSING_TIMEOUT.load(),
-        _ => TCP_TIMEOUT.load(),
-    };
-    // Another CPU may have seen a later packet, at a later time than ours.
-    let slack = SECOND.load();
-    let idle = now.wrapping_add(slack).wrapping_sub(seen);
-    (idle <= timeout + slack).then_some(Chosen { index, backend, flow: Some(flow) })
-}
-
-/// Writes down that the packet goes there; returns what it is counted under.
-#[inline(always)]
-pub fn record<F: Family>(packet: &Packet<F>, chosen: &Chosen, now: u32) -> HashReason {
-    if packet.is_error {
-        return HashReason::IcmpError;
+    if state == HashFlowState::CLOSING && packet.opens() {
+        return None;
     }
-    let Some(flow) = chosen.flow else { return open(packet, chosen, now) };
-    // SAFETY: as in `living`. Both are aligned words: readers see the old or the new one.
-    unsafe {
-        if (*flow).seen != now {
-            (*flow).seen = now;
+    if timeout::idle(seen, now) > timeout::of(packet.flow.protocol, state) {
+        return None;
+    }
+    if !packet.is_error {
+        if seen != now {
+            entry.see(now);
         }
-        if packet.closes() && (*flow).state != HashFlowState::CLOSING {
-            (*flow).state = HashFlowState::CLOSING;
+        if packet.closes() && state != HashFlowState::CLOSING {
+            entry.mark(HashFlowState::CLOSING);
         }
     }
-    HashReason::Cached
+    Some(Chosen { index, backend })
 }
 
-/// Makes the entry of a flow, in place of one that does not hold any more.
+/// Remembers that the flow of a packet goes there; returns what the packet is counted under.
 #[inline(always)]
-fn open<F: Family>(packet: &Packet<F>, chosen: &Chosen, now: u32) -> HashReason {
+pub fn record<F: Family>(
+    packet: &Packet<F>,
+    place: Place,
+    chosen: &Chosen,
+    now: u32,
+) -> HashReason {
     if !limit::admits(now) {
         return HashReason::Stateless;
     }
@@ -78,8 +75,9 @@ fn open<F: Family>(packet: &Packet<F>, chosen: &Chosen, now: u32) -> HashReason 
     // another destination meanwhile, the entry does not hold, or the table has changed as well.
     let generation = unsafe { (*chosen.backend).generation };
     let flow = HashFlow { backend: chosen.index, generation, seen: now, state };
-    match F::flows().insert(packet.key(), flow, 0) {
-        Ok(()) => HashReason::New,
-        Err(_) => HashReason::Stateless,
+    let ranks = Ranks::of(Asker::Packet);
+    match ranks.and_then(|ranks| Entry::<F>::write(&packet.flow, place, &flow, now, ranks)) {
+        Some(()) => HashReason::New,
+        None => HashReason::Stateless,
     }
 }

@@ -44,6 +44,15 @@ pub trait Frame {
         // The verifier understands this comparison of pointers, and not that of a difference.
         (start + at + N <= end).then_some(Window { start: (start + at) as *mut u8 })
     }
+
+    /// Returns the whole frame, where it is no packet.
+    #[inline(always)]
+    fn whole<T: Plain>(&self) -> Option<&T> {
+        let (start, end) = self.bounds();
+        // SAFETY: as many bytes are there, all of which mean something, in any alignment as for a
+        // window.
+        (start + size_of::<T>() <= end).then(|| unsafe { &*(start as *const T) })
+    }
 }
 
 /// `N` bytes of the frame, checked against its end. Growing the frame invalidates it.

@@ -9,6 +9,7 @@ use crate::{
     family::{Family, Inherited, IpHeader},
     frame::Frame,
     maps::{FLOWS4, FRONTENDS4, Flows, Frontends},
+    settings::MASK4,
 };
 
 const PLAIN_VERSION_AND_LENGTH: u8 = 0x45;
@@ -49,6 +50,11 @@ impl Family for Ipv4 {
     #[inline(always)]
     fn flows() -> &'static Flows<[u8; 4]> {
         &FLOWS4
+    }
+
+    #[inline(always)]
+    fn mask() -> u32 {
+        MASK4.load()
     }
 
     #[inline(always)]

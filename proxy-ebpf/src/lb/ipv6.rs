@@ -9,6 +9,7 @@ use crate::{
     family::{Family, Inherited, IpHeader},
     frame::{Frame, Window},
     maps::{FLOWS6, FRONTENDS6, Flows, Frontends},
+    settings::MASK6,
 };
 
 const VERSION: u8 = 6;
@@ -60,6 +61,11 @@ impl Family for Ipv6 {
     #[inline(always)]
     fn flows() -> &'static Flows<[u8; 16]> {
         &FLOWS6
+    }
+
+    #[inline(always)]
+    fn mask() -> u32 {
+        MASK6.load()
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! Keys of hash maps, put together from whole words: `key.rs` of the datapath says why.
 
-use proxy_common::abi::{HashFlowKey, ServiceKey};
+use proxy_common::{abi::ServiceKey, flow_place::Place};
 
 use crate::family::Family;
 
@@ -12,6 +12,7 @@ pub struct FlowWords<W> {
     pub destination: W,
     /// Ports in host order, the source's in the lower half.
     pub ports: u32,
+    /// In an entry, with its proof behind it.
     pub protocol: u32,
 }
 
@@ -28,17 +29,21 @@ pub fn ports(in_packet: u32) -> u32 {
     (in_packet & 0x00ff_00ff) << 8 | (in_packet >> 8) & 0x00ff_00ff
 }
 
-impl<W: Copy> FlowWords<W> {
-    /// Returns the key.
+impl<W: AsRef<[u32]> + Copy> FlowWords<W> {
+    /// Returns where the flow is remembered.
     #[inline(always)]
-    pub fn key<F: Family<Words = W>>(&self) -> &HashFlowKey<F::Addr> {
-        const {
-            assert!(size_of::<Self>() == size_of::<HashFlowKey<F::Addr>>());
-            assert!(align_of::<Self>() >= align_of::<HashFlowKey<F::Addr>>());
-        }
-        // SAFETY: both have the same fields at the same offsets, the last one with its padding, and
-        // every pattern of bits is a key.
-        unsafe { &*(&raw const *self).cast() }
+    pub fn place(&self, seed: u64) -> Place {
+        let (source, destination) = (self.source.as_ref(), self.destination.as_ref());
+        Place::of(source, destination, self.ports, self.protocol, seed)
+    }
+
+    /// Returns 0 for the same flow.
+    #[inline(always)]
+    pub fn differs(&self, other: &Self) -> u32 {
+        let addrs = self.source.as_ref().iter().chain(self.destination.as_ref());
+        let others = other.source.as_ref().iter().chain(other.destination.as_ref());
+        let differ = addrs.zip(others).fold(0, |differ, (one, other)| differ | one ^ other);
+        differ | self.ports ^ other.ports | (self.protocol ^ other.protocol) & 0xff
     }
 
     /// Returns the service that the packet goes to.

@@ -9,8 +9,10 @@
 #![allow(missing_docs, reason = "the program macro makes public functions that cannot have any")]
 #![expect(unreachable_pub, reason = "a binary crate: pub says what other modules use")]
 
+mod adopt;
 mod choose;
 mod count;
+mod entry;
 mod family;
 mod flow;
 mod frame;
@@ -24,6 +26,7 @@ mod parse;
 mod send;
 mod settings;
 mod skb;
+mod timeout;
 mod uplink;
 mod verdict;
 mod xdp;
@@ -57,6 +60,18 @@ pub fn clock(_: XdpContext) -> u32 {
     frame::jiffies()
 }
 
+/// Takes over a flow that IPVS knows: it is run on an entry of `hash_flows4`.
+#[xdp]
+pub fn adopt4(ctx: XdpContext) -> u32 {
+    adopt::from::<Ipv4>(&XdpFrame::new(&ctx))
+}
+
+/// The same of IPv6.
+#[xdp]
+pub fn adopt6(ctx: XdpContext) -> u32 {
+    adopt::from::<Ipv6>(&XdpFrame::new(&ctx))
+}
+
 /// Returns the action code for a frame.
 #[inline(always)]
 fn run<P: Frame>(frame: &P) -> u32 {
@@ -86,16 +101,21 @@ fn of_family<F: Family>(frame: &impl Frame, ip: usize) -> Result<Verdict, HashRe
     }
     let packet = parse::packet::<F>(frame, ip)?;
     let now = frame::jiffies();
-    let chosen = match flow::living(&packet, now) {
-        Some(living) => living,
-        None => choose(&packet)?,
+    let place = flow::place(&packet);
+    let (chosen, is_known) = match flow::living(&packet, place, now) {
+        Some(living) => (living, true),
+        None => (choose(&packet)?, false),
     };
     let way = Way::of(&packet, chosen.backend, now)?;
     if !frame.grow(&way.headers, packet.ip) {
         return Err(HashReason::NoRoom);
     }
-    // Nothing is written down, in a map or in the frame, before it is certain that it is sent.
-    let reason = flow::record(&packet, &chosen, now);
+    // No flow is written down, and nothing in the frame, before it is certain that it is sent.
+    let reason = match is_known {
+        _ if packet.is_error => HashReason::IcmpError,
+        true => HashReason::Cached,
+        false => flow::record(&packet, place, &chosen, now),
+    };
     count::sent(&chosen, reason, packet.len);
     Ok(way.send(frame, &packet, reason))
 }

@@ -1,19 +1,26 @@
 //! Every map, and nothing else. Layouts and names are in `proxy_common::abi`.
 
 use aya_ebpf::{
-    bindings::BPF_F_INNER_MAP,
-    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray},
+    bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE},
+    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray},
     macros::btf_map,
 };
 use proxy_common::{
     abi::{
-        Counter, HashBackend, HashCount, HashFlow, HashFlowKey, HashFrontend, HashVlan, Installs,
-        ServiceKey, UPLINK_SLOTS, Uplink, hash_capacity,
+        Counter, HashBackend, HashCount, HashFlowSet, HashFrontend, HashVlan, Installs, ServiceKey,
+        UPLINK_SLOTS, Uplink, hash_capacity,
     },
+    flow_place::WAYS,
     hash::mh::Size,
 };
 
-pub type Flows<A> = LruHashMap<HashFlowKey<A>, HashFlow, { hash_capacity::FLOWS as usize }>;
+/// Sets of flows. A map that could be mapped into a process begins at a page: of IPv4, no entry is in
+/// two cache lines.
+pub type Flows<A> = Array<
+    HashFlowSet<A>,
+    { hash_capacity::sets(hash_capacity::FLOWS) as usize },
+    { BPF_F_MMAPABLE as usize },
+>;
 pub type Frontends<A> = HashMap<ServiceKey<A>, HashFrontend, { hash_capacity::FRONTENDS as usize }>;
 
 /// Slots. The flag lets tables of other sizes take the place of this one (Linux 5.10).
@@ -24,6 +31,9 @@ pub static FLOWS4: Flows<[u8; 4]> = Flows::new();
 
 #[btf_map(name = "hash_flows6")]
 pub static FLOWS6: Flows<[u8; 16]> = Flows::new();
+
+#[btf_map(name = "hash_seed")]
+pub static SEED: Array<u64, 1> = Array::new();
 
 #[btf_map(name = "hash_frontends4")]
 pub static FRONTENDS4: Frontends<[u8; 4]> = Frontends::new();
@@ -53,3 +63,14 @@ pub static VLANS: HashMap<HashVlan, u32, { hash_capacity::VLANS as usize }> = Ha
 /// Not pinned: it is about the last second.
 #[btf_map(name = "hash_made")]
 pub static MADE: PerCpuArray<Installs, 1> = PerCpuArray::new();
+
+/// Who looks for room for a flow.
+#[derive(Clone, Copy)]
+pub enum Asker {
+    Packet,
+    Agent,
+}
+
+/// Not pinned: for the moment in which room is looked for, by [`Asker`].
+#[btf_map(name = "hash_ranks")]
+pub static RANKS: PerCpuArray<[u32; WAYS], 2> = PerCpuArray::new();

@@ -1,7 +1,7 @@
 //! IP, TCP, UDP, and ICMP errors about them. Whatever is not plain is not a [`Packet`].
 
 use network_types::{icmp::Icmpv4Hdr, ip::IpProto, tcp::TcpHdr, udp::UdpHdr};
-use proxy_common::{abi::HashFlowKey, hash_reason::HashReason};
+use proxy_common::hash_reason::HashReason;
 
 use crate::{
     family::{Family, IpHeader},
@@ -42,18 +42,6 @@ pub struct Packet<F: Family> {
 }
 
 impl<F: Family> Packet<F> {
-    /// The key of its flow.
-    #[inline(always)]
-    pub fn key(&self) -> &HashFlowKey<F::Addr> {
-        self.flow.key::<F>()
-    }
-
-    /// The flow is one of TCP, not of UDP.
-    #[inline(always)]
-    pub fn is_tcp(&self) -> bool {
-        self.flow.protocol == IpProto::Tcp as u32
-    }
-
     /// A client's first packet of a TCP connection.
     #[inline(always)]
     pub fn opens(&self) -> bool {

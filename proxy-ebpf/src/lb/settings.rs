@@ -19,4 +19,10 @@ pub static UDP_TIMEOUT: Global<u32> = Global::new(75_000);
 pub static SECOND: Global<u32> = Global::new(250);
 
 #[unsafe(no_mangle)]
+pub static MASK4: Global<u32> = Global::new(0);
+
+#[unsafe(no_mangle)]
+pub static MASK6: Global<u32> = Global::new(0);
+
+#[unsafe(no_mangle)]
 pub static NEW_FLOWS: Global<u32> = Global::new(u32::MAX);

@@ -85,7 +85,8 @@ fn aged() -> Vec<Trial> {
     ]
 }
 
-fn age(flow: &mut HashFlow, seconds: u64) {
+/// Lets an entry be so old.
+pub(super) fn age(flow: &mut HashFlow, seconds: u64) {
     let tick = jiffy().expect("the tick is known");
     let age = Duration::from_secs(seconds).as_nanos() / tick.as_nanos();
     flow.seen = flow.seen.wrapping_sub(age as u32);
@@ -96,7 +97,8 @@ fn closing<const SECONDS: u64>(flow: &mut HashFlow) {
     flow.state = CLOSING;
 }
 
-fn later(flow: &mut HashFlow) {
+/// Lets an entry be of another CPU, which saw a later packet.
+pub(super) fn later(flow: &mut HashFlow) {
     flow.seen = flow.seen.wrapping_add(50);
 }
 
@@ -106,7 +108,7 @@ fn run<A: Side>(trial: &Trial, mode: HashMode) -> anyhow::Result<()> {
     let packet = Packet::<A>::new(trial.l4);
     let mut before = HashFlow { backend: OTHER, ..entry() };
     (trial.flow)(&mut before);
-    A::put_flow(&mut stage.plane.maps, key(&packet), before)?;
+    A::put_flow(&mut stage.plane, key(&packet), before)?;
     let from = jiffies_now();
     let output = stage.run(&packet.frame())?;
     ensure!(stage.reasons() == [(trial.reason.name(), 1)], "{:?}", stage.reasons());

@@ -97,6 +97,11 @@ impl<A: Net> Packet<A> {
         }
     }
 
+    /// It ends its connection.
+    pub(super) fn closes(&self) -> bool {
+        matches!(self.l4, L4::Tcp { fin, rst, .. } if fin || rst)
+    }
+
     /// The packet from the IP header on.
     fn ip(&self) -> Vec<u8> {
         // An ICMP error comes from a router on the way.

@@ -10,6 +10,7 @@ mod golden;
 mod merged;
 mod passed;
 mod pins;
+mod places;
 mod row;
 mod selftest;
 mod stage;
@@ -39,6 +40,8 @@ pub(crate) fn cases() -> Cases {
     wire::cases::<[u8; 4]>(&mut cases);
     wire::cases::<[u8; 16]>(&mut cases);
     beside::cases(&mut cases);
+    places::cases::<[u8; 4]>(&mut cases);
+    places::cases::<[u8; 16]>(&mut cases);
     pins::cases(&mut cases);
     cases
 }

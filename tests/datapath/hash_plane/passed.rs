@@ -150,7 +150,8 @@ fn headers<A: Side>() -> Vec<Row<A>> {
     ]
 }
 
-/// Packets that cannot take the way to their backend. Nothing of them is written down.
+/// Packets that cannot take the way to their backend. No flow is written down for them; one that is known
+/// lives on, as it does in IPVS.
 fn ways<A: Side>() -> Vec<Row<A>> {
     vec![
         row(
@@ -161,7 +162,7 @@ fn ways<A: Side>() -> Vec<Row<A>> {
         Row {
             flow: Some(|flow| flow.seen = flow.seen.wrapping_sub(50)),
             ..row(
-                "a_packet_of_a_known_flow_whose_ttl_ends_here_renews_nothing",
+                "a_packet_of_a_known_flow_whose_ttl_ends_here_renews_it",
                 || Packet { ttl: 1, ..tcp() },
                 TtlExpired,
             )
@@ -178,7 +179,7 @@ fn ways<A: Side>() -> Vec<Row<A>> {
         Row {
             flow: Some(|_| {}),
             backend: |to| to.flags &= !HashBackendFlags::REACHABLE,
-            ..row("so_is_one_of_a_known_flow", || Packet::new(FIN_OF_FLOW), NoNextHop)
+            ..row("so_is_one_that_ends_a_known_flow", || Packet::new(FIN_OF_FLOW), NoNextHop)
         },
         Row {
             backend: |to| to.until = jiffies_now(),

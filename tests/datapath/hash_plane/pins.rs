@@ -55,7 +55,7 @@ fn mismatch() -> anyhow::Result<()> {
     let options = HashPlaneOptions { flow_entries: 8192, ..stage.options.clone() };
     match HashPlane::load(&options).map(drop) {
         Err(Error::PinMismatch(mismatch)) => {
-            ensure!(mismatch.name == "hash_flows4" && mismatch.wanted.max_entries == 8192);
+            ensure!(mismatch.name == "hash_flows4" && mismatch.wanted.max_entries == 4096);
             Ok(())
         }
         other => Err(anyhow!("{other:?}")),
@@ -117,6 +117,7 @@ fn shown() -> anyhow::Result<()> {
     let expected = [
         ("hash_flows4", 1),
         ("hash_flows6", 0),
+        ("hash_seed", 1),
         ("hash_frontends4", 2),
         ("hash_frontends6", 0),
         ("hash_tables", 1),

@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use proxy_common::{
-    abi::{HashBackend, HashCount, HashFlow},
+    abi::{HashBackend, HashCount, HashFlow, HashFlowState},
     hash_reason::{HashClass, HashReason},
 };
 use proxy_userspace::model::HashMode;
@@ -11,7 +11,7 @@ use super::{
     frames::Packet,
     stage::{BACKEND, PASS, Side, Stage, backend, entry, is_refused_at_tc, key},
 };
-use crate::packets::difference;
+use crate::{packets::difference, stage::jiffies_now};
 
 /// A frame and what it meets.
 pub(super) struct Row<A> {
@@ -61,12 +61,13 @@ pub(super) fn run<A: Side>(row: &Row<A>, mode: HashMode) -> anyhow::Result<()> {
     if let Some(change) = row.flow {
         let mut flow = entry();
         change(&mut flow);
-        A::put_flow(&mut stage.plane.maps, key(&packet), flow)?;
+        A::put_flow(&mut stage.plane, key(&packet), flow)?;
     }
     (row.stage)(&mut stage)?;
     let before = stage.flow(&packet)?;
     let mut frame = packet.frame();
     (row.frame)(&mut frame);
+    let from = jiffies_now();
     let output = stage.run(&frame)?;
     let reasons = stage.reasons();
     ensure!(reasons == [(row.reason.name(), 1)], "{reasons:?}, action {}", output.action);
@@ -79,8 +80,7 @@ pub(super) fn run<A: Side>(row: &Row<A>, mode: HashMode) -> anyhow::Result<()> {
         ensure!(output.action == PASS, "action {}", output.action);
         ensure!(output.packet == frame, "{}", difference(&output.packet, &frame));
         ensure!(count == HashCount::default(), "{count:?}");
-        ensure!(stage.flow(&packet)? == before, "{:?}", stage.flow(&packet)?);
-        return Ok(());
+        return check_noted(&packet, before, stage.flow(&packet)?, from);
     }
     ensure!(output.action == stage.action(to.interface), "action {}", output.action);
     check(&packet, &stage.seen(to), &output.packet)?;
@@ -90,6 +90,24 @@ pub(super) fn run<A: Side>(row: &Row<A>, mode: HashMode) -> anyhow::Result<()> {
     let recorded = stage.flow(&packet)?.is_some_and(|flow| flow.backend == BACKEND);
     let expected = matches!(row.reason, HashReason::New | HashReason::Cached) || before.is_some();
     ensure!(recorded == expected, "{:?}", stage.flow(&packet)?);
+    Ok(())
+}
+
+/// Checks that the packet was noted for its flow, if that was known, since `from`.
+fn check_noted<A: Side>(
+    packet: &Packet<A>,
+    before: Option<HashFlow>,
+    after: Option<HashFlow>,
+    from: u32,
+) -> anyhow::Result<()> {
+    let (Some(before), Some(after)) = (before, after) else {
+        ensure!(before == after, "{after:?}");
+        return Ok(());
+    };
+    let since = after.seen.wrapping_sub(from);
+    ensure!(since <= jiffies_now().wrapping_sub(from), "{after:?}, it was {from}");
+    let state = if packet.closes() { HashFlowState::CLOSING } else { before.state };
+    ensure!(after == HashFlow { seen: after.seen, state, ..before }, "{after:?}");
     Ok(())
 }
 

@@ -41,7 +41,8 @@ pub(super) const REDIRECT: i32 = 4;
 /// An address family, and its flow map.
 pub(super) trait Side: Net {
     fn flows(maps: &HashMaps) -> Result<Entries<HashFlowKey<Self>, HashFlow>, Error>;
-    fn put_flow(maps: &mut HashMaps, key: HashFlowKey<Self>, flow: HashFlow) -> Result<(), Error>;
+    fn put_flow(plane: &mut HashPlane, key: HashFlowKey<Self>, flow: HashFlow)
+    -> Result<(), Error>;
 }
 
 impl Side for [u8; 4] {
@@ -49,8 +50,12 @@ impl Side for [u8; 4] {
         maps.flows4()
     }
 
-    fn put_flow(maps: &mut HashMaps, key: HashFlowKey<Self>, flow: HashFlow) -> Result<(), Error> {
-        maps.put_flow4(key, flow)
+    fn put_flow(
+        plane: &mut HashPlane,
+        key: HashFlowKey<Self>,
+        flow: HashFlow,
+    ) -> Result<(), Error> {
+        plane.put_flow4(key, flow)
     }
 }
 
@@ -59,8 +64,12 @@ impl Side for [u8; 16] {
         maps.flows6()
     }
 
-    fn put_flow(maps: &mut HashMaps, key: HashFlowKey<Self>, flow: HashFlow) -> Result<(), Error> {
-        maps.put_flow6(key, flow)
+    fn put_flow(
+        plane: &mut HashPlane,
+        key: HashFlowKey<Self>,
+        flow: HashFlow,
+    ) -> Result<(), Error> {
+        plane.put_flow6(key, flow)
     }
 }
 

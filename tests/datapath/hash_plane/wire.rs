@@ -132,7 +132,7 @@ fn one<A: Side>(wire: &mut Wire, row: &Row<A>) -> Result<()> {
     if let Some(change) = row.flow {
         let mut flow = entry();
         change(&mut flow);
-        A::put_flow(&mut stage.plane.maps, key(&packet), flow)?;
+        A::put_flow(&mut stage.plane, key(&packet), flow)?;
     }
     (row.stage)(&mut stage)?;
     wire.attach(&mut stage)?;

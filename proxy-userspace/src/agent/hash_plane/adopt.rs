@@ -88,11 +88,11 @@ impl HashPlane {
         match (connection.client_addr, connection.frontend.addr) {
             (IpAddr::V4(client), IpAddr::V4(dialled)) => {
                 let key = key(client.octets(), dialled.octets(), connection);
-                self.plane.maps.put_flow4(key, flow)
+                self.plane.put_flow4(key, flow)
             }
             (IpAddr::V6(client), IpAddr::V6(dialled)) => {
                 let key = key(client.octets(), dialled.octets(), connection);
-                self.plane.maps.put_flow6(key, flow)
+                self.plane.put_flow6(key, flow)
             }
             // IPVS has no such connection.
             _ => Ok(()),

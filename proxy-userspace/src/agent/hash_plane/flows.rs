@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -43,6 +43,9 @@ impl HashPlane {
         let members: BTreeMap<(u32, u32), (&Carried, &Member)> = members
             .map(|(carried, each)| ((each.index, each.generation), (carried, each)))
             .collect();
+        let is_wanted = |of: fn(&IpAddr) -> bool| {
+            members.values().any(|(carried, _)| of(&carried.frontend.addr))
+        };
         let mut see = |client: SocketAddr, flow: HashFlow| {
             let Some((carried, member)) = members.get(&(flow.backend, flow.generation)) else {
                 return;
@@ -54,11 +57,16 @@ impl HashPlane {
                 tell(carried, Living { frontend, client, member, closing, idle });
             }
         };
-        for (key, flow) in self.plane.maps.flows4()? {
-            see((key.source, key.source_port).into(), flow);
+        // A map is read as a whole, however little is in it.
+        if is_wanted(IpAddr::is_ipv4) {
+            for (key, flow) in self.plane.maps.flows4()? {
+                see((key.source, key.source_port).into(), flow);
+            }
         }
-        for (key, flow) in self.plane.maps.flows6()? {
-            see((key.source, key.source_port).into(), flow);
+        if is_wanted(IpAddr::is_ipv6) {
+            for (key, flow) in self.plane.maps.flows6()? {
+                see((key.source, key.source_port).into(), flow);
+            }
         }
         Ok(())
     }

@@ -4,14 +4,18 @@ use aya::{
     Pod,
     maps::{Array, HashMap, Map, MapData, MapInfo, PerCpuArray, PerCpuHashMap, PerCpuValues},
 };
-use proxy_common::abi::{
-    self, Backend, Counter, FilterBlock, Flow, FlowKey, Frontend, HashBackend, HashCount, HashFlow,
-    HashFlowKey, HashFrontend, HashVlan, Interface, LocalAddress, LocalPeer, LocalPort, MapSpec,
-    ObservedKey, Pair, Pending, Plain, Recent, Served, ServiceKey, Show, Shown, Uplink,
+use proxy_common::{
+    abi::{
+        self, Addr, Backend, Counter, FilterBlock, Flow, FlowKey, Frontend, HashBackend, HashCount,
+        HashFlow, HashFlowKey, HashFrontend, HashVlan, Interface, LocalAddress, LocalPeer,
+        LocalPort, MapSpec, ObservedKey, Pair, Pending, Plain, Recent, Served, ServiceKey, Show,
+        Shown, Uplink,
+    },
+    flow_place::WAYS,
 };
 
 use super::{
-    Error, PinDirectory,
+    Error, PinDirectory, hash_plane,
     maps::{Abi, failed},
 };
 
@@ -60,9 +64,18 @@ pub fn pinned_maps(pins: &PinDirectory) -> Vec<PinnedMap> {
         .chain(hash)
         .filter_map(|(spec, path)| {
             let info = MapInfo::from_pin(&path).ok()?;
-            Some(PinnedMap { spec, path, id: info.id(), max_entries: info.max_entries() })
+            let max_entries = info.max_entries() * entries_of(&spec);
+            Some(PinnedMap { spec, path, id: info.id(), max_entries })
         })
         .collect()
+}
+
+/// Returns how many entries an element of a map is: a set of flows is several.
+fn entries_of(spec: &MapSpec) -> u32 {
+    match spec.name {
+        "hash_flows4" | "hash_flows6" => WAYS as u32,
+        _ => 1,
+    }
 }
 
 impl PinnedMap {
@@ -104,8 +117,9 @@ impl PinnedMap {
 
     fn hash_plane_entries(&self, all: bool) -> Result<Vec<Entry>, Error> {
         match self.spec.name {
-            "hash_flows4" => self.hash::<HashFlowKey<[u8; 4]>, HashFlow>(),
-            "hash_flows6" => self.hash::<HashFlowKey<[u8; 16]>, HashFlow>(),
+            "hash_flows4" => self.hash_flows::<[u8; 4]>(),
+            "hash_flows6" => self.hash_flows::<[u8; 16]>(),
+            "hash_seed" => self.array::<u64>(all),
             "hash_frontends4" => self.hash::<ServiceKey<[u8; 4]>, HashFrontend>(),
             "hash_frontends6" => self.hash::<ServiceKey<[u8; 16]>, HashFrontend>(),
             // Of a map in it, the kernel tells the id; an index without one is absent.
@@ -139,6 +153,16 @@ impl PinnedMap {
             Ok(Entry { key: key.show(), cpu: None, value: value.show() })
         });
         entries.collect::<Result<_, _>>().map_err(failed("read", self.spec.name))
+    }
+
+    fn hash_flows<A: Addr + Show>(&self) -> Result<Vec<Entry>, Error> {
+        let flows = hash_plane::flows::read_pinned::<A>(&self.path, self.spec.name)?;
+        let entry = |(key, flow): (HashFlowKey<A>, HashFlow)| Entry {
+            key: key.show(),
+            cpu: None,
+            value: flow.show(),
+        };
+        Ok(flows.into_iter().map(entry).collect())
     }
 
     fn per_cpu_hash<K: Plain + Show, V: Plain + Show>(&self) -> Result<Vec<Entry>, Error> {

@@ -8,6 +8,8 @@ use proxy_common::{
     hash::mh::Size,
 };
 
+use rustix::rand::GetRandomFlags;
+
 use super::{
     super::{
         Error, PinDirectory, jiffy,
@@ -23,6 +25,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb
 /// The program at XDP, and at tc.
 pub(super) const XDP: &str = "xdp_lb";
 pub(in crate::kernel::bpf) const TC: &str = "tc_lb";
+/// Those that take over flows of IPv4 and of IPv6.
+pub(super) const ADOPT4: &str = "adopt4";
+pub(super) const ADOPT6: &str = "adopt6";
 
 /// How to load the hash plane.
 #[derive(Clone, Debug)]
@@ -31,7 +36,7 @@ pub struct HashPlaneOptions {
     pub bpffs: PathBuf,
     /// Where the program runs.
     pub mode: HashMode,
-    /// Capacity of the flow map of either family.
+    /// Flows of either family that have room.
     pub flow_entries: u32,
     /// The node has IPv6; the flow map of IPv6 is as small as can be without.
     pub ipv6: bool,
@@ -60,14 +65,17 @@ impl HashPlaneOptions {
     /// Returns the capacity a map shall have.
     pub fn capacity(&self, spec: &MapSpec) -> u32 {
         match spec.name {
-            name if name == abi::HASH_FLOWS4.name => self.flow_entries,
-            name if name == abi::HASH_FLOWS6.name && self.ipv6 => self.flow_entries,
-            name if name == abi::HASH_FLOWS6.name => hash_capacity::LEAST_FLOWS,
+            name if name == abi::HASH_FLOWS6.name && !self.ipv6 => {
+                hash_capacity::sets(hash_capacity::LEAST_FLOWS)
+            }
+            name if [abi::HASH_FLOWS4.name, abi::HASH_FLOWS6.name].contains(&name) => {
+                hash_capacity::sets(self.flow_entries)
+            }
             _ => spec.max_entries,
         }
     }
 
-    fn settings(&self) -> Result<[(&'static str, u32); 6], Error> {
+    fn settings(&self) -> Result<[(&'static str, u32); 8], Error> {
         let tick = jiffy()?;
         let jiffies = |time: Duration| {
             let jiffies = time.as_nanos() / tick.as_nanos().max(1);
@@ -80,8 +88,18 @@ impl HashPlaneOptions {
             (HashSetting::UDP_TIMEOUT, jiffies(self.udp_timeout)),
             (HashSetting::SECOND, jiffies(Duration::from_secs(1))),
             (HashSetting::NEW_FLOWS, self.new_flows),
+            (HashSetting::MASK4, self.capacity(&abi::HASH_FLOWS4) - 1),
+            (HashSetting::MASK6, self.capacity(&abi::HASH_FLOWS6) - 1),
         ])
     }
+}
+
+/// Returns what no client can know.
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // The kernel has randomness long before it has XDP; without, places can be known, no more.
+    let _ = rustix::rand::getrandom(&mut bytes, GetRandomFlags::NONBLOCK);
+    u64::from_ne_bytes(bytes)
 }
 
 impl HashPlane {
@@ -113,8 +131,11 @@ impl HashPlane {
             HashMode::Tc => classifier(&mut programs, TC)?.load().map_err(failed(TC))?,
             _ => xdp(&mut programs, XDP)?.load().map_err(failed(XDP))?,
         }
-        xdp(&mut programs, CLOCK)?.load().map_err(failed(CLOCK))?;
-        let maps = HashMaps::open(&pins)?;
+        for name in [CLOCK, ADOPT4, ADOPT6] {
+            xdp(&mut programs, name)?.load().map_err(failed(name))?;
+        }
+        let mut maps = HashMaps::open(&pins)?;
+        maps.sow(random)?;
         Ok(Self { programs, pins, mode: options.mode, maps })
     }
 

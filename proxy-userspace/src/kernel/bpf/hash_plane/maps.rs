@@ -12,7 +12,7 @@ use aya::{
 use proxy_common::{
     abi::{
         Addr, Counter, HASH_BACKENDS, HASH_COUNTS, HASH_FLOWS4, HASH_FLOWS6, HASH_FRONTENDS4,
-        HASH_FRONTENDS6, HASH_STATS, HASH_TABLES, HASH_UPLINKS, HASH_VLANS, HashBackend,
+        HASH_FRONTENDS6, HASH_SEED, HASH_STATS, HASH_TABLES, HASH_UPLINKS, HASH_VLANS, HashBackend,
         HashBackendFlags, HashCount, HashFlow, HashFlowKey, HashFrontend, HashVlan, MapSpec,
         ServiceKey, Uplink,
     },
@@ -24,7 +24,7 @@ use super::{
         Entries, Error, PinDirectory,
         maps::{Abi, absent_is_fine, change, failed, read_all, service_key, sum},
     },
-    batch,
+    batch, flows,
 };
 use crate::model::{self, Protocol};
 
@@ -35,13 +35,13 @@ const TABLE: &str = "hash_table";
 /// Tables that are put with one system call, at most.
 const TABLES_AT_ONCE: usize = 128;
 
-type Flows<A> = HashMap<MapData, Abi<HashFlowKey<A>>, Abi<HashFlow>>;
 type Frontends<A> = HashMap<MapData, Abi<ServiceKey<A>>, Abi<HashFrontend>>;
 
 /// The pinned maps of the hash plane. Opening them needs no agent.
 pub struct HashMaps {
-    flows4: Flows<[u8; 4]>,
-    flows6: Flows<[u8; 16]>,
+    flows4: MapData,
+    flows6: MapData,
+    seed: Array<MapData, u64>,
     frontends4: Frontends<[u8; 4]>,
     frontends6: Frontends<[u8; 16]>,
     tables: ArrayOfMaps<MapData, MapData>,
@@ -64,13 +64,13 @@ impl HashMaps {
     /// [`Error::Map`] naming the first that is not there or not readable.
     pub fn open(pins: &PinDirectory) -> Result<Self, Error> {
         Ok(Self {
-            flows4: open(pins, HASH_FLOWS4)?,
-            flows6: open(pins, HASH_FLOWS6)?,
+            flows4: data(pins, HASH_FLOWS4)?,
+            flows6: data(pins, HASH_FLOWS6)?,
+            seed: open(pins, HASH_SEED)?,
             frontends4: open(pins, HASH_FRONTENDS4)?,
             frontends6: open(pins, HASH_FRONTENDS6)?,
             tables: open(pins, HASH_TABLES)?,
-            tables_data: MapData::from_pin(pins.hash_map(HASH_TABLES.name))
-                .map_err(failed("open", HASH_TABLES.name))?,
+            tables_data: data(pins, HASH_TABLES)?,
             table_ids: open(pins, MapSpec { kind: HASH_FRONTENDS4.kind, ..HASH_TABLES })?,
             backends: open(pins, HASH_BACKENDS)?,
             counts: open(pins, HASH_COUNTS)?,
@@ -187,7 +187,9 @@ impl HashMaps {
             table => table.map_err(&failed)?,
         };
         let slots = table.info().map_err(&failed)?.max_entries();
-        batch::read(&table, slots as usize).map_err(|error| failed(MapError::IoError(error)))
+        let slots =
+            batch::read(&table, 0, slots).map_err(|error| failed(MapError::IoError(error)))?;
+        Ok(slots.into_iter().map(|Abi(slot)| slot).collect())
     }
 
     /// Puts a backend. Where the way to it is another than before, packets are the kernel's for the
@@ -255,7 +257,7 @@ impl HashMaps {
     ///
     /// [`Error::Map`] when the map cannot be read.
     pub fn flows4(&self) -> Result<Entries<HashFlowKey<[u8; 4]>, HashFlow>, Error> {
-        read_all(&self.flows4, HASH_FLOWS4.name)
+        flows::read(&self.flows4, self.seed()?, HASH_FLOWS4.name)
     }
 
     /// The same of IPv6.
@@ -264,43 +266,19 @@ impl HashMaps {
     ///
     /// As of [`Self::flows4`].
     pub fn flows6(&self) -> Result<Entries<HashFlowKey<[u8; 16]>, HashFlow>, Error> {
-        read_all(&self.flows6, HASH_FLOWS6.name)
+        flows::read(&self.flows6, self.seed()?, HASH_FLOWS6.name)
     }
 
-    /// Puts the entry of a flow that IPVS knows.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn put_flow4(&mut self, key: HashFlowKey<[u8; 4]>, flow: HashFlow) -> Result<(), Error> {
-        change(&mut self.flows4, key, Some(flow), HASH_FLOWS4.name)
+    fn seed(&self) -> Result<u64, Error> {
+        self.seed.get(&0, 0).map_err(failed("read", HASH_SEED.name))
     }
 
-    /// The same of IPv6.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn put_flow6(&mut self, key: HashFlowKey<[u8; 16]>, flow: HashFlow) -> Result<(), Error> {
-        change(&mut self.flows6, key, Some(flow), HASH_FLOWS6.name)
-    }
-
-    /// Removes the entry of a flow; one that is absent is removed already.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn remove_flow4(&mut self, key: HashFlowKey<[u8; 4]>) -> Result<(), Error> {
-        change(&mut self.flows4, key, None, HASH_FLOWS4.name)
-    }
-
-    /// The same of IPv6.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn remove_flow6(&mut self, key: HashFlowKey<[u8; 16]>) -> Result<(), Error> {
-        change(&mut self.flows6, key, None, HASH_FLOWS6.name)
+    /// Puts a seed where there is none: it stays as long as the flows do.
+    pub(super) fn sow(&mut self, seed: impl FnOnce() -> u64) -> Result<(), Error> {
+        match self.seed()? {
+            0 => self.seed.set(0, seed().max(1), 0).map_err(failed("put", HASH_SEED.name)),
+            _ => Ok(()),
+        }
     }
 
     /// Returns the counter of a reason, summed over all CPUs.
@@ -400,12 +378,16 @@ fn make_table(slots: &[u32]) -> Result<MapData, MapError> {
     Ok(table)
 }
 
+/// Opens a pinned map as it is.
+fn data(pins: &PinDirectory, spec: MapSpec) -> Result<MapData, Error> {
+    MapData::from_pin(pins.hash_map(spec.name)).map_err(failed("open", spec.name))
+}
+
 /// Opens a pinned map as what its declaration says.
 fn open<M: TryFrom<Map, Error = MapError>>(pins: &PinDirectory, spec: MapSpec) -> Result<M, Error> {
     let failed = failed("open", spec.name);
-    let data = MapData::from_pin(pins.hash_map(spec.name)).map_err(&failed)?;
+    let data = data(pins, spec)?;
     let map = match spec.kind {
-        kind if kind == HASH_FLOWS4.kind => Map::LruHashMap(data),
         kind if kind == HASH_BACKENDS.kind => Map::Array(data),
         kind if kind == HASH_COUNTS.kind => Map::PerCpuArray(data),
         kind if kind == HASH_TABLES.kind => Map::ArrayOfMaps(data),

@@ -3,6 +3,7 @@
 
 mod attach;
 mod batch;
+pub(super) mod flows;
 mod load;
 mod maps;
 mod run;

@@ -12,7 +12,7 @@ use super::{
         Error, Fault, RunOutput,
         selftest::{self, Family, PEER, PORTS, SOURCE_PORT, TTL},
     },
-    HashMaps, HashPlane,
+    HashPlane,
 };
 use crate::model::{HashMode, Protocol};
 
@@ -57,27 +57,27 @@ impl fmt::Display for Probe {
 
 /// A family, and its flow map.
 trait Flows: Family {
-    fn put(maps: &mut HashMaps, key: HashFlowKey<Self>, flow: HashFlow) -> Result<(), Error>;
-    fn remove(maps: &mut HashMaps, key: HashFlowKey<Self>) -> Result<(), Error>;
+    fn put(plane: &mut HashPlane, key: HashFlowKey<Self>, flow: HashFlow) -> Result<(), Error>;
+    fn remove(plane: &mut HashPlane, key: HashFlowKey<Self>) -> Result<(), Error>;
 }
 
 impl Flows for [u8; 4] {
-    fn put(maps: &mut HashMaps, key: HashFlowKey<Self>, flow: HashFlow) -> Result<(), Error> {
-        maps.put_flow4(key, flow)
+    fn put(plane: &mut HashPlane, key: HashFlowKey<Self>, flow: HashFlow) -> Result<(), Error> {
+        plane.put_flow4(key, flow)
     }
 
-    fn remove(maps: &mut HashMaps, key: HashFlowKey<Self>) -> Result<(), Error> {
-        maps.remove_flow4(key)
+    fn remove(plane: &mut HashPlane, key: HashFlowKey<Self>) -> Result<(), Error> {
+        plane.remove_flow4(key)
     }
 }
 
 impl Flows for [u8; 16] {
-    fn put(maps: &mut HashMaps, key: HashFlowKey<Self>, flow: HashFlow) -> Result<(), Error> {
-        maps.put_flow6(key, flow)
+    fn put(plane: &mut HashPlane, key: HashFlowKey<Self>, flow: HashFlow) -> Result<(), Error> {
+        plane.put_flow6(key, flow)
     }
 
-    fn remove(maps: &mut HashMaps, key: HashFlowKey<Self>) -> Result<(), Error> {
-        maps.remove_flow6(key)
+    fn remove(plane: &mut HashPlane, key: HashFlowKey<Self>) -> Result<(), Error> {
+        plane.remove_flow6(key)
     }
 }
 
@@ -125,9 +125,9 @@ impl HashPlane {
         let until = now.wrapping_add(PATIENCE);
         self.maps.put_backend(BACKEND, backend::<A>(index, until, probe.tunnel, &wanted))?;
         let flow = HashFlow { backend: BACKEND, generation: GENERATION, seen: now, state: 0 };
-        A::put(&mut self.maps, key, flow)?;
+        A::put(self, key, flow)?;
         let output = self.run(index, &sent);
-        A::remove(&mut self.maps, key)?;
+        A::remove(self, key)?;
         let sent = if self.mode == HashMode::Tc { REDIRECT } else { TX };
         judge(probe, output?, &wanted, sent)
     }
