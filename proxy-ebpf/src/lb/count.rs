@@ -16,9 +16,7 @@ use crate::{
 pub fn verdict(frame: &impl Frame, verdict: Verdict) {
     let (reason, bytes) = match verdict {
         Verdict::Sent { reason, bytes, .. } => (reason, bytes),
-        Verdict::Kernel(reason) | Verdict::Broken(reason) => {
-            (reason, frame.len().saturating_sub(EthHdr::LEN as u32))
-        }
+        Verdict::Kernel(reason) => (reason, frame.len().saturating_sub(EthHdr::LEN as u32)),
     };
     let Some(counter) = STATS.get_ptr_mut(reason as u32) else { return };
     // SAFETY: the element of this CPU; programs on one CPU do not preempt each other within the

@@ -110,14 +110,15 @@ fn of_family<F: Family>(frame: &impl Frame, ip: usize) -> Result<Verdict, HashRe
     if !frame.grow(&way.headers, packet.ip) {
         return Err(HashReason::NoRoom);
     }
-    // No flow is written down, and nothing in the frame, before it is certain that it is sent.
+    let code = way.send(frame, &packet);
+    // After the ways, which the verifier would take the search for room through one by one.
     let reason = match is_known {
         _ if packet.is_error => HashReason::IcmpError,
         true => HashReason::Cached,
         false => flow::record(&packet, place, &chosen, now),
     };
     count::sent(&chosen, reason, packet.len);
-    Ok(way.send(frame, &packet, reason))
+    Ok(Verdict::Sent { reason, code, bytes: packet.len })
 }
 
 /// aya's entry for kernels that gate helpers by licence.

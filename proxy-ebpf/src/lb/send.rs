@@ -14,7 +14,6 @@ use crate::{
     outer::{self, GRE, GUE, Headers, Outer},
     parse::Packet,
     uplink::{self, TAG, VLAN},
-    verdict::Verdict,
 };
 
 /// A way that a packet can take.
@@ -66,18 +65,14 @@ impl Way {
         Ok(Self { backend, interface, headers: Headers { outer, method, len, vlan } })
     }
 
-    /// Writes what goes in front of the packet, and sends the frame. It has grown before.
+    /// Writes what goes in front of the packet, and sends the frame, which has grown before; returns the
+    /// action code: `DROP` if a window that was in the frame is not any more.
     #[inline(always)]
-    pub fn send<F: Family>(
-        &self,
-        frame: &impl Frame,
-        packet: &Packet<F>,
-        reason: HashReason,
-    ) -> Verdict {
+    pub fn send<F: Family, P: Frame>(&self, frame: &P, packet: &Packet<F>) -> u32 {
         if !frame.retag(self.headers.vlan) || self.write(frame, packet).is_none() {
-            return Verdict::Broken(reason);
+            return P::DROP;
         }
-        Verdict::Sent { reason, code: frame.send(self.interface), bytes: packet.len }
+        frame.send(self.interface)
     }
 
     #[inline(always)]

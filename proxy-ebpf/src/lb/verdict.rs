@@ -13,13 +13,11 @@ pub enum Verdict {
     /// It is on its way to a backend.
     Sent {
         reason: HashReason,
-        /// Action code.
+        /// Action code: `DROP` if a window that was in the frame before is not any more, which cannot be.
         code: u32,
         /// Bytes of the client's packet, from its IP header on.
         bytes: u32,
     },
-    /// A window that was in the frame before is not any more: that cannot be.
-    Broken(HashReason),
 }
 
 impl Verdict {
@@ -29,7 +27,6 @@ impl Verdict {
         match self {
             Self::Kernel(_) => P::PASS,
             Self::Sent { code, .. } => code,
-            Self::Broken(_) => P::DROP,
         }
     }
 }

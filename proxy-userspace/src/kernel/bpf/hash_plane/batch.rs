@@ -29,10 +29,11 @@ pub(super) fn write(map: &MapData, elements: &[(u32, u32)]) -> io::Result<()> {
 }
 
 /// Returns so many elements of an array, from an index on.
-pub(super) fn read<V: Plain>(array: &MapData, first: u32, count: u32) -> io::Result<Vec<Abi<V>>>
-where
-    V: Default,
-{
+pub(super) fn read<V: Plain + Default>(
+    array: &MapData,
+    first: u32,
+    count: u32,
+) -> io::Result<Vec<Abi<V>>> {
     let mut keys = vec![0; count as usize];
     let mut values = vec![Abi(V::default()); count as usize];
     match call(LOOKUP_BATCH, array, first.checked_sub(1), &mut keys, &mut values)? {
