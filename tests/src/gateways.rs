@@ -321,11 +321,14 @@ impl Crowd {
 
 impl Open {
     fn lost(&mut self) -> Option<String> {
-        match self.caller.ask() {
-            Ok(Outcome::Answered(answer)) if answer.by == self.by => None,
-            Ok(outcome) => Some(format!("of {}: {outcome}", self.by)),
-            Err(error) => Some(format!("of {}: {error:#}", self.by)),
-        }
+        let why = match self.caller.ask() {
+            Ok(Outcome::Answered(answer)) if answer.by == self.by => return None,
+            Ok(outcome) => outcome.to_string(),
+            Err(error) => format!("{error:#}"),
+        };
+        let from =
+            self.caller.local().map_or_else(|error| error.to_string(), |addr| addr.to_string());
+        Some(format!("from {from} of {}: {why}", self.by))
     }
 }
 

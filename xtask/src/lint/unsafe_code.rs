@@ -48,6 +48,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("proxy-ebpf/src/warmup.rs", "counts in a map entry in place"),
     ("proxy-userspace/src/kernel/bpf/fingerprint.rs", "a system call that no library has"),
     ("proxy-userspace/src/kernel/bpf/hash_plane/batch.rs", "a system call that no library has"),
+    ("proxy-userspace/src/kernel/bpf/hash_plane/mapped.rs", "a map that is mapped into memory"),
     ("proxy-userspace/src/kernel/bpf/maps.rs", "the one claim that ABI types are plain bytes"),
     ("proxy-userspace/src/kernel/bpf/query.rs", "a system call that a library asks too much with"),
     ("proxy-userspace/src/kernel/namespace.rs", "a socket option and a namespace for a thread"),

@@ -7,13 +7,9 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _},
 };
 
-use aya::{Pod, maps::MapData};
-use proxy_common::abi::Plain;
+use aya::maps::MapData;
 
-use super::super::{
-    fingerprint::{Attributes, LOOKUP_BATCH},
-    maps::Abi,
-};
+use super::super::fingerprint::{Attributes, LOOKUP_BATCH};
 
 /// `BPF_MAP_UPDATE_BATCH`.
 const UPDATE_BATCH: libc::c_int = 26;
@@ -22,42 +18,31 @@ const UPDATE_BATCH: libc::c_int = 26;
 pub(super) fn write(map: &MapData, elements: &[(u32, u32)]) -> io::Result<()> {
     // The kernel does not write to either.
     let (mut keys, mut values): (Vec<u32>, Vec<u32>) = elements.iter().copied().unzip();
-    match call(UPDATE_BATCH, map, None, &mut keys, &mut values)? {
+    match call(UPDATE_BATCH, map, &mut keys, &mut values)? {
         written if written == elements.len() => Ok(()),
         _ => Err(io::Error::from(io::ErrorKind::WriteZero)),
     }
 }
 
-/// Returns so many elements of an array, from an index on.
-pub(super) fn read<V: Plain + Default>(
-    array: &MapData,
-    first: u32,
-    count: u32,
-) -> io::Result<Vec<Abi<V>>> {
-    let mut keys = vec![0; count as usize];
-    let mut values = vec![Abi(V::default()); count as usize];
-    match call(LOOKUP_BATCH, array, first.checked_sub(1), &mut keys, &mut values)? {
-        read if read == values.len() => Ok(values),
+/// Returns the slots of a table of so many.
+pub(super) fn read(table: &MapData, slots: usize) -> io::Result<Vec<u32>> {
+    let (mut keys, mut values) = (vec![0; slots], vec![0; slots]);
+    match call(LOOKUP_BATCH, table, &mut keys, &mut values)? {
+        read if read == slots => Ok(values),
         _ => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
     }
 }
 
-/// Calls the kernel with as many keys as values, for what comes behind a key; returns how many elements
-/// it treated.
-fn call<V: Pod>(
+/// Calls the kernel with as many keys as values; returns how many elements it treated. The map is an
+/// array, and its values have 4 bytes.
+fn call(
     command: libc::c_int,
     map: &MapData,
-    behind: Option<u32>,
     keys: &mut [u32],
-    values: &mut [V],
+    values: &mut [u32],
 ) -> io::Result<usize> {
-    let value_size = map.info().map_err(io::Error::other)?.value_size() as usize;
-    if value_size != size_of::<V>() {
-        return Err(io::Error::from(io::ErrorKind::InvalidInput));
-    }
     let mut next = 0_u32;
     let mut attributes = Attributes {
-        in_batch: behind.as_ref().map_or(0, |key| (&raw const *key) as u64),
         out_batch: (&raw mut next) as u64,
         keys: keys.as_mut_ptr() as u64,
         values: values.as_mut_ptr() as u64,
@@ -65,10 +50,9 @@ fn call<V: Pod>(
         map_fd: map.fd().as_fd().as_raw_fd() as u32,
         ..Attributes::default()
     };
-    // SAFETY: the kernel reads and writes the attributes, whose size it is told. The map is an array of
-    // values of the size of `V`, for which every pattern of bits is one: it reads or writes at most
-    // `count` of them and of its keys, which both buffers have room for, and one key at `in_batch` and
-    // at `out_batch`. All of them live until it returns.
+    // SAFETY: the kernel reads and writes the attributes, whose size it is told. It reads or writes at
+    // most `count` keys and values of 4 bytes each, which both buffers have room for, and one key at
+    // `out_batch`. All of them live until it returns.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,

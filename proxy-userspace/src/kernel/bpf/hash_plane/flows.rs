@@ -7,25 +7,17 @@ use aya::{
     maps::{Array, Map, MapData, MapError},
 };
 use proxy_common::{
-    abi::{
-        Addr, HASH_FLOWS4, HASH_FLOWS6, HASH_SEED, HashFlow, HashFlowEntry, HashFlowKey,
-        HashFlowSet,
-    },
+    abi::{Addr, HASH_FLOWS4, HASH_FLOWS6, HASH_SEED, HashFlow, HashFlowEntry, HashFlowKey},
     flow_place::Place,
 };
 
 use super::{
-    super::{
-        Entries, Error,
-        maps::{Abi, failed},
-        run::run_xdp,
-    },
-    HashPlane, batch,
+    super::{Entries, Error, maps::failed, run::run_xdp},
+    HashPlane,
     load::{ADOPT4, ADOPT6},
+    mapped::Mapped,
 };
 
-/// Sets that are read with one system call: half a MiB of IPv4.
-const AT_ONCE: u32 = 4096;
 /// `XDP_PASS`: written.
 const PASS: u32 = 2;
 
@@ -38,34 +30,25 @@ pub(in crate::kernel::bpf) fn read_pinned<A: Addr>(
     // The seed is pinned beside them.
     let seed = Map::Array(open(&pin.with_file_name(HASH_SEED.name))?);
     let seed: Array<MapData, u64> = seed.try_into().map_err(failed("open", HASH_SEED.name))?;
-    read(&open(pin)?, seed.get(&0, 0).map_err(failed("read", HASH_SEED.name))?, name)
+    let seed = seed.get(&0, 0).map_err(failed("read", HASH_SEED.name))?;
+    Ok(read(&Mapped::open(&open(pin)?, name)?, seed))
 }
 
 /// Returns the flows of a map.
-pub(super) fn read<A: Addr>(
-    map: &MapData,
-    seed: u64,
-    name: &'static str,
-) -> Result<Entries<HashFlowKey<A>, HashFlow>, Error> {
-    let failed = failed("read", name);
-    let count = map.info().map_err(&failed)?.max_entries();
+pub(super) fn read<A: Addr>(map: &Mapped<A>, seed: u64) -> Entries<HashFlowKey<A>, HashFlow> {
     let mut flows = Vec::new();
-    for first in (0..count).step_by(AT_ONCE as usize) {
-        let sets: Vec<Abi<HashFlowSet<A>>> = batch::read(map, first, AT_ONCE.min(count - first))
-            .map_err(|error| failed(MapError::IoError(error)))?;
-        let entries = sets.iter().flat_map(|Abi(set)| &set.entries);
-        flows.extend(
-            entries.filter(|entry| holds(entry, seed)).map(|each| (each.key(), each.flow())),
-        );
-    }
-    Ok(flows)
+    map.each(|entry| {
+        if holds(&entry, seed) {
+            flows.push((entry.key(), entry.flow()));
+        }
+    });
+    flows
 }
 
 /// Says whether an entry is of a flow, and whole.
 fn holds<A: Addr>(entry: &HashFlowEntry<A>, seed: u64) -> bool {
     let [low, middle, high] = entry.proof;
-    entry.protocol != 0
-        && entry.generation != 0
+    entry.generation != 0
         && place(entry, seed).proof(entry.backend, entry.generation)
             == u32::from_le_bytes([low, middle, high, 0])
 }

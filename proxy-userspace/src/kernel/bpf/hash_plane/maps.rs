@@ -25,6 +25,7 @@ use super::{
         maps::{Abi, absent_is_fine, change, failed, read_all, service_key, sum},
     },
     batch, flows,
+    mapped::Mapped,
 };
 use crate::model::{self, Protocol};
 
@@ -39,8 +40,8 @@ type Frontends<A> = HashMap<MapData, Abi<ServiceKey<A>>, Abi<HashFrontend>>;
 
 /// The pinned maps of the hash plane. Opening them needs no agent.
 pub struct HashMaps {
-    flows4: MapData,
-    flows6: MapData,
+    flows4: Mapped<[u8; 4]>,
+    flows6: Mapped<[u8; 16]>,
     seed: Array<MapData, u64>,
     frontends4: Frontends<[u8; 4]>,
     frontends6: Frontends<[u8; 16]>,
@@ -64,8 +65,8 @@ impl HashMaps {
     /// [`Error::Map`] naming the first that is not there or not readable.
     pub fn open(pins: &PinDirectory) -> Result<Self, Error> {
         Ok(Self {
-            flows4: data(pins, HASH_FLOWS4)?,
-            flows6: data(pins, HASH_FLOWS6)?,
+            flows4: Mapped::open(&data(pins, HASH_FLOWS4)?, HASH_FLOWS4.name)?,
+            flows6: Mapped::open(&data(pins, HASH_FLOWS6)?, HASH_FLOWS6.name)?,
             seed: open(pins, HASH_SEED)?,
             frontends4: open(pins, HASH_FRONTENDS4)?,
             frontends6: open(pins, HASH_FRONTENDS6)?,
@@ -187,9 +188,7 @@ impl HashMaps {
             table => table.map_err(&failed)?,
         };
         let slots = table.info().map_err(&failed)?.max_entries();
-        let slots =
-            batch::read(&table, 0, slots).map_err(|error| failed(MapError::IoError(error)))?;
-        Ok(slots.into_iter().map(|Abi(slot)| slot).collect())
+        batch::read(&table, slots as usize).map_err(|error| failed(MapError::IoError(error)))
     }
 
     /// Puts a backend. Where the way to it is another than before, packets are the kernel's for the
@@ -257,7 +256,7 @@ impl HashMaps {
     ///
     /// [`Error::Map`] when the map cannot be read.
     pub fn flows4(&self) -> Result<Entries<HashFlowKey<[u8; 4]>, HashFlow>, Error> {
-        flows::read(&self.flows4, self.seed()?, HASH_FLOWS4.name)
+        Ok(flows::read(&self.flows4, self.seed()?))
     }
 
     /// The same of IPv6.
@@ -266,7 +265,7 @@ impl HashMaps {
     ///
     /// As of [`Self::flows4`].
     pub fn flows6(&self) -> Result<Entries<HashFlowKey<[u8; 16]>, HashFlow>, Error> {
-        flows::read(&self.flows6, self.seed()?, HASH_FLOWS6.name)
+        Ok(flows::read(&self.flows6, self.seed()?))
     }
 
     fn seed(&self) -> Result<u64, Error> {

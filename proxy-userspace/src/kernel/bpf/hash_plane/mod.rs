@@ -5,6 +5,7 @@ mod attach;
 mod batch;
 pub(super) mod flows;
 mod load;
+mod mapped;
 mod maps;
 mod run;
 mod selftest;
