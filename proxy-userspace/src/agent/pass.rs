@@ -119,7 +119,8 @@ impl Agent {
         }
         let desired = self.planner.desired();
         self.health.answer(&desired.health);
-        let servers = &desired.servers;
+        self.hash_plane.foretell(&plan.actions);
+        let servers = &self.planner.desired().servers;
         let mut executor = Executor { node: &mut self.node, ledger: &mut self.ledger, servers };
         let mut tally = Tally::default();
         let outcomes = executor.apply_counted(&plan, &mut self.observed, &mut tally).await;

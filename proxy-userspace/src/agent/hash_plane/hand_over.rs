@@ -2,7 +2,7 @@
 //! went. Then any packet may reach it at any time, here or at another gateway, and finds its backend.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -15,30 +15,65 @@ use crate::{
         connections,
         sync::{SyncState, SyncedConnection},
     },
-    model::{Frontend, Protocol},
-    plan::hash_plane::Carried,
+    model::{Frontend, Protocol, Scheduler, VirtualServer},
+    plan::{
+        Action,
+        hash_plane::{Carried, Slots, foresee},
+    },
 };
+
+/// Which flows IPVS is told of.
+enum Told {
+    All,
+    /// Those that it would send elsewhere.
+    Elsewhere,
+    /// Those that it would send elsewhere by these tables.
+    Foreseen(BTreeMap<Frontend, (Carried, Slots)>),
+}
 
 impl HashPlane {
     /// Tells of the flows of these frontends that live elsewhere than their table says.
     pub(super) fn hand_over(&mut self, frontends: &BTreeSet<Frontend>) {
-        self.tell(|frontend| frontends.contains(frontend), false);
+        self.tell(|frontend| frontends.contains(frontend), &Told::Elsewhere);
     }
 
     /// Tells of all flows of a frontend.
     pub(super) fn hand_over_all(&mut self, frontend: &Frontend) {
-        self.tell(|each| each == frontend, true);
+        self.tell(|each| each == frontend, &Told::All);
+    }
+
+    /// Tells of the flows that the tables will move which IPVS has when these actions are carried out. It
+    /// is foresight: what became of it is read back afterwards, and told of again.
+    pub(super) fn foretell(&mut self, actions: &[Action]) {
+        let foreseen = foresee(self.layout.carried(), actions);
+        if foreseen.is_empty() {
+            return;
+        }
+        let mut layout = self.layout.clone();
+        let mut next = BTreeMap::new();
+        for (frontend, destinations) in foreseen {
+            let Some(Carried { flags, .. }) = layout.carried().get(&frontend) else { continue };
+            let (scheduler, flags) = (Scheduler::Mh, *flags);
+            let server = VirtualServer { frontend, scheduler, flags, persistent_secs: 0 };
+            layout.settle(&server, &destinations, true);
+            let Some(carried) = layout.carried().get(&frontend).cloned() else { continue };
+            if let Ok(slots) = Slots::build(self.size, &carried, &[]) {
+                next.insert(frontend, (carried, slots));
+            }
+        }
+        let wanted: BTreeSet<Frontend> = next.keys().copied().collect();
+        self.tell(|frontend| wanted.contains(frontend), &Told::Foreseen(next));
     }
 
     /// Tells again of those that still live elsewhere: IPVS forgets what it hears nothing of.
     pub(super) fn tell_at_times(&mut self) {
         if self.told_at.elapsed() >= RETELL {
             self.told_at = Instant::now();
-            self.tell(|_| true, false);
+            self.tell(|_| true, &Told::Elsewhere);
         }
     }
 
-    fn tell(&mut self, wanted: impl Fn(&Frontend) -> bool, all: bool) {
+    fn tell(&mut self, wanted: impl Fn(&Frontend) -> bool, which: &Told) {
         let now = self.plane.jiffies();
         let Ok(sender) = &self.sender else { return };
         let mut told = Vec::new();
@@ -46,7 +81,7 @@ impl HashPlane {
             self.each_flow(now, wanted, |carried, flow| {
                 // A message has addresses of one family only.
                 let told_of = flow.client.is_ipv4() == flow.member.destination.key.addr.is_ipv4();
-                if told_of && (all || self.is_exception(carried, &flow)) {
+                if told_of && self.is_told(which, carried, &flow) {
                     told.push(self.connection(&flow));
                 }
             })
@@ -62,12 +97,18 @@ impl HashPlane {
         }
     }
 
-    /// Says whether IPVS would send a flow elsewhere, if it had not been told.
-    fn is_exception(&self, carried: &Carried, flow: &Living<'_>) -> bool {
-        let slots = self.slots.get(&flow.frontend);
-        let client = (flow.client.ip(), flow.client.port());
-        let chosen = slots.and_then(|slots| slots.choice(carried, client));
-        chosen.is_none_or(|chosen| chosen.index != flow.member.index)
+    fn is_told(&self, which: &Told, carried: &Carried, flow: &Living<'_>) -> bool {
+        match which {
+            Told::All => true,
+            Told::Elsewhere => {
+                self.slots.get(&flow.frontend).is_none_or(|slots| is_moved(slots, carried, flow))
+            }
+            // Flows of a destination that goes at once move, and need no connection to it.
+            Told::Foreseen(next) => next.get(&flow.frontend).is_some_and(|(carried, slots)| {
+                let stays = carried.member(&flow.member.destination.key).is_some();
+                stays && is_moved(slots, carried, flow)
+            }),
+        }
     }
 
     fn connection(&self, flow: &Living<'_>) -> SyncedConnection {
@@ -144,4 +185,10 @@ impl HashPlane {
             }
         }
     }
+}
+
+/// Says whether IPVS would send a flow elsewhere by this table, if it had not been told.
+fn is_moved(slots: &Slots, carried: &Carried, flow: &Living<'_>) -> bool {
+    let chosen = slots.choice(carried, (flow.client.ip(), flow.client.port()));
+    chosen.is_none_or(|chosen| chosen.index != flow.member.index)
 }

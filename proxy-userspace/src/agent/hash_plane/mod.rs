@@ -39,7 +39,10 @@ use crate::{
         next_hop::NextHops,
     },
     model::{DestinationKey, Frontend, Way},
-    plan::hash_plane::{Layout, Slots},
+    plan::{
+        Action,
+        hash_plane::{Layout, Slots},
+    },
     status::{HashInterface, HashPlaneReport},
 };
 
@@ -108,6 +111,13 @@ impl State {
     /// Says whether it runs.
     pub(super) fn is_on(&self) -> bool {
         matches!(self, Self::On(_))
+    }
+
+    /// Tells IPVS of the flows that it would send elsewhere once these actions are carried out.
+    pub(super) fn foretell(&mut self, actions: &[Action]) {
+        if let Some(plane) = self.on() {
+            plane.foretell(actions);
+        }
     }
 
     fn on(&mut self) -> Option<&mut HashPlane> {
