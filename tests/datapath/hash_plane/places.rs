@@ -26,7 +26,7 @@ const ENTRIES: u32 = 2 * FLOWS;
 /// Flows of so many for each entry leave none unused.
 const CROWD: u32 = 6;
 /// Of many flows, so few may find no room: places are chosen by chance.
-const UNLUCKY: usize = 4;
+const UNLUCKY: usize = 10;
 /// A backend that no table names.
 const OTHER: u32 = 9;
 
