@@ -32,6 +32,7 @@ pub(crate) const NEEDS: &[Need] = &[
 scenarios! { NEEDS =>
     a_gateway_sends_flows_to_the_backends_of_their_hash_and_says_so,
     a_gateway_keeps_flows_when_xdp_goes_and_comes_and_backends_too,
+    a_gateway_loses_no_flow_when_agent_and_xdp_end_as_a_backend_comes,
     a_gateway_takes_over_what_ipvs_had_where_it_lives,
     a_gateway_keeps_a_backend_that_leaves_while_xdp_has_flows_of_it,
     a_gateway_gives_new_flows_to_no_backend_that_drains,
@@ -127,6 +128,26 @@ fn a_gateway_keeps_flows_when_xdp_goes_and_comes_and_backends_too() -> Result<()
     keeps(&mut crowd, "IPVS serves alone")?;
     wait_plane(&agent, "ipvs")?;
     Ok(())
+}
+
+/// IPVS has to know where flows live before its table says otherwise: nobody may be there any more to
+/// tell it afterwards.
+fn a_gateway_loses_no_flow_when_agent_and_xdp_end_as_a_backend_comes() -> Result<()> {
+    let mut gateways = Gateways::build(3)?;
+    gateways.serve("route", ",mh-port", &["b1", "b2", "b3"])?;
+    gateways.route(&[Gateway::First])?;
+    let mut agent = Agent::start(&gateways.topology, &gateways.manifests, OPTIONS)?;
+    wait_plane(&agent, "hash")?;
+    let mut crowd = gateways.connect_many(150)?;
+    let node = gateways.topology.node.clone();
+    ensure!(ipvs::entries(&node)?.is_empty(), "IPVS knows of flows that it shall be told of");
+    gateways.add_backend(4)?;
+    gateways.serve("route", ",mh-port", &["b1", "b2", "b3", "b4"])?;
+    wait_destinations(&node, gateways.frontend(), 4)?;
+    agent.kill()?;
+    take_off(&agent, &node)?;
+    ensure!(!ipvs::entries(&node)?.is_empty(), "IPVS was told of nothing");
+    keeps(&mut crowd, "agent and XDP ended as a backend came")
 }
 
 /// Connections began without a hash plane, some of them before a backend came.
