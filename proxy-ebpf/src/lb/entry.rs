@@ -184,7 +184,7 @@ impl<F: Family> Set<F> {
         Found::Nothing
     }
 
-    /// Says whether so many entries are used, at most.
+    /// Says whether an entry of the set is unused.
     #[inline(always)]
     fn has_unused(&self, way: usize) -> bool {
         // SAFETY: as in `read`.

@@ -5,6 +5,22 @@ use proxy_common::abi::Plain;
 
 use crate::outer::Headers;
 
+/// Reads the first byte and the end of a frame from the context of either kind of program.
+macro_rules! bounds {
+    ($context:expr) => {{
+        // SAFETY: the kernel passes a valid context; the verifier turns both words into packet
+        // pointers. The reads are volatile so that no word is kept from an earlier window: kept
+        // across blocks it gets zero-extended, and is no pointer any more to the verifier.
+        let (start, end) = unsafe {
+            let context = $context;
+            let start = (&raw const (*context).data).read_volatile();
+            (start, (&raw const (*context).data_end).read_volatile())
+        };
+        (start as usize, end as usize)
+    }};
+}
+pub(crate) use bounds;
+
 /// The frame that a program runs on, from the Ethernet header on.
 pub trait Frame {
     /// A VLAN tag is in the frame, as on the wire; otherwise the kernel keeps it beside.

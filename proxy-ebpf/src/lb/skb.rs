@@ -66,12 +66,7 @@ impl Frame for Skb<'_> {
 
     #[inline(always)]
     fn bounds(&self) -> (usize, usize) {
-        // SAFETY: as for a frame at XDP, and volatile for the same reason.
-        let (start, end) = unsafe {
-            let raw = self.raw();
-            ((&raw const (*raw).data).read_volatile(), (&raw const (*raw).data_end).read_volatile())
-        };
-        (start as usize, end as usize)
+        frame::bounds!(self.raw())
     }
 
     #[inline(always)]

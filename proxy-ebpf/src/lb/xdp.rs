@@ -40,14 +40,7 @@ impl Frame for XdpFrame<'_> {
 
     #[inline(always)]
     fn bounds(&self) -> (usize, usize) {
-        // SAFETY: the kernel passes a valid context; the verifier turns both words into packet
-        // pointers. The reads are volatile so that no word is kept from an earlier window: kept
-        // across blocks it gets zero-extended, and is no pointer any more to the verifier.
-        let (start, end) = unsafe {
-            let raw = self.raw();
-            ((&raw const (*raw).data).read_volatile(), (&raw const (*raw).data_end).read_volatile())
-        };
-        (start as usize, end as usize)
+        frame::bounds!(self.raw())
     }
 
     #[inline(always)]

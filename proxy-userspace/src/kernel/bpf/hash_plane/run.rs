@@ -1,19 +1,15 @@
 //! Runs the program on one frame, without any interface (`BPF_PROG_TEST_RUN`).
 
-use aya::TestRunOptions;
-
 use super::{
     super::{
         Error, RunOutput,
-        run::{jiffies, run_tc, run_xdp},
+        run::{jiffies, run_frame, run_tc, run_xdp, xdp_context},
     },
     HashPlane,
     load::{TC, XDP},
 };
 use crate::model::HashMode;
 
-/// Bytes that a frame can grow by: an outer header of IPv6, UDP, GUE and a VLAN tag.
-const GROWTH: usize = 64;
 /// Bytes of `struct __sk_buff` as far as it is used, and where things are in it (`linux/bpf.h`).
 const SK_BUFF: usize = 180;
 const IFINDEX: usize = 40;
@@ -64,7 +60,6 @@ impl HashPlane {
         frame: &[u8],
         times: u32,
     ) -> Result<RunOutput, Error> {
-        let mut packet = vec![0; frame.len() + GROWTH];
         let mut context = [0; SK_BUFF];
         for (at, value) in
             [(IFINDEX, interface), (GSO_SEGS, merged.segments), (GSO_SIZE, merged.segment)]
@@ -73,14 +68,7 @@ impl HashPlane {
                 word.copy_from_slice(&value.to_ne_bytes());
             }
         }
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(frame);
-        options.data_out = Some(&mut packet);
-        options.ctx_in = Some(&context);
-        options.repeat = times;
-        let result = run_tc(&mut self.programs, TC, options)?;
-        packet.truncate(result.data_size_out as usize);
-        Ok(RunOutput { action: result.return_value as i32, packet })
+        run_frame(frame, Some(&context), times, |options| run_tc(&mut self.programs, TC, options))
     }
 
     /// Runs the program for XDP on a frame whose headroom is taken, but for a few bytes, by what a driver
@@ -96,19 +84,8 @@ impl HashPlane {
         data: &[u8],
         times: u32,
     ) -> Result<RunOutput, Error> {
-        let mut packet = vec![0; data.len() + GROWTH];
-        // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index,
-        // egress_ifindex.
-        let context = [metadata, data.len() as u32, 0, interface, 0, 0];
-        let context: Vec<u8> = context.into_iter().flat_map(u32::to_ne_bytes).collect();
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(data);
-        options.data_out = Some(&mut packet);
-        options.ctx_in = Some(&context);
-        options.repeat = times;
-        let result = run_xdp(&mut self.programs, XDP, options)?;
-        packet.truncate(result.data_size_out as usize);
-        Ok(RunOutput { action: result.return_value as i32, packet })
+        let context = xdp_context(metadata, interface, data);
+        run_frame(data, Some(&context), times, |options| run_xdp(&mut self.programs, XDP, options))
     }
 
     /// Returns the low word of the kernel's jiffies, in which flows and next hops keep their times.
