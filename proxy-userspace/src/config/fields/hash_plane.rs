@@ -44,8 +44,8 @@ pub(super) const FIELDS: &[Field] = &[
     used(
         ("passlane.hashPlane.flowEntries", "hash-plane-flow-entries"),
         Number,
-        "Flows of each family that keep their backend whatever changes, 64 bytes each over \
-         IPv4 and 112 over IPv6; 0 is 262144 [default: 0]",
+        "Flows of each family that keep their backend whatever changes, rounded up to a power of two; \
+         64 bytes each over IPv4 and 112 over IPv6; 0 is 262144 [default: 0]",
         |draft, value| {
             draft.settings.hash_plane.flow_entries = match value {
                 Value::Whole(0) => None,
