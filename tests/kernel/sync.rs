@@ -39,6 +39,7 @@ pub(crate) fn cases() -> Vec<Case> {
         connections_are_described_as_a_master_describes_them,
         a_backup_of_somebody_else_is_neither_replaced_nor_removed,
         a_backup_of_ours_is_in_the_ledger_until_it_goes,
+        a_backup_that_goes_before_it_ran_is_gone,
         sloppy_tcp_lets_mh_take_a_connection_in_mid_stream,
         schedule_icmp_sends_errors_about_unknown_connections_to_the_backend_of_mh,
     ]
@@ -320,6 +321,18 @@ async fn a_backup_of_ours_is_in_the_ledger_until_it_goes() -> Result<()> {
     ensure!(sync_daemon::put(&mut ledger, ipvs, "lo", ID).await? == Backup::Present);
     ensure!(sync_daemon::remove(&mut ledger, ipvs).await?.is_empty());
     ensure!(ledger.owned().is_empty() && ipvs.daemons().await?.len() == 1);
+    Ok(())
+}
+
+/// The kernel answers nothing then.
+async fn a_backup_that_goes_before_it_ran_is_gone() -> Result<()> {
+    let gateway = Gateway::open().await?;
+    for _ in 0..100 {
+        ensure!(gateway.ipvs.put_backup("lo", ID).await? == Backup::Started);
+        ensure!(gateway.ipvs.remove_backup("lo", ID).await? == Removal::Gone);
+        ensure!(gateway.ipvs.remove_backup("lo", ID).await? == Removal::Absent);
+    }
+    ensure!(gateway.ipvs.daemons().await?.is_empty());
     Ok(())
 }
 

@@ -136,6 +136,32 @@ pub(super) async fn ask<T: Debug>(
     Ok(answers.into_iter().collect::<Result<(), Errno>>().map(|()| messages))
 }
 
+/// Sends a request that the kernel may leave without an answer when it does what was asked, and in the
+/// same send() one that it answers by one message. Answers come in order: that one tells that both are
+/// done.
+pub(super) async fn ask_before<T: Debug>(
+    handle: &ConnectionHandle<T>,
+    request: NetlinkMessage<T>,
+    next: NetlinkMessage<T>,
+) -> Result<Result<(), Errno>, Failure> {
+    let mut replies = handle
+        .request_batch(vec![request, next], SocketAddr::new(0, 0))
+        .map_err(|_| Failure::ConnectionLost)?;
+    let done = async {
+        while let Some(reply) = replies.next().await {
+            match reply.payload {
+                NetlinkPayload::InnerMessage(_) => return Ok(Ok(())),
+                NetlinkPayload::Error(error) if error.raw_code() != 0 => {
+                    return Ok(Err(errno(error.raw_code())));
+                }
+                _ => {}
+            }
+        }
+        Err(Failure::ConnectionLost)
+    };
+    tokio::time::timeout(REPLY_TIMEOUT, done).await.map_err(|_| Failure::NoReply)?
+}
+
 /// Sends one request and hands the messages of its answer over as they come: a large dump is never
 /// in memory as a whole.
 pub(super) async fn scan<T: Debug>(

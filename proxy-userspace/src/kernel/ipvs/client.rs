@@ -231,6 +231,19 @@ impl Client {
         let messages = answer.map_err(|errno| Error::refused(operation, errno))?;
         Ok(messages.into_iter().map(|message| message.payload.attributes).collect())
     }
+
+    /// Asks for what the kernel may do without an answer.
+    pub(super) async fn ask_for_silence(
+        &self,
+        operation: Operation,
+        request: &Request,
+    ) -> Result<(), Error> {
+        let family = self.family.load(Ordering::Relaxed);
+        let [request, next] = [request, &Request::GetInfo].map(|each| message(family, each));
+        let answer = netlink::ask_before(&self.handle, request, next).await;
+        let answer = answer.map_err(|cause| Error::Netlink { operation, cause })?;
+        answer.map_err(|errno| Error::refused(operation, errno))
+    }
 }
 
 fn message(family: u16, request: &Request) -> NetlinkMessage<GenlMessage<Raw>> {

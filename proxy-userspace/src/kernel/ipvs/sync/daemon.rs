@@ -116,7 +116,10 @@ impl Client {
             None => Ok(Removal::Absent),
             Some(found) if found != ours => Ok(Removal::Foreign(found)),
             Some(found) => {
-                self.read(Operation::StopBackup, Request::RemoveDaemon(found.state)).await?;
+                // No answer comes if the daemon goes before it ran: `kthread_stop` says -EINTR then,
+                // for which `netlink_rcv_skb` sends none.
+                let request = Request::RemoveDaemon(found.state);
+                self.ask_for_silence(Operation::StopBackup, &request).await?;
                 Ok(Removal::Gone)
             }
         }
