@@ -21,6 +21,7 @@
 //! | map | kind | key | value | written by | read by |
 //! |---|---|---|---|---|---|
 //! | `hash_flows4`, `hash_flows6` | array | set, see [`flow_place`] | [`abi::HashFlowSet`] | `xdp_lb`, `adopt4`, `adopt6` | `xdp_lb`, agent |
+//! | `hash_tags4`, `hash_tags6` | array | two sets, the index of the first halved | [`abi::HashTags`] | `xdp_lb`, `adopt4`, `adopt6` | `xdp_lb`, `adopt4`, `adopt6` |
 //! | `hash_seed` | array | 0 | `u64` of [`flow_place::Place::of`] | agent | `xdp_lb`, agent |
 //! | `hash_frontends4`, `hash_frontends6` | hash | [`abi::ServiceKey`] | [`abi::HashFrontend`] | agent | `xdp_lb` |
 //! | `hash_tables` | array of maps | index | array of [`abi::HashSlot`], one a slot | agent | `xdp_lb` |
@@ -43,6 +44,7 @@
 pub mod abi;
 pub mod fingerprint;
 pub mod flow_place;
+pub mod flow_tags;
 pub mod hash;
 pub mod hash_reason;
 pub mod packet;

@@ -3,8 +3,8 @@
 use super::{
     ABI_VERSION, Addr, Backend, Counter, Field, FilterBlock, Flow, FlowKey, Frontend, HASH_MAPS,
     HashBackend, HashCount, HashFlow, HashFlowEntry, HashFlowKey, HashFlowSet, HashFrontend,
-    HashVlan, Interface, LOCALHOST_MAPS, LocalAddress, LocalPeer, LocalPort, MAPS, ObservedKey,
-    Pair, Pending, Recent, Served, ServiceKey, Transform, Uplink,
+    HashTags, HashVlan, Interface, LOCALHOST_MAPS, LocalAddress, LocalPeer, LocalPort, MAPS,
+    ObservedKey, Pair, Pending, Recent, Served, ServiceKey, Transform, Uplink,
 };
 
 type Type = (String, usize, &'static [Field]);
@@ -43,6 +43,7 @@ pub fn describe() -> String {
         ("LocalAddress".to_owned(), size_of::<LocalAddress>(), LocalAddress::FIELDS),
         ("LocalPeer".to_owned(), size_of::<LocalPeer>(), LocalPeer::FIELDS),
         ("HashFlow".to_owned(), size_of::<HashFlow>(), HashFlow::FIELDS),
+        ("HashTags".to_owned(), size_of::<HashTags>(), HashTags::FIELDS),
         ("HashFrontend".to_owned(), size_of::<HashFrontend>(), HashFrontend::FIELDS),
         ("HashBackend".to_owned(), size_of::<HashBackend>(), HashBackend::FIELDS),
         ("HashVlan".to_owned(), size_of::<HashVlan>(), HashVlan::FIELDS),

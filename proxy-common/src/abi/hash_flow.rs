@@ -3,6 +3,7 @@
 
 use super::{
     Addr,
+    hash_capacity::TAGGED,
     layout::{Plain, abi_struct, sealed},
 };
 use crate::flow_place::WAYS;
@@ -37,6 +38,13 @@ abi_struct! {
         pub seen: u32,
         /// As in `HashFlow`.
         pub state: u32,
+    }
+
+    /// What is known of the entries of two sets without a look at them.
+    pub struct HashTags (8) {
+        /// Of the first set, then of the second: a byte for each entry, from its flow's hash; 0 where
+        /// there was never a flow.
+        pub tags: [u8; TAGGED as usize * WAYS],
     }
 
     /// A flow towards a frontend, as its packets lie on the wire.

@@ -2,13 +2,13 @@
 //! routing or in a tunnel. Nothing is translated, and IPVS underneath agrees.
 //!
 //! ```text
-//! packet ──set of hash_flowsN──▶ backend while the flow lives
+//! packet ──hash_tagsN──▶ set of hash_flowsN ──▶ backend while the flow lives
 //!    └──hash_frontendsN──▶ table ──slot of the client──▶ backend ──hash_backends──▶ next hop
 //! ```
 //!
 //! A backend here is one destination of one virtual server, so its counters are those of both.
 
-use super::{Addr, HashFlowSet, MapSpec, ServiceKey, Uplink, layout::abi_struct};
+use super::{Addr, HashFlowSet, HashTags, MapSpec, ServiceKey, Uplink, layout::abi_struct};
 
 abi_struct! {
     /// A frontend of the hash plane.
@@ -126,7 +126,7 @@ impl HashSetting {
     pub const UDP_TIMEOUT: &'static str = "UDP_TIMEOUT";
     /// Jiffies of a second.
     pub const SECOND: &'static str = "SECOND";
-    /// Sets of `hash_flows4`, less one.
+    /// Sets of `hash_flows4`, less one. `hash_tags4` has the tags of two of them in an element.
     pub const MASK4: &'static str = "MASK4";
     /// Sets of `hash_flows6`, less one.
     pub const MASK6: &'static str = "MASK6";
@@ -150,6 +150,8 @@ pub mod hash_capacity {
     pub const fn sets(flows: u32) -> u32 {
         (flows * ENTRIES).div_ceil(crate::flow_place::WAYS as u32).next_power_of_two()
     }
+    /// Sets whose tags are in one element: the kernel gives an element no less than eight bytes.
+    pub const TAGGED: u32 = 2;
     /// Frontends, and tables; a table has as many slots as the kernel's.
     pub const FRONTENDS: u32 = 1 << 12;
     /// Backends: destinations of all virtual servers; the first index is 1.
@@ -170,6 +172,16 @@ const fn flows<A: Addr>(name: &'static str) -> MapSpec {
     }
 }
 
+const fn tags(name: &'static str) -> MapSpec {
+    MapSpec {
+        name,
+        kind: super::ARRAY,
+        key_size: 4,
+        value_size: size_of::<HashTags>() as u32,
+        max_entries: hash_capacity::sets(hash_capacity::FLOWS) / hash_capacity::TAGGED,
+    }
+}
+
 const fn frontends<A: Addr>(name: &'static str) -> MapSpec {
     MapSpec {
         name,
@@ -184,6 +196,10 @@ const fn frontends<A: Addr>(name: &'static str) -> MapSpec {
 pub const HASH_FLOWS4: MapSpec = flows::<[u8; 4]>("hash_flows4");
 /// Flows over IPv6.
 pub const HASH_FLOWS6: MapSpec = flows::<[u8; 16]>("hash_flows6");
+/// Tags of the entries of `hash_flows4`.
+pub const HASH_TAGS4: MapSpec = tags("hash_tags4");
+/// Tags of the entries of `hash_flows6`.
+pub const HASH_TAGS6: MapSpec = tags("hash_tags6");
 /// Frontends of IPv4.
 pub const HASH_FRONTENDS4: MapSpec = frontends::<[u8; 4]>("hash_frontends4");
 /// Frontends of IPv6.
@@ -242,9 +258,11 @@ pub const HASH_VLANS: MapSpec = MapSpec {
 
 /// The maps of the hash plane: pinned in a directory of their own, and made only where it is asked
 /// for.
-pub const HASH_MAPS: [MapSpec; 11] = [
+pub const HASH_MAPS: [MapSpec; 13] = [
     HASH_FLOWS4,
     HASH_FLOWS6,
+    HASH_TAGS4,
+    HASH_TAGS6,
     HASH_SEED,
     HASH_FRONTENDS4,
     HASH_FRONTENDS6,

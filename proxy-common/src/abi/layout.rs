@@ -95,7 +95,8 @@ macro_rules! plain {
     )+};
 }
 plain!(
-    u8, u16, u32, u64, [u8; 2], [u8; 3], [u8; 4], [u8; 6], [u8; 14], [u8; 16], [u8; 32], [u64; 32]
+    u8, u16, u32, u64, [u8; 2], [u8; 3], [u8; 4], [u8; 6], [u8; 8], [u8; 14], [u8; 16], [u8; 32],
+    [u64; 32]
 );
 
 /// Compiles only for types whose bytes all mean something.

@@ -32,12 +32,12 @@ pub use digest::{DIGEST, Digest};
 pub use filter::{FILTER, FilterBit, FilterBlock};
 pub use flow::{Flow, FlowFlags, FlowKey, FlowState, Transform};
 pub use frontend::{Frontend, FrontendFlags, ServiceKey};
-pub use hash_flow::{HashFlow, HashFlowEntry, HashFlowKey, HashFlowSet, HashFlowState};
+pub use hash_flow::{HashFlow, HashFlowEntry, HashFlowKey, HashFlowSet, HashFlowState, HashTags};
 pub use hash_plane::{
     HASH_BACKENDS, HASH_COUNTS, HASH_FLOWS4, HASH_FLOWS6, HASH_FRONTENDS4, HASH_FRONTENDS6,
-    HASH_MAPS, HASH_SEED, HASH_STATS, HASH_TABLES, HASH_UPLINKS, HASH_VLANS, HashBackend,
-    HashBackendFlags, HashCount, HashFrontend, HashFrontendFlags, HashMethod, HashSetting,
-    HashSlot, HashVlan, hash_capacity,
+    HASH_MAPS, HASH_SEED, HASH_STATS, HASH_TABLES, HASH_TAGS4, HASH_TAGS6, HASH_UPLINKS,
+    HASH_VLANS, HashBackend, HashBackendFlags, HashCount, HashFrontend, HashFrontendFlags,
+    HashMethod, HashSetting, HashSlot, HashVlan, hash_capacity,
 };
 pub use interface::{Interface, InterfaceFlags};
 pub use layout::{Addr, Plain};
@@ -54,11 +54,11 @@ pub use stats::Counter;
 pub use uplink::{UPLINK_SLOTS, Uplink};
 pub use witness::{AGENT, DEEDS, Deed, Doer, LAST, Part, WitnessSetting};
 
-/// Version of every layout in this module, part of the pin path (`v6`).
-pub const ABI_VERSION: u32 = 6;
+/// Version of every layout in this module, part of the pin path (`v7`).
+pub const ABI_VERSION: u32 = 7;
 
 /// The directory below the bpffs root that holds this version's pins.
-pub const PIN_DIRECTORY: &str = "v6";
+pub const PIN_DIRECTORY: &str = "v7";
 
 /// A map that both sides know.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -9,6 +9,7 @@ use crate::{
     family::Family,
     key::FlowWords,
     maps::{Asker, RANKS},
+    tags::SetTags,
     timeout,
 };
 
@@ -34,33 +35,26 @@ pub struct Entry<F: Family> {
 /// A set of a map.
 struct Set<F: Family> {
     first: *mut Words<F::Words>,
-}
-
-/// What a set has for a flow.
-enum Found<F: Family> {
-    Entry(Entry<F>),
-    /// Nothing; all entries before this one are used.
-    Unused(usize),
-    /// Nothing, and all are used.
-    Nothing,
+    tags: SetTags,
 }
 
 /// A flow is written to its first set as long as this entry there and the one behind it are unused: then
-/// it is not in the other set, which needs not be looked at.
+/// it is not in the other set, which needs not be looked at. They are used one after the other, and never
+/// become unused.
 const ALONE: usize = WAYS - 2;
 
 impl<F: Family> Entry<F> {
     /// Returns the entry of a flow.
     #[inline(always)]
     pub fn find(flow: &FlowWords<F::Words>, place: Place) -> Option<Self> {
-        match Set::<F>::at(place.first(F::mask()))?.find(flow) {
-            Found::Entry(entry) => Some(entry),
-            Found::Unused(way) if way <= ALONE => None,
-            _ => match Set::<F>::at(place.second(F::mask()))?.find(flow) {
-                Found::Entry(entry) => Some(entry),
-                _ => None,
-            },
+        let first = Set::<F>::at(place.first(F::mask()))?;
+        if let Some(entry) = first.find(flow, place) {
+            return Some(entry);
         }
+        if first.tags.seen.is_unused(ALONE) {
+            return None;
+        }
+        Set::<F>::at(place.second(F::mask()))?.find(flow, place)
     }
 
     /// Returns what it says, unless it is being written.
@@ -129,7 +123,7 @@ impl<F: Family> Entry<F> {
         let first = Set::<F>::at(place.first(F::mask()))?;
         first.rank(&ranks, flow, now);
         let (mut set, mut room) = (first, ranks.room());
-        if !set.has_unused(ALONE) && !room.is_known() {
+        if !set.tags.seen.is_unused(ALONE) && !room.is_known() {
             let second = Set::<F>::at(place.second(F::mask()))?;
             second.rank(&ranks, flow, now);
             let other = ranks.room();
@@ -140,7 +134,7 @@ impl<F: Family> Entry<F> {
         // SAFETY: the way is below `WAYS`, and the set has as many entries. Words that two CPUs write
         // at once have no proof.
         unsafe {
-            let words = set.way(room.way());
+            let words = set.entry(room.way());
             let proof = place.proof(said.backend, said.generation);
             let protocol = flow.protocol | proof << PROTOCOL_BITS;
             let FlowWords { source, destination, ports, .. } = *flow;
@@ -150,6 +144,8 @@ impl<F: Family> Entry<F> {
             (*words).seen = said.seen;
             (*words).state = said.state;
         }
+        // Behind the entry: who sees the tag finds what it is the tag of.
+        set.tags.note(room.way(), place.tag());
         Some(())
     }
 }
@@ -164,35 +160,27 @@ impl<F: Family> Set<F> {
     #[inline(always)]
     fn at(index: u32) -> Option<Self> {
         let () = Self::LAID_OUT;
-        F::flows().get_ptr_mut(index).map(|set| Self { first: set.cast() })
+        let tags = SetTags::at::<F>(index)?;
+        F::flows().get_ptr_mut(index).map(|set| Self { first: set.cast(), tags })
     }
 
-    /// Looks for the entry of a flow. They are used one after the other, and never become unused.
+    /// Looks for the entry of a flow.
     #[inline(always)]
-    fn find(&self, flow: &FlowWords<F::Words>) -> Found<F> {
-        for way in 0..WAYS {
-            let words = self.way(way);
+    fn find(&self, flow: &FlowWords<F::Words>, place: Place) -> Option<Entry<F>> {
+        let mut ways = self.tags.seen.of(place.tag());
+        // More than one time only if flows of the set have the same tag.
+        for _ in 0..WAYS {
+            let words = self.entry(ways.take()?);
             // SAFETY: as in `read`.
-            let key = unsafe { &(*words).key };
-            if key.differs(flow) == 0 {
-                return Found::Entry(Entry { words });
-            }
-            if key.protocol == 0 {
-                return Found::Unused(way);
+            if unsafe { (*words).key.differs(flow) } == 0 {
+                return Some(Entry { words });
             }
         }
-        Found::Nothing
-    }
-
-    /// Says whether an entry of the set is unused.
-    #[inline(always)]
-    fn has_unused(&self, way: usize) -> bool {
-        // SAFETY: as in `read`.
-        unsafe { (*self.way(way)).key.protocol == 0 }
+        None
     }
 
     #[inline(always)]
-    fn way(&self, way: usize) -> *mut Words<F::Words> {
+    fn entry(&self, way: usize) -> *mut Words<F::Words> {
         // SAFETY: an element of an array map, which has `WAYS` entries.
         unsafe { self.first.add(way % WAYS) }
     }
@@ -202,7 +190,7 @@ impl<F: Family> Set<F> {
     fn rank(&self, ranks: &Ranks, flow: &FlowWords<F::Words>, now: u32) {
         for way in 0..WAYS {
             // SAFETY: as in `read`. What is read decides only which entry is lost.
-            let words = unsafe { &*self.way(way) };
+            let words = unsafe { &*self.entry(way) };
             let protocol = words.key.protocol & PROTOCOL;
             let idle = timeout::idle(words.seen, now);
             let last = (WAYS - 1 - way) as u32;

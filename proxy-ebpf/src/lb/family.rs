@@ -4,7 +4,7 @@ use proxy_common::{abi::Addr, hash_reason::HashReason};
 
 use crate::{
     frame::Frame,
-    maps::{Flows, Frontends},
+    maps::{Flows, Frontends, Tags},
 };
 
 /// An IP header with nothing between it and the L4 header.
@@ -47,7 +47,8 @@ pub trait Family: Sized {
     const ICMP: u8;
 
     fn flows() -> &'static Flows<Self::Addr>;
-    /// Sets of that map, less one.
+    fn tags() -> &'static Tags;
+    /// Sets of flows, less one.
     fn mask() -> u32;
     fn frontends() -> &'static Frontends<Self::Addr>;
 

@@ -8,7 +8,7 @@ use proxy_common::{hash_reason::HashReason, packet::checksum};
 use crate::{
     family::{Family, Inherited, IpHeader},
     frame::Frame,
-    maps::{FLOWS4, FRONTENDS4, Flows, Frontends},
+    maps::{FLOWS4, FRONTENDS4, Flows, Frontends, TAGS4, Tags},
     settings::MASK4,
 };
 
@@ -50,6 +50,11 @@ impl Family for Ipv4 {
     #[inline(always)]
     fn flows() -> &'static Flows<[u8; 4]> {
         &FLOWS4
+    }
+
+    #[inline(always)]
+    fn tags() -> &'static Tags {
+        &TAGS4
     }
 
     #[inline(always)]

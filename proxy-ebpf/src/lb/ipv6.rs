@@ -8,7 +8,7 @@ use proxy_common::hash_reason::HashReason;
 use crate::{
     family::{Family, Inherited, IpHeader},
     frame::{Frame, Window},
-    maps::{FLOWS6, FRONTENDS6, Flows, Frontends},
+    maps::{FLOWS6, FRONTENDS6, Flows, Frontends, TAGS6, Tags},
     settings::MASK6,
 };
 
@@ -61,6 +61,11 @@ impl Family for Ipv6 {
     #[inline(always)]
     fn flows() -> &'static Flows<[u8; 16]> {
         &FLOWS6
+    }
+
+    #[inline(always)]
+    fn tags() -> &'static Tags {
+        &TAGS6
     }
 
     #[inline(always)]

@@ -26,6 +26,7 @@ mod parse;
 mod send;
 mod settings;
 mod skb;
+mod tags;
 mod timeout;
 mod uplink;
 mod verdict;

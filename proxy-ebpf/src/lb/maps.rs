@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 use proxy_common::{
     abi::{
-        Counter, HashBackend, HashCount, HashFlowSet, HashFrontend, HashVlan, Installs, ServiceKey,
-        UPLINK_SLOTS, Uplink, hash_capacity,
+        Counter, HashBackend, HashCount, HashFlowSet, HashFrontend, HashTags, HashVlan, Installs,
+        ServiceKey, UPLINK_SLOTS, Uplink, hash_capacity,
     },
     flow_place::WAYS,
     hash::mh::Size,
@@ -21,6 +21,10 @@ pub type Flows<A> = Array<
     { hash_capacity::sets(hash_capacity::FLOWS) as usize },
     { BPF_F_MMAPABLE as usize },
 >;
+pub type Tags = Array<
+    HashTags,
+    { (hash_capacity::sets(hash_capacity::FLOWS) / hash_capacity::TAGGED) as usize },
+>;
 pub type Frontends<A> = HashMap<ServiceKey<A>, HashFrontend, { hash_capacity::FRONTENDS as usize }>;
 
 /// Slots. The flag lets tables of other sizes take the place of this one (Linux 5.10).
@@ -31,6 +35,12 @@ pub static FLOWS4: Flows<[u8; 4]> = Flows::new();
 
 #[btf_map(name = "hash_flows6")]
 pub static FLOWS6: Flows<[u8; 16]> = Flows::new();
+
+#[btf_map(name = "hash_tags4")]
+pub static TAGS4: Tags = Tags::new();
+
+#[btf_map(name = "hash_tags6")]
+pub static TAGS6: Tags = Tags::new();
 
 #[btf_map(name = "hash_seed")]
 pub static SEED: Array<u64, 1> = Array::new();

@@ -117,6 +117,8 @@ fn shown() -> anyhow::Result<()> {
     let expected = [
         ("hash_flows4", 1),
         ("hash_flows6", 0),
+        ("hash_tags4", 1),
+        ("hash_tags6", 0),
         ("hash_seed", 1),
         ("hash_frontends4", 2),
         ("hash_frontends6", 0),

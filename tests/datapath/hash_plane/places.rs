@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, ops::Range, path::Path};
 use anyhow::{Context as _, bail, ensure};
 use aya::maps::{Array, Map, MapData};
 use proxy_common::{
-    abi::{HASH_FLOWS4, HASH_FLOWS6, HashFlow, HashFlowKey, hash_capacity},
+    abi::{HASH_FLOWS4, HASH_FLOWS6, HASH_TAGS4, HASH_TAGS6, HashFlow, HashFlowKey, hash_capacity},
     hash_reason::HashReason,
 };
 use proxy_userspace::{
@@ -40,7 +40,9 @@ pub(super) fn cases<A: Side>(cases: &mut Cases) {
     add("a_flow_takes_the_place_of_one_that_is_over", over::<A>);
     add("a_flow_that_is_put_again_has_one_entry", once::<A>);
     add("a_flow_that_is_removed_is_chosen_for_anew", removed::<A>);
+    add("each_flow_that_has_an_entry_is_found", found::<A>);
     add("an_entry_without_its_proof_is_no_entry", torn::<A>);
+    add("an_entry_with_the_tag_of_another_is_written_again", mistagged::<A>);
 }
 
 fn small(options: &mut HashPlaneOptions) {
@@ -143,6 +145,52 @@ fn removed<A: Side>() -> anyhow::Result<()> {
     ensure!(stage.run(&packet.frame())?.action == REDIRECT);
     ensure!(stage.reasons() == [("new", 1)], "{:?}", stage.reasons());
     ensure!(stage.flow(&packet)?.is_some_and(|flow| flow.backend == BACKEND));
+    Ok(())
+}
+
+/// As many as there are entries: a few of a set have the same tag, and many are in their second set.
+fn found<A: Side>() -> anyhow::Result<()> {
+    let mut stage = Stage::with::<A>(HashMode::Native, small)?;
+    put::<A>(&mut stage, 0..ENTRIES, 10)?;
+    let flows = A::flows(&stage.plane.maps)?;
+    let has_entry: BTreeSet<_> =
+        flows.iter().map(|(key, _)| (key.source.into(), key.source_port)).collect();
+    for packet in (0..ENTRIES).map(client::<A>) {
+        let (addr, port) = packet.source;
+        if has_entry.contains(&(addr.into(), port)) {
+            stage.run(&packet.frame())?;
+        }
+    }
+    let cached = has_entry.len() as u64;
+    ensure!(cached > u64::from(ENTRIES - ENTRIES / 8), "{cached} flows");
+    ensure!(stage.reasons() == [("cached", cached)], "{cached}: {:?}", stage.reasons());
+    Ok(())
+}
+
+/// Two CPUs that write one entry at once can leave one's with the other's tag.
+fn mistagged<A: Side>() -> anyhow::Result<()> {
+    let mut stage = Stage::with::<A>(HashMode::Native, small)?;
+    let packet = Packet::<A>::new(ACK);
+    A::put_flow(&mut stage.plane, key(&packet), HashFlow { backend: OTHER, ..entry() })?;
+    let name = if A::SUFFIX.is_empty() { HASH_TAGS4.name } else { HASH_TAGS6.name };
+    let pin = PinDirectory::at(&stage.options.bpffs).versioned().join("hash").join(name);
+    let mut map: Array<MapData, [u8; 8]> = Map::Array(MapData::from_pin(&pin)?).try_into()?;
+    let mut used = 0;
+    for index in 0..map.len() {
+        let mut tags = map.get(&index, 0)?;
+        if let Some(tag) = tags.iter_mut().find(|tag| **tag != 0) {
+            *tag ^= 1;
+            map.set(index, tags, 0)?;
+            used += 1;
+        }
+    }
+    ensure!(used == 1, "{used} entries have a tag");
+    for reason in ["new", "cached"] {
+        ensure!(stage.run(&packet.frame())?.action == REDIRECT);
+        ensure!(stage.reasons().iter().any(|(name, count)| *name == reason && *count == 1));
+    }
+    let flow = stage.flow(&packet)?.context("no entry")?;
+    ensure!(flow.backend == BACKEND && stage.flows::<A>()? == 1, "{flow:?}");
     Ok(())
 }
 

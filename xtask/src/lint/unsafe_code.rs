@@ -32,6 +32,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("proxy-ebpf/src/lb/send.rs", "reads a backend in its map"),
     ("proxy-ebpf/src/lb/settings.rs", "globals that the loader finds by name"),
     ("proxy-ebpf/src/lb/skb.rs", "the only raw frame access at tc; helper calls"),
+    ("proxy-ebpf/src/lb/tags.rs", "the only raw access to the tags of flow entries in their maps"),
     ("proxy-ebpf/src/lb/uplink.rs", "reads an uplink in its map"),
     ("proxy-ebpf/src/lb/xdp.rs", "the only raw frame access at XDP; helper calls"),
     ("proxy-ebpf/src/localhost/address.rs", "the only access to a socket's address"),

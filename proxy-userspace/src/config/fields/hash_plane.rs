@@ -45,7 +45,7 @@ pub(super) const FIELDS: &[Field] = &[
         ("passlane.hashPlane.flowEntries", "hash-plane-flow-entries"),
         Number,
         "Flows of each family that keep their backend whatever changes, rounded up to a power of two; \
-         64 bytes each over IPv4 and 112 over IPv6; 0 is 262144 [default: 0]",
+         66 bytes each over IPv4 and 114 over IPv6; 0 is 262144 [default: 0]",
         |draft, value| {
             draft.settings.hash_plane.flow_entries = match value {
                 Value::Whole(0) => None,

@@ -7,9 +7,9 @@ use aya::{
 use proxy_common::{
     abi::{
         self, Addr, Backend, Counter, FilterBlock, Flow, FlowKey, Frontend, HashBackend, HashCount,
-        HashFlow, HashFlowKey, HashFrontend, HashVlan, Interface, LocalAddress, LocalPeer,
-        LocalPort, MapSpec, ObservedKey, Pair, Pending, Plain, Recent, Served, ServiceKey, Show,
-        Shown, Uplink,
+        HashFlow, HashFlowKey, HashFrontend, HashTags, HashVlan, Interface, LocalAddress,
+        LocalPeer, LocalPort, MapSpec, ObservedKey, Pair, Pending, Plain, Recent, Served,
+        ServiceKey, Show, Shown, Uplink,
     },
     flow_place::WAYS,
 };
@@ -119,6 +119,7 @@ impl PinnedMap {
         match self.spec.name {
             "hash_flows4" => self.hash_flows::<[u8; 4]>(),
             "hash_flows6" => self.hash_flows::<[u8; 16]>(),
+            "hash_tags4" | "hash_tags6" => self.array::<HashTags>(all),
             "hash_seed" => self.array::<u64>(all),
             "hash_frontends4" => self.hash::<ServiceKey<[u8; 4]>, HashFrontend>(),
             "hash_frontends6" => self.hash::<ServiceKey<[u8; 16]>, HashFrontend>(),

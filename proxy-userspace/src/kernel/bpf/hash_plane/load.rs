@@ -64,13 +64,13 @@ pub struct HashPlane {
 impl HashPlaneOptions {
     /// Returns the capacity a map shall have.
     pub fn capacity(&self, spec: &MapSpec) -> u32 {
-        match spec.name {
-            name if name == abi::HASH_FLOWS6.name && !self.ipv6 => {
-                hash_capacity::sets(hash_capacity::LEAST_FLOWS)
-            }
-            name if [abi::HASH_FLOWS4.name, abi::HASH_FLOWS6.name].contains(&name) => {
-                hash_capacity::sets(self.flow_entries)
-            }
+        let six = if self.ipv6 { self.flow_entries } else { hash_capacity::LEAST_FLOWS };
+        let name = spec.name;
+        let is = |maps: [MapSpec; 2]| maps.iter().any(|map| map.name == name);
+        let sets = hash_capacity::sets(if name.ends_with('6') { six } else { self.flow_entries });
+        match name {
+            _ if is([abi::HASH_FLOWS4, abi::HASH_FLOWS6]) => sets,
+            _ if is([abi::HASH_TAGS4, abi::HASH_TAGS6]) => sets / hash_capacity::TAGGED,
             _ => spec.max_entries,
         }
     }
